@@ -1,0 +1,260 @@
+"""The contracts: what a fine-tuning method may do, when, and what it is told.
+
+A method overrides only the verbs that its paper changes; every default is the identity. The `Tuner` calls the verbs:
+
+=============================  =======================================================================================
+seam                           verb
+=============================  =======================================================================================
+before training                `surgery`, then `attach`
+once, before the first step    `prepare`
+schedule                       `run_epochs`, `lr_factor`
+an epoch or a step starts      `restart_`
+labels, before the loss        `labels`
+loss, before backward          `penalty`, `task_weight`
+gradients final                `gradient`, `value`
+after the optimiser's step     `after_step_`
+checkpoint                     `state_dict`, `load_state_dict`
+=============================  =======================================================================================
+"""
+
+import copy
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+GradientPairs = list[tuple[nn.Parameter, Tensor]]
+PassOverData = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """Make a generator whose stream depends on `key` alone, so that resume and many ranks need no stored state.
+
+    Args:
+        key: What is drawn and when, such as ``(seed, "rifle", epoch)``. A draw for weights must not name the rank.
+    """
+    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
+    made = torch.Generator()
+    made.manual_seed(int.from_bytes(digest, "little") >> 1)
+    return made
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The moment in a run: everything that a draw may depend on besides what it is for.
+
+    Args:
+        epoch: 0-based, below `epochs`.
+        epochs: Length of the run.
+        step: 0-based optimiser step inside the epoch.
+        steps_per_epoch: Optimiser steps (not micro-batches) in an epoch.
+        micro: 0-based micro-batch inside the step, under gradient accumulation.
+        seed: The run's seed.
+        rank: This process among those that train together; never part of a draw for weights.
+    """
+
+    epoch: int
+    epochs: int
+    step: int = 0
+    steps_per_epoch: int = 1
+    micro: int = 0
+    seed: int = 0
+    rank: int = 0
+
+    @property
+    def global_step(self) -> int:
+        """Optimiser steps since the run began."""
+        return self.epoch * self.steps_per_epoch + self.step
+
+    def generator(self, *name: str) -> torch.Generator:
+        """A generator for a draw of weights at this step: equal on every rank and after resume."""
+        return generator(self.seed, *name, self.epoch, self.step)
+
+
+class Source:
+    """A frozen copy of the pre-trained network with its classifier, taken before the head is replaced.
+
+    Args:
+        model: The pre-trained network; it is copied, so later training cannot move the copy.
+
+    Attributes:
+        model: The copy, in evaluation mode, without gradients.
+        tensors: Its parameters by name, detached, in float32 (or float64 where they are).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.tensors = {name: anchor_copy(p) for name, p in self.model.named_parameters()}
+
+
+def anchor_copy(parameter: Tensor) -> Tensor:
+    """Detach and copy at float32 or better: in bfloat16 a small distance to the anchor is rounded away."""
+    dtype = torch.promote_types(parameter.dtype, torch.float32)
+    return parameter.detach().to(dtype, copy=True)
+
+
+@dataclass(frozen=True)
+class Net:
+    """Names for the parts of the user's own network; it wraps nothing.
+
+    Attributes:
+        model: The network that is fine-tuned.
+        head: Names of the modules that make up the new classifier.
+        origin: {parameter name here: parameter name in the source}: these are *shared*, all others *new*.
+        stages: {stage name: module or parameter names}, from input to output.
+    """
+
+    model: nn.Module
+    head: tuple[str, ...]
+    origin: dict[str, str]
+    stages: dict[str, list[str]] = field(default_factory=dict)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters by name; tied ones once, under their first name (`named_parameters` counts by identity)."""
+        return dict(self.model.named_parameters())
+
+    def shared(self) -> dict[str, nn.Parameter]:
+        """Parameters that the source has too, by their names here."""
+        return {name: p for name, p in self.parameters().items() if name in self.origin}
+
+    def new(self) -> dict[str, nn.Parameter]:
+        """Parameters that the source does not have: the head, and any tensor whose shape changed."""
+        return {name: p for name, p in self.parameters().items() if name not in self.origin}
+
+    def head_modules(self) -> list[nn.Module]:
+        """The modules named by `head`."""
+        return [self.model.get_submodule(name) for name in self.head]
+
+    def head_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters inside the head modules, by full name."""
+        inside = {id(p) for module in self.head_modules() for p in module.parameters()}
+        return {name: p for name, p in self.parameters().items() if id(p) in inside}
+
+
+@dataclass
+class Batch:
+    """One micro-batch, as the loss seam sees it.
+
+    Attributes:
+        inputs: (B, ...) what the network was given.
+        labels: (B,) class indices, after `Method.labels`.
+        indices: (B,) positions in the training set, or None where the loop does not know them.
+        outputs: (B, C) logits.
+        taps: {module name: activation}, for the modules that a method asked for.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    indices: Tensor | None
+    outputs: Tensor
+    taps: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Method:
+    """Base of all methods; each default does nothing.
+
+    A subclass is a dataclass, so that ``repr`` parses back to an equal object; it sets `paper` and `neutral`.
+
+    Attributes:
+        paper: Citation, one line.
+        neutral: Settings at which the method does nothing; the contract suite trains with them.
+        taps: Module names whose outputs `penalty` needs.
+    """
+
+    paper: ClassVar[str] = ""
+    neutral: ClassVar[dict[str, Any]] = {}
+    taps: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The name under which recipes and logs know the method."""
+        return snake(type(self).__name__)
+
+    def surgery(self, net: Net, source: Source) -> None:
+        """Change modules in place. Keys of `state_dict` stay; new keys only for new layers."""
+
+    def attach(self, net: Net, source: Source) -> None:
+        """Look at the finished network and copy what must not move, such as anchors."""
+
+    def prepare(self, pass_over_data: PassOverData) -> None:
+        """Estimate from data, once; the result goes to `state_dict` and is not estimated again on resume."""
+
+    def run_epochs(self, epochs: int) -> int:
+        """How many of the epochs asked for the method trains; fewer where a paper trims the run."""
+        return epochs
+
+    def lr_factor(self, group: str, clock: Clock) -> float | None:
+        """The factor on the base learning rate of a group ("backbone" or "head"), or None: not mine."""
+        return None
+
+    def restart_(self, clock: Clock, optimizer: Optimizer) -> bool:
+        """Re-initialise in place at the start of a step; True if it did. Called once a step, first at step 0."""
+        return False
+
+    def labels(self, labels: Tensor, indices: Tensor | None, clock: Clock) -> Tensor:
+        """The labels to train on; the caller keeps the clean ones for its metrics."""
+        return labels
+
+    def penalty(self, batch: Batch) -> Tensor | None:
+        """A scalar of activations to add to the loss, or None."""
+        return None
+
+    def task_weight(self) -> float:
+        """The factor on the task's own loss, for papers that weigh it."""
+        return 1.0
+
+    def gradient(self, clock: Clock) -> GradientPairs:
+        """Closed-form gradient of a weight penalty: (parameter, tensor of its shape) pairs."""
+        return []
+
+    def value(self, clock: Clock) -> Tensor | None:
+        """The weight penalty whose gradient `gradient` is; autograd through it must agree. Logged each epoch."""
+        return None
+
+    def after_step_(self, clock: Clock, lr: dict[str, float]) -> None:
+        """Change weights after the optimiser's step (proximal operators, decoupled decay); `lr` by group."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that cannot be recomputed, anchors above all."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+
+
+class Direction:
+    """Maps inner products of the loss's gradient g and the regulariser's h to weights (a, b): the step uses a*g + b*h.
+
+    Subclasses may depend on nothing but the three products, accumulated in float64, so that the rule is a scalar function.
+    """
+
+    per_tensor: bool = False
+
+    def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
+        """Weights for g and h from <g,g>, <g,h> and <h,h>."""
+        raise TypeError(f"{type(self).__name__} must define weights(gg, gh, hh).")
+
+
+@dataclass(frozen=True)
+class PlainSum(Direction):
+    """The ordinary sum g + h."""
+
+    def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
+        """(1, 1), whatever the angle."""
+        return 1.0, 1.0
+
+
+def snake(name: str) -> str:
+    """``L2SP`` -> ``l2_sp``, ``Rifle`` -> ``rifle``: a class's name in a recipe."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `ValueError` with `message` unless the condition holds: the check of every constructor."""
+    if not condition:
+        raise ValueError(message)

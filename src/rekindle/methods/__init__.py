@@ -1,0 +1,1 @@
+"""The science: one paper, one file."""

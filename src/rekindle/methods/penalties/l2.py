@@ -1,0 +1,45 @@
+"""L2: weight decay as a penalty, alpha/2 * ||w||^2 on every parameter.
+
+The RIFLE paper's baseline (Li et al., ICML 2020, section 4.1) sets alpha = 1e-4 on all parameters, BatchNorm and
+biases included. With the factor 1/2, alpha equals ``torch.optim.SGD(weight_decay=alpha)``.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from rekindle.method import Clock, GradientPairs, Method, Net, Source
+from rekindle.methods.penalties.quadratic import Pull, check_scope, check_strength, in_scope
+
+
+@dataclass
+class L2(Method):
+    """Pull every parameter towards zero.
+
+    Args:
+        alpha: Strength, at least 0.
+        scope: "all", or "weights" for tensors with two or more dimensions.
+    """
+
+    alpha: float = 1e-4
+    scope: str = "all"
+
+    paper: ClassVar[str] = "weight decay; as in Li et al., RIFLE, ICML 2020, section 4.1"
+    neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0}
+
+    def __post_init__(self) -> None:
+        check_strength("l2", "alpha", self.alpha)
+        check_scope("l2", self.scope)
+
+    def attach(self, net: Net, source: Source) -> None:
+        """Take every parameter of the network."""
+        self._pull = Pull(list(in_scope(net.parameters(), self.scope).values()), None, self.alpha)
+
+    def gradient(self, clock: Clock) -> GradientPairs:
+        """alpha * w."""
+        return self._pull.gradient()
+
+    def value(self, clock: Clock) -> Tensor:
+        """alpha/2 * ||w||^2."""
+        return self._pull.value()

@@ -1,0 +1,206 @@
+"""RIFLE: re-initialise the fully-connected layer in the midst of fine-tuning.
+
+Li, Xiong, An, Xu, Dou: RIFLE: Backpropagation in Depth for Deep Transfer Learning through Re-Initializing the
+Fully-connected LayEr, ICML 2020 (arXiv 2007.03349), section 3 and Algorithm 1.
+
+K periods have K - 1 re-initialisations, one before each period but the first. eta is the base learning rate, u the
+length of a period, E that of the run:
+
+- backbone: eta/2 * (1 + cos(pi * e / E));
+- head:     eta/2 * (1 + cos(pi * (e mod u) / u)), its cycle starting anew with each draw.
+
+The last period takes the remainder of E / K. The authors' code instead trims the run to K * (E // K) epochs, keeps the
+head's momentum and re-initialises once more after the last epoch, which leaves a random head in the returned model; their
+Algorithm 1 counts steps, runs a full cosine and cycles every parameter. `preset` gives the first two of these readings;
+the draw after the last epoch is never made.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rekindle.method import Clock, Method, Net, Source, require
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper_code": {"unit": "epoch", "shape": "half", "cycle": "head", "optimizer_state": "keep", "trim": True},
+    "algorithm1": {"unit": "step", "shape": "full", "cycle": "all", "optimizer_state": "keep", "trim": False},
+}
+
+
+def period_length(length: int, periods: int) -> int:
+    """Length of every period but the last, which takes the remainder."""
+    return length // periods
+
+
+def restart_points(length: int, periods: int, min_tail: int = 1) -> list[int]:
+    """Positions (0-based epochs or steps) before which the head is drawn anew; fewer where the tail would be too short."""
+    unit = period_length(length, periods)
+    return [k * unit for k in range(1, periods) if length - k * unit >= min_tail]
+
+
+def cycle_factor(position: int, length: int, periods: int, shape: str = "half") -> float:
+    """Learning-rate factor inside the period that `position` falls in; the last period is stretched over its real length.
+
+    "half" falls from 1 towards 0 (the authors' code); "full" is 1, 0, 1 (Algorithm 1, line 14 as printed).
+    """
+    unit = period_length(length, periods)
+    index = min(position // unit, periods - 1)
+    start = index * unit
+    span = unit if index < periods - 1 else length - start
+    turns = 1.0 if shape == "half" else 2.0
+    return 0.5 * (1 + math.cos(turns * math.pi * (position - start) / span))
+
+
+@dataclass
+class Rifle(Method):
+    """Draw a fresh head at the start of each period but the first, and restart its learning rate with it.
+
+    RIFLE-A, the paper's ablation without the cyclic rate, is ``rifle(cycle="none")`` or ``rifle_a``; RIFLE-B, without the
+    re-initialisation, is ``rifle(reinitialize=False)`` or ``rifle_b``.
+
+    Args:
+        periods: K, from 1 (nothing happens) to the number of epochs.
+        unit: "epoch" divides the epochs, "step" the optimiser steps of the whole run.
+        shape: "half" or "full" cosine in a cycle.
+        cycle: Whose rate is cyclic: "head", "all" or "none".
+        reinitialize: Draw a fresh head; False leaves the cycle alone.
+        optimizer_state: "clear" or "keep" the optimiser's state of the head at a draw. Kept Adam state overshoots.
+        min_tail_epochs: Skip a draw that would leave fewer epochs than this, at least 1.
+        trim: Shorten the run to K * (E // K) epochs, as the authors' code.
+        preset: "paper_code" or "algorithm1": sets unit, shape, cycle, optimizer_state and trim.
+
+    Raises:
+        ValueError: For an argument out of range, or a head that has no parameters, is frozen, is tied to the
+            backbone, or holds a parameter that no `reset_parameters` covers.
+    """
+
+    periods: int = 2
+    unit: Literal["epoch", "step"] = "epoch"
+    shape: Literal["half", "full"] = "half"
+    cycle: Literal["head", "all", "none"] = "head"
+    reinitialize: bool = True
+    optimizer_state: Literal["clear", "keep"] = "clear"
+    min_tail_epochs: int = 1
+    trim: bool = False
+    preset: str | None = None
+
+    paper: ClassVar[str] = "Li, Xiong, An, Xu, Dou, ICML 2020, arXiv 2007.03349"
+    neutral: ClassVar[dict[str, Any]] = {"periods": 1}
+
+    def __post_init__(self) -> None:
+        if self.preset is not None:
+            require(self.preset in PRESETS, f"rifle: preset must be one of {sorted(PRESETS)}, found {self.preset!r}.")
+            for option, value in PRESETS[self.preset].items():
+                setattr(self, option, value)
+        _choice("unit", self.unit, ("epoch", "step"))
+        _choice("shape", self.shape, ("half", "full"))
+        _choice("cycle", self.cycle, ("head", "all", "none"))
+        _choice("optimizer_state", self.optimizer_state, ("clear", "keep"))
+        _at_least_one("periods", self.periods)
+        _at_least_one("min_tail_epochs", self.min_tail_epochs)
+        for option in ("reinitialize", "trim"):
+            value = getattr(self, option)
+            require(isinstance(value, bool), f"rifle: {option} must be True or False, found {value!r}.")
+        require(not (self.trim and self.unit == "step"), "rifle: trim counts epochs; leave it out with unit='step'.")
+
+    def attach(self, net: Net, source: Source) -> None:
+        """Check that the head can be drawn anew."""
+        self._modules = net.head_modules()
+        self._parameters = list(net.head_parameters().values())
+        if self.reinitialize and self.periods > 1:
+            _check_head(net)
+
+    def restarts(self, clock: Clock) -> list[int]:
+        """Epochs, or global steps, before which the head is drawn anew."""
+        if not self.reinitialize:
+            return []
+        tail = self.min_tail_epochs * (clock.steps_per_epoch if self.unit == "step" else 1)
+        return restart_points(self._length(clock), self.periods, tail)
+
+    def restart_(self, clock: Clock, optimizer: Optimizer) -> bool:
+        """Draw a fresh head in place, with one stream for every rank; the backbone and its state are not touched."""
+        if self._position(clock) not in self.restarts(clock) or (self.unit == "epoch" and clock.step > 0):
+            return False
+        reinitialize_(self._modules, clock.generator("rifle"))
+        if self.optimizer_state == "clear":
+            for parameter in self._parameters:
+                optimizer.state.pop(parameter, None)
+        return True
+
+    def lr_factor(self, group: str, clock: Clock) -> float | None:
+        """The cycle for the head (or everything); what it does not claim gets the run's own schedule."""
+        if self.cycle == "all" or (self.cycle == "head" and group == "head"):
+            return cycle_factor(self._position(clock), self._length(clock), self.periods, self.shape)
+        return None
+
+    def run_epochs(self, epochs: int) -> int:
+        """K * (E // K) with `trim`, as the authors' code; E without."""
+        return self.periods * period_length(epochs, self.periods) if self.trim else epochs
+
+    def _length(self, clock: Clock) -> int:
+        length = clock.epochs if self.unit == "epoch" else clock.epochs * clock.steps_per_epoch
+        require(self.periods <= length, f"rifle: periods must be at most the {length} {self.unit}s of the run, found {self.periods}.")
+        return length
+
+    def _position(self, clock: Clock) -> int:
+        return clock.epoch if self.unit == "epoch" else clock.global_step
+
+
+def reinitialize_(modules: list[nn.Module], stream: torch.Generator) -> None:
+    """Call `reset_parameters` on every submodule that has it: same tensors, new values; BatchNorm in the head included.
+
+    The frameworks' initialisers draw from the global generator, so it is set from `stream` and put back afterwards.
+    """
+    seed = int(torch.randint(2**62, (), generator=stream))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        for module in modules:
+            for part in module.modules():
+                if callable(getattr(part, "reset_parameters", None)):
+                    _on_cpu(part)
+
+
+def _on_cpu(part: nn.Module) -> None:
+    """Draw on the CPU and copy back in place: the same head on every device, and tensors an optimiser still holds."""
+    own: list[Tensor] = [*part.parameters(), *part.buffers()]
+    kept = [tensor.data for tensor in own]
+    for tensor in own:
+        tensor.data = torch.empty_like(tensor.data, device="cpu")
+    part.reset_parameters()
+    for tensor, storage in zip(own, kept, strict=True):
+        storage.copy_(tensor.data)
+        tensor.data = storage
+
+
+def _check_head(net: Net) -> None:
+    head = net.head_parameters()
+    require(bool(head), f"rifle: the head {list(net.head)} has no parameters to draw anew; name the classifier with head=...")
+    frozen = [name for name, p in head.items() if not p.requires_grad]
+    require(not frozen, f"rifle: the head's {frozen[0] if frozen else ''} is frozen, so a fresh draw would never be trained.")
+    modules = net.head_modules()
+    inside = {id(part) for module in modules for part in module.modules()}
+    outside = {id(p) for part in net.model.modules() if id(part) not in inside for p in part.parameters(recurse=False)}
+    tied = [name for name, p in head.items() if id(p) in outside]
+    require(not tied, f"rifle: {tied[0] if tied else ''} is tied to the backbone, which a fresh draw would destroy.")
+    covered = {
+        id(p)
+        for module in modules
+        for part in module.modules()
+        if callable(getattr(part, "reset_parameters", None))
+        for p in part.parameters(recurse=False)
+    }
+    bare = [name for name, p in head.items() if id(p) not in covered]
+    require(not bare, f"rifle: no reset_parameters() covers {bare[0] if bare else ''}; give that module one, and it is drawn anew.")
+
+
+def _choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    require(value in allowed, f"rifle: {option} must be one of {', '.join(allowed)}, found {value!r}.")
+
+
+def _at_least_one(option: str, value: int) -> None:
+    ok = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    require(ok, f"rifle: {option} must be a whole number of at least 1, found {value!r}.")

@@ -1,0 +1,112 @@
+"""Finds methods by name and parses recipes such as ``l2_sp(alpha=0.01)+rifle(periods=4)``.
+
+A method is found when its module lies anywhere below `rekindle.methods`: adding one is adding one file.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import rekindle.methods
+from rekindle.errors import UserError
+from rekindle.method import Method, snake
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "rifle_a": ("rifle", {"cycle": "none"}),
+    "rifle_b": ("rifle", {"reinitialize": False}),
+}
+
+
+@cache
+def methods() -> dict[str, type[Method]]:
+    """Every method class by name, sorted."""
+    found: dict[str, type[Method]] = {}
+    for info in pkgutil.walk_packages(rekindle.methods.__path__, "rekindle.methods."):
+        module = importlib.import_module(info.name)
+        for item in vars(module).values():
+            if isinstance(item, type) and issubclass(item, Method) and item.__module__ == info.name:
+                found[snake(item.__name__)] = item
+    return dict(sorted(found.items()))
+
+
+def parse(recipe: str) -> list[Method]:
+    """Build the methods of a recipe, in order.
+
+    Args:
+        recipe: Names joined by ``+``, each with optional arguments in brackets; "none" is the empty recipe.
+
+    Raises:
+        UserError: If the text, a name, an option or a value is not allowed; the sentence says what is.
+    """
+    if recipe.strip() in ("", "none"):
+        return []
+    try:
+        tree = ast.parse(recipe.strip(), mode="eval").body
+    except SyntaxError:
+        raise UserError(f"--method {recipe!r} cannot be read; write it like 'l2_sp(alpha=0.01)+rifle(periods=4)'.") from None
+    made = [_build(node, recipe) for node in _terms(tree)]
+    names = [type(method).__name__ for method in made]
+    twice = sorted({snake(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"--method {recipe!r} names {', '.join(twice)} more than once; keep one.")
+    return made
+
+
+def unparse(chosen: list[Method]) -> str:
+    """The recipe that parses back to equal methods, holding only what differs from a default."""
+    return "+".join(describe(method) for method in chosen) or "none"
+
+
+def describe(method: Method) -> str:
+    """One method as a term of a recipe."""
+    options = {field.name: getattr(method, field.name) for field in dataclasses.fields(method) if field.init}  # type: ignore[arg-type]
+    plain = {field.name: field.default for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+    given = [f"{name}={value!r}" for name, value in options.items() if value != plain[name]]
+    return snake(type(method).__name__) + (f"({', '.join(given)})" if given else "")
+
+
+def _terms(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return [*_terms(node.left), *_terms(node.right)]
+    return [node]
+
+
+def _build(node: ast.expr, recipe: str) -> Method:
+    call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+    if not isinstance(call.func, ast.Name) or call.args:
+        raise UserError(f"--method {recipe!r}: write each part as name or name(option=value), joined by '+'.")
+    name = call.func.id
+    base, preset = VARIANTS.get(name, (name, {}))
+    if base not in methods():
+        known = [*methods(), *VARIANTS]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"there is no method {name!r}{hint} Known: {', '.join(sorted(known))}.")
+    kind = methods()[base]
+    given = {keyword.arg or "**": _value(keyword, name) for keyword in call.keywords}
+    return _construct(kind, name, preset, given)
+
+
+def _construct(kind: Callable[..., Method], name: str, preset: dict[str, Any], given: dict[str, Any]) -> Method:
+    allowed = [field.name for field in dataclasses.fields(kind) if field.init and field.name not in preset]  # type: ignore[arg-type]
+    unknown = [option for option in given if option not in allowed]
+    if unknown:
+        listed = f"has {', '.join(allowed)}" if allowed else "has no options"
+        raise UserError(f"{name} has no option {unknown[0]!r}; it {listed}.")
+    try:
+        return kind(**preset, **given)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from None
+
+
+def _value(keyword: ast.keyword, name: str) -> Any:
+    try:
+        return ast.literal_eval(keyword.value)
+    except ValueError:
+        text = ast.unparse(keyword.value)
+        raise UserError(f"{name}: the value {text} of {keyword.arg} is not a number, a text in quotes, True or False.") from None

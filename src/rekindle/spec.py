@@ -1,0 +1,95 @@
+"""`RunSpec`: everything that decides a run's result, frozen. Importing it loads no torch, so that --help is quick."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rekindle.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run: its id is the hash of this and of the contents of data and weights.
+
+    Args:
+        data: Folder with train (val, test) folders of class folders, or a bare folder of class folders.
+        model: "resnet18" (any timm name), "torchvision:NAME", "cifar_resnet20", "cifar_resnet56" or "tiny".
+        weights: "default" for the model's own pre-trained weights, "none" for random ones, or a .safetensors file.
+        method: Recipe, such as "l2_sp(alpha=0.01)+rifle(periods=2)"; `rekindle methods` lists the parts.
+        epochs: Passes over the training set; 0 chooses by the number of training images.
+        lr: Base learning rate; 0 finds one by a short range test on training images.
+        optimizer: Any optimiser of torch.optim by name; SGD gets momentum 0.9.
+        batch_size: Images a step, over all devices.
+        image_size: Edge of the crop in pixels; 0 takes what the weights were trained on.
+        per_class: Train on exactly this many images a class; 0 takes all.
+        val_fraction: Share of the training images that becomes the validation split where there is none.
+        test_fraction: Share of a bare folder that becomes the test split.
+        flip: Mirror half of the training images.
+        label_smoothing: Share of each label spread over all classes, from 0 to below 1.
+        class_weights: Weigh classes in the loss: "none", or "balanced" by inverse frequency.
+        head: Name of the classifier module; empty finds it.
+        head_type: "auto" keeps the kind of classifier, "linear" puts pooling and one linear layer in its place.
+        keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart).
+        precision: "auto", "32" or "bf16".
+        devices: Processes that train together.
+        seed: Key of every random draw.
+    """
+
+    data: str
+    model: str = "resnet18"
+    weights: str = "default"
+    method: str = "l2"
+    epochs: int = 0
+    lr: float = 0.0
+    optimizer: str = "SGD"
+    batch_size: int = 32
+    image_size: int = 0
+    per_class: int = 0
+    val_fraction: float = 0.2
+    test_fraction: float = 0.2
+    flip: bool = True
+    label_smoothing: float = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    head: str = ""
+    head_type: Literal["auto", "linear"] = "auto"
+    keep: Literal["last", "best"] = "last"
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    devices: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in LOWEST.items():
+            value = getattr(self, name)
+            if not low <= value < float("inf"):
+                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, found {value}.")
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must lie between 0 and 1, found {getattr(self, name)}.")
+        if not self.label_smoothing < 1:
+            raise UserError(f"--label-smoothing must be below 1, found {self.label_smoothing}.")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"--{name.replace('_', '-')} must be one of {', '.join(allowed)}, found {getattr(self, name)!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields by name, as spec.yaml holds them."""
+        return dataclasses.asdict(self)
+
+    def run_id(self, data_hash: str, weights_hash: str) -> str:
+        """Twelve hexadecimal digits from the canonical JSON of the spec and the contents' hashes; paths do not count."""
+        counted = {**self.to_dict(), "data": data_hash, "weights": weights_hash}
+        text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+LOWEST: dict[str, float] = {
+    "epochs": 0, "lr": 0, "batch_size": 2, "image_size": 0, "per_class": 0, "label_smoothing": 0, "devices": 1, "seed": 0,
+}  # fmt: skip
+CHOICES: dict[str, tuple[str, ...]] = {
+    "class_weights": ("none", "balanced"),
+    "head_type": ("auto", "linear"),
+    "keep": ("last", "best"),
+    "precision": ("auto", "32", "bf16"),
+}

@@ -1,0 +1,22 @@
+"""Fixtures shared by every room of the test suite."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads() -> None:
+    """Small tensors run fastest on few threads, and results are compared bit for bit at one count."""
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real photographs and weights that lies beside the project, where there is one."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no shared/data beside the project: tests on real photographs need it")
+    return SHARED
