@@ -238,7 +238,8 @@ class Tuner:
         self._epoch, self._step, self._micro = state["epoch"], state["step"], 0
         self._restarted, self._prepared = state["restarted"], state["prepared"]
         if self._scheduler is not None:
-            self._scheduler.refresh(max(self._epoch, 0), self._step)
+            started = max(self._epoch, 0)
+            self._scheduler.refresh(started + self._step // self.steps_per_epoch, self._step % self.steps_per_epoch)
 
     def _clock(self) -> Clock:
         require(self._epoch >= 0, "add tuner.start_epoch(epoch) at the beginning of each epoch.")

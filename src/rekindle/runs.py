@@ -1,0 +1,351 @@
+"""A run: from a frozen spec to a folder that explains itself."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+
+from rekindle import data as data_room
+from rekindle import models, probe
+from rekindle.analysis import summarize
+from rekindle.checkpoints import load_newest, write_atomic, write_json
+from rekindle.errors import UserError
+from rekindle.method import Method, Source
+from rekindle.registry import parse
+from rekindle.run_folder import Run, open_folder, read_spec, write_predictions
+from rekindle.spec import RunSpec
+from rekindle.tuner import Tuner
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from rekindle.trainer import Preprocessing, Samples, Training
+
+PAPER_LR = 0.01
+SCRATCH_LR = 0.1
+
+class Silent:
+    """A listener that looks away."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def step(self, *values: Any) -> None:
+        """Nothing."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+def fit(data: str | Path | None = None, *, out: str | Path = "runs", resume: str | Path | None = None, listener: Any = None, **options: Any) -> "Run":
+    """Fine-tune a network on a folder of photographs and return the finished run.
+
+    Args:
+        data: Folder with train (val, test) folders of class folders, or a bare folder of class folders.
+        out: Folder in which the run's own folder is made.
+        resume: A run folder to continue instead; all settings come from its spec.yaml.
+        listener: Told of progress; see `rekindle.trainer.Listener`.
+        **options: Fields of `RunSpec`.
+
+    Returns:
+        The run; one that was finished before is returned as it is.
+
+    Raises:
+        UserError: For bad input, in one sentence.
+
+    Example:
+        >>> run = rekindle.fit("photos/", method="l2_sp+rifle(periods=2)")  # doctest: +SKIP
+        >>> run.predict(["new.jpg"])  # doctest: +SKIP
+    """
+    if resume is not None:
+        if data is not None or options:
+            raise UserError("--resume takes every setting from the run's spec.yaml; leave the others out.")
+        folder = Path(resume)
+        spec, out = read_spec(folder), folder.parent
+    elif data is None:
+        raise UserError("name the folder with photographs: rekindle fit photos/")
+    else:
+        folder = None
+        spec = RunSpec(data=str(data), **options)
+    return _execute(spec, Path(out), folder, listener or Silent())
+
+
+def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any) -> Run:
+    began = time.perf_counter()
+    methods = parse(spec.method)
+    fabric = _fabric(spec)
+    loaded = models.build(spec.model, weights=spec.weights)
+    dataset = data_room.scan(
+        Path(spec.data), seed=spec.seed, val_fraction=spec.val_fraction, test_fraction=spec.test_fraction, per_class=spec.per_class or None
+    )
+    preprocessing = _preprocessing(spec, loaded)
+    paths = [path for split in dataset.splits.values() for path in split.paths]
+    pixels = data_room.Pixels.load(paths, preprocessing.edge, preprocessing.interpolation)
+    run_id = spec.run_id(_data_hash(dataset, pixels), _weights_hash(loaded.module))
+    name = f"{Path(spec.data).resolve().name}-{_slug(spec.model)}-{_slug(spec.method)}-s{spec.seed}-{run_id}"
+    folder = resumed or out / name
+    if resumed is not None and not resumed.resolve().name.endswith(run_id):
+        raise UserError(f"the data or the weights of {resumed} changed since it began, so it cannot go on; start a new run without --resume.")
+    for text in [*dataset.notes, *_leaks(dataset, pixels)]:
+        listener.note(text)
+    with _lock(folder, fabric):
+        if (folder / "result.json").is_file():
+            listener.note(f"{folder} is finished already; nothing was trained again.")
+        else:
+            _Job(spec, fabric, loaded, methods, dataset, pixels, preprocessing, run_id, folder, listener, began).run()
+    return Run(folder)
+
+
+@dataclass
+class _Job:
+    """One run between its checks and its result."""
+
+    spec: RunSpec
+    fabric: "Fabric"
+    loaded: models.LoadedModel
+    methods: list[Method]
+    dataset: data_room.Dataset
+    pixels: data_room.Pixels
+    preprocessing: "Preprocessing"
+    run_id: str
+    folder: Path
+    listener: Any
+    began: float
+
+    def run(self) -> None:
+        """Train from the newest checkpoint or the start, then write everything, the result last."""
+        state = load_newest(self.folder / "checkpoints", self._damaged)
+        splits = self._splits()
+        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+            training, head, rate = self._training(splits, state)
+            if self.fabric.is_global_zero:
+                rewrite_metrics(self.folder, state["history"] if state else [])
+            training.fit(state)
+            self._finish(training, splits, head, rate)
+
+    def _damaged(self, path: Path, why: str) -> None:
+        self.listener.note(f"{path} is damaged ({why}); an older checkpoint is tried.")
+
+    def _splits(self) -> "dict[str, Samples]":
+        from rekindle.trainer import Samples
+
+        splits, start = {}, 0
+        for name, split in self.dataset.splits.items():
+            rows = torch.arange(start, start + len(split.paths))
+            splits[name] = Samples(self.pixels, rows, split.labels, self.preprocessing)
+            start += len(split.paths)
+        return splits
+
+    def _training(self, splits: "dict[str, Samples]", state: dict[str, Any] | None) -> "tuple[Training, list[str], float]":
+        from rekindle.trainer import Training
+
+        spec, train = self.spec, splits["train"]
+        torch.manual_seed(spec.seed)
+        model = self.loaded.module.to(self.fabric.device, memory_format=torch.channels_last)
+        source = Source(model)
+        head = models.replace_classifier(model, len(self.dataset.classes), head=spec.head or None, head_type=spec.head_type)
+        torch.manual_seed(spec.seed * 1009 + self.fabric.global_rank)
+        criterion = _criterion(spec, train.labels, len(self.dataset.classes))
+        sizes = data_room.batches(len(train), spec.batch_size, torch.arange(len(train)), world=self.fabric.world_size)
+        tuner = Tuner(
+            model, self.methods, source=source, head=head, origin={} if spec.weights == "none" else None,
+            epochs=spec.epochs or automatic_epochs(len(train)), steps_per_epoch=len(sizes), seed=spec.seed,
+        )  # fmt: skip
+        rate, speed = self._try(model, tuner, criterion, train, state)
+        optimizer = make_optimizer(spec.optimizer, tuner.param_groups(rate))
+        self._announce(tuner, rate, speed, state)
+        if self.fabric.is_global_zero and state is None:
+            open_folder(self.folder, spec, self.dataset, self.preprocessing, train)
+        listener = _Recorder(self.listener, self.folder, self.fabric.is_global_zero)
+        training = Training(
+            self.fabric, model, tuner, optimizer, criterion, train, splits["val"], spec.batch_size, spec.seed,
+            self.folder / "checkpoints", spec.keep, listener,
+        )  # fmt: skip
+        return training, head, rate
+
+    def _try(self, model: nn.Module, tuner: Tuner, criterion: Any, train: "Samples", state: dict[str, Any] | None) -> tuple[float, float | None]:
+        """The learning rate and the speed in images a second; after a resume the rate is the stored one."""
+        if state is not None:
+            return float(state["scheduler"]["base_lrs"][0]), None
+
+        def batch(step: int) -> tuple[Tensor, Tensor]:
+            rows = (torch.arange(self.spec.batch_size) + step * self.spec.batch_size) % len(train)
+            rows = data_room.order(len(train), self.spec.seed, 0)[rows]
+            x = train.training(rows, self.spec.seed, step // len(train)).to(self.fabric.device, memory_format=torch.channels_last)
+            return x, train.labels[rows].to(self.fabric.device)
+
+        def make(trial: nn.Module, rate: float) -> torch.optim.Optimizer:
+            return make_optimizer(self.spec.optimizer, [{"params": [p for p in trial.parameters() if p.requires_grad], "lr": rate, "weight_decay": 0.0}])
+
+        with self.fabric.autocast():
+            speed = probe.images_per_second(model, criterion, batch)
+            if self.spec.lr:
+                return self.spec.lr, speed
+            cap = PAPER_LR if self.spec.weights != "none" else SCRATCH_LR
+            return probe.find_lr(model, make, criterion, batch, cap), speed
+
+    def _announce(self, tuner: Tuner, rate: float, speed: float | None, state: dict[str, Any] | None) -> None:
+        counts = ", ".join(f"{len(split.paths)} {name}" for name, split in self.dataset.splits.items())
+        self.listener.note(f"{self.folder}: {len(self.dataset.classes)} classes; images: {counts}.")
+        if self.spec.epochs and tuner.epochs != self.spec.epochs:
+            self.listener.note(f"the method trims the run to {tuner.epochs} of {self.spec.epochs} epochs.")
+        if state is not None:
+            self.listener.note(f"continuing after {len(state['history'])} of {tuner.epochs} epochs.")
+        if speed is not None:
+            n, v = len(self.dataset.splits["train"].paths), len(self.dataset.splits["val"].paths)
+            seconds = tuner.epochs * (n + v / 3) / speed / self.fabric.world_size
+            found = "found by a range test" if not self.spec.lr else "as asked"
+            self.listener.note(
+                f"{tuner.epochs} epochs at learning rate {rate:g} ({found}), {speed:.0f} images/s: about {duration(seconds)} on {self.fabric.device}."
+            )
+
+    def _finish(self, training: "Training", splits: "dict[str, Samples]", head: list[str], rate: float) -> None:
+        from rekindle.trainer import evaluate
+
+        found = {name: evaluate(self.fabric, training.model, splits[name]) for name in splits if name != "train"}
+        if not self.fabric.is_global_zero:
+            return
+        write_predictions(self.folder, self.dataset, found)
+        models.save_model(self.folder, training.model, self._recipe(head))
+        result = {
+            "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,
+            "seed": self.spec.seed, "lr": rate, "classes": self.dataset.classes, "epochs": training.tuner.epochs, "kept_epoch": training.kept_epoch,
+            **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},
+            "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
+        }  # fmt: skip
+        from rekindle.report import write_pictures, write_report
+
+        write_pictures(self.folder, training.history, result, self.dataset.root)
+        write_json(self.folder / "result.json.part", result)
+        write_report(self.folder, result)
+        os.replace(self.folder / "result.json.part", self.folder / "result.json")
+
+    def _recipe(self, head: list[str]) -> dict[str, Any]:
+        p = self.preprocessing
+        return {
+            "model": self.spec.model, "head": self.spec.head, "head_type": self.spec.head_type, "head_modules": head,
+            "classes": self.dataset.classes, "image_size": p.image_size, "mean": list(p.mean), "std": list(p.std), "interpolation": p.interpolation,
+        }  # fmt: skip
+
+
+class _Recorder:
+    """Writes each epoch's line to metrics.jsonl and passes everything on."""
+
+    def __init__(self, listener: Any, folder: Path, writes: bool) -> None:
+        self.note, self.step, self._next = listener.note, listener.step, listener.epoch
+        self._path = folder / "metrics.jsonl" if writes else None
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Append one line."""
+        if self._path is not None:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        self._next(record)
+
+
+def rewrite_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
+    """Let metrics.jsonl hold just the epochs of the checkpoint that a run goes on from."""
+    write_atomic(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+
+
+def automatic_epochs(images: int) -> int:
+    """The papers' 40 epochs for up to 1,200 training images, fewer for more, at least 10: about 48,000 images in all."""
+    return max(10, min(40, 48_000 // images))
+
+
+def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Any optimiser of torch.optim by name; those that know momentum get 0.9, as the papers."""
+    kind = getattr(torch.optim, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or kind is torch.optim.Optimizer:
+        known = sorted(n for n, k in vars(torch.optim).items() if isinstance(k, type) and issubclass(k, torch.optim.Optimizer) and n != "Optimizer")
+        raise UserError(f"--optimizer {name!r} is not in torch.optim; it has {', '.join(known)}.")
+    if name in ("LBFGS", "SparseAdam"):
+        raise UserError(f"--optimizer {name} needs another kind of step (a closure or sparse gradients); try SGD or AdamW.")
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    optimizer: torch.optim.Optimizer = kind(groups, **options)
+    return optimizer
+
+
+def duration(seconds: float) -> str:
+    """40 s, 12 min or 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:
+    from rekindle.trainer import Criterion, balanced_weights
+
+    return Criterion(spec.label_smoothing, balanced_weights(labels, classes) if spec.class_weights == "balanced" else None)
+
+
+def _fabric(spec: RunSpec) -> "Fabric":
+    from lightning.fabric import Fabric
+
+    precision = {"32": "32-true", "bf16": "bf16-mixed", "auto": "bf16-mixed" if bf16_is_fast() else "32-true"}[spec.precision]
+    fabric = Fabric(accelerator="auto", devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def bf16_is_fast() -> bool:
+    """Whether the GPU, or the processor by AMX or AVX512-BF16, multiplies bfloat16 in hardware."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def _preprocessing(spec: RunSpec, loaded: models.LoadedModel) -> "Preprocessing":
+    from rekindle.trainer import Preprocessing
+
+    return Preprocessing(spec.image_size or loaded.input_size or 224, loaded.mean, loaded.std, loaded.interpolation, spec.flip)
+
+
+def _data_hash(dataset: data_room.Dataset, pixels: data_room.Pixels) -> str:
+    names, labels = [], []
+    for name, split in dataset.splits.items():
+        names += [f"{name}/{path.relative_to(dataset.root).as_posix()}" for path in split.paths]
+        labels += split.labels.tolist()
+    return pixels.content_hash(names, labels)
+
+
+def _weights_hash(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _leaks(dataset: data_room.Dataset, pixels: data_room.Pixels) -> list[str]:
+    pairs = data_room.duplicates(dataset, pixels.hashes)
+    if not pairs:
+        return []
+    return [f"{len(pairs)} images stand in two splits, byte for byte (such as {pairs[0][0]} and {pairs[0][1]}): accuracy on them says nothing."]
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "_.=" else "-" for c in text).strip("-")[:60]
+
+
+@contextmanager
+def _lock(folder: Path, fabric: "Fabric") -> Iterator[None]:
+    """Let one command at a time work in a run folder."""
+    if not fabric.is_global_zero:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"another command is training {folder} at this moment; wait for it, or choose another --out.") from None

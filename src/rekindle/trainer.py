@@ -1,0 +1,365 @@
+"""The training loop, on Lightning Fabric: batches in, weights and one record an epoch out.
+
+It knows no method: the `Tuner` calls them. It can stop after any step and continue to the same bits, since batch order and
+augmentation depend on (seed, epoch, sample) alone and all else is in the checkpoint.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from rekindle.checkpoints import random_state, save_state, set_random_state
+from rekindle.data import Pixels, batches, eval_batch, order, shard, train_batch
+from rekindle.errors import UserError
+from rekindle.tuner import Tuner
+
+EVAL_BATCH = 64
+
+
+class Diverged(UserError):
+    """The loss is no longer a finite number."""
+
+
+class Stopped(Exception):
+    """The user or the system asked the run to stop; its state is saved."""
+
+
+class Listener(Protocol):
+    """Who watches a run, such as a progress bar."""
+
+    def note(self, text: str) -> None:
+        """A sentence worth reading."""
+
+    def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
+        """After a step: running loss and accuracy of the epoch, images per second, seconds left in the run."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """After an epoch: its line of metrics.jsonl."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels become the network's input.
+
+    Attributes:
+        image_size: Edge of the crop.
+        mean: Per channel, of values in [0, 1].
+        std: Per channel.
+        interpolation: "bilinear" or "bicubic", for the resize.
+        flip: Mirror in training.
+    """
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+    flip: bool = True
+
+    @property
+    def edge(self) -> int:
+        """Shorter edge after the resize: the papers' 256 for a crop of 224, in proportion."""
+        return round(self.image_size * 256 / 224)
+
+
+@dataclass
+class Samples:
+    """One split in memory-mapped pixels: `indices` are its rows there, `labels` their classes."""
+
+    pixels: Pixels
+    indices: Tensor
+    labels: Tensor
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def training(self, rows: Tensor, seed: int, epoch: int) -> Tensor:
+        """(B, 3, S, S) float32, cropped and mirrored at random."""
+        p = self.preprocessing
+        return train_batch(self.pixels, self.indices[rows], image_size=p.image_size, flip=p.flip, seed=seed, epoch=epoch, mean=p.mean, std=p.std)
+
+    def evaluation(self, rows: Tensor) -> Tensor:
+        """(B, 3, S, S) float32, cropped at the centre."""
+        p = self.preprocessing
+        return eval_batch(self.pixels, self.indices[rows], image_size=p.image_size, mean=p.mean, std=p.std)
+
+
+class Criterion:
+    """Cross-entropy with label smoothing and class weights, averaged over the batch.
+
+    Class weights multiply each sample's loss (they are not divided by their sum in the batch), so that the mean over ranks
+    is the mean over the global batch.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> None:
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        each = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        return (each * self.class_weights.to(logits.device)[labels]).mean()
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Inverse class frequencies, so that the mean weight over the training set is 1."""
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
+    return len(labels) / (classes * counts.float())
+
+
+@dataclass
+class Meter:
+    """Sums of loss, hits and images over an epoch; plain numbers, so that a checkpoint can hold them."""
+
+    loss: float = 0.0
+    hits: int = 0
+    count: int = 0
+
+    def add(self, loss: float, hits: int, count: int) -> None:
+        """Add a batch: `loss` is its mean."""
+        self.loss, self.hits, self.count = self.loss + loss * count, self.hits + hits, self.count + count
+
+    def means(self) -> dict[str, float]:
+        """Mean loss and accuracy."""
+        return {"loss": self.loss / self.count, "accuracy": self.hits / self.count}
+
+
+@dataclass
+class Training:
+    """All that a training run consists of; `fit` runs it.
+
+    Attributes:
+        fabric: Launched.
+        model: The bare network, on the device.
+        tuner: Its methods.
+        optimizer: Bare, built from the tuner's groups.
+        criterion: The task's loss.
+        train: Training samples.
+        val: Validation samples.
+        batch_size: Images a step over all ranks.
+        seed: Key of order and augmentation.
+        folder: Where checkpoints go.
+        keep: "last" or "best".
+        listener: Who watches.
+    """
+
+    fabric: Fabric
+    model: nn.Module
+    tuner: Tuner
+    optimizer: torch.optim.Optimizer
+    criterion: Criterion
+    train: Samples
+    val: Samples
+    batch_size: int
+    seed: int
+    folder: Path
+    keep: str
+    listener: Listener
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.scheduler = self.tuner.scheduler(self.optimizer)
+        self._module, self._wrapped_optimizer = self.fabric.setup(self.model, self.optimizer)
+        self._meter, self._skip, self._seconds = Meter(), 0, 0.0
+
+    def fit(self, state: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Train to the end, from the start or from a checkpoint's state, and leave the kept weights in the model.
+
+        Returns:
+            One record an epoch, as metrics.jsonl holds them.
+
+        Raises:
+            Diverged: When the loss is not finite.
+            Stopped: After Ctrl-C or a termination signal, with the state saved.
+        """
+        if state is not None:
+            self._load(state)
+        with _stop_requests() as requested:
+            for epoch in range(len(self.history), self.tuner.epochs):
+                self._epoch(epoch, requested)
+                self._save(epoch + 1, 0)
+        if self.keep == "best" and self.best:
+            self.model.load_state_dict(self.best["weights"])
+        return self.history
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch whose weights the model holds after `fit`."""
+        return int(self.best["epoch"]) if self.keep == "best" and self.best else self.tuner.epochs - 1
+
+    def _epoch(self, epoch: int, requested: Callable[[], bool]) -> None:
+        restarted = self.tuner.start_epoch(epoch)
+        rates = {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups}
+        steps = batches(len(self.train), self.batch_size, order(len(self.train), self.seed, epoch), world=self.fabric.world_size)
+        self._module.train()
+        began = time.perf_counter()
+        for step, rows in enumerate(steps):
+            if step < self._skip:
+                continue
+            self._step(epoch, step, rows)
+            self._show(epoch, step, len(steps), time.perf_counter() - began)
+            if self._agreed(requested()) and step + 1 < len(steps):
+                self._seconds += time.perf_counter() - began
+                self._save(epoch, step + 1)
+                raise Stopped
+        self._skip = 0
+        self.scheduler.step()
+        self._seconds += time.perf_counter() - began
+        self._record(epoch, rates, restarted)
+        if self._agreed(requested()) and epoch + 1 < self.tuner.epochs:
+            self._save(epoch + 1, 0)
+            raise Stopped
+
+    def _step(self, epoch: int, step: int, rows: Tensor) -> None:
+        mine = shard(rows, self.fabric.global_rank, self.fabric.world_size)
+        x = self._device(self.train.training(mine, self.seed, epoch))
+        y = self.train.labels[mine].to(self.fabric.device)
+        loss = self.tuner.loss(self._module, x, y, self.criterion, indices=self.train.indices[mine])
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise _diverged(value, epoch, step, self.optimizer)
+        # Averaging over ranks must give the mean over the global batch, also where ranks hold unequal shares of it.
+        self.fabric.backward(loss * (len(mine) * self.fabric.world_size / len(rows)))
+        self.tuner.gradients_()
+        self._wrapped_optimizer.step()
+        self._wrapped_optimizer.zero_grad()
+        self._meter.add(value, int((self.tuner.outputs.argmax(1) == y).sum()), len(mine))
+
+    def _record(self, epoch: int, rates: dict[str, float], restarted: bool) -> None:
+        sums = self.fabric.all_reduce(torch.tensor([self._meter.loss, self._meter.hits, self._meter.count], dtype=torch.float64), reduce_op="sum")
+        train = Meter(float(sums[0]), int(sums[1]), int(sums[2])).means()
+        probabilities = evaluate(self.fabric, self._module, self.val)
+        labels = self.val.labels
+        record = {
+            "epoch": epoch,
+            "lr": rates,
+            "train": train,
+            "val": {
+                "loss": float(F.nll_loss(probabilities.clamp_min(1e-12).log(), labels)),
+                "accuracy": float((probabilities.argmax(1) == labels).double().mean()),
+            },
+            "penalty": self.tuner.penalties(),
+            "restarted": restarted,
+            "timing": {"seconds": self._seconds, "images_per_second": len(self.train) / self._seconds},
+        }
+        self.history.append(record)
+        self._meter, self._seconds = Meter(), 0.0
+        if self.keep == "best" and not restarted and record["val"]["accuracy"] > self.best.get("accuracy", -1.0):
+            weights = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
+            self.best = {"epoch": epoch, "accuracy": record["val"]["accuracy"], "weights": weights}
+        self.listener.epoch(record)
+
+    def _show(self, epoch: int, step: int, steps: int, seconds: float) -> None:
+        rate = (step + 1 - self._skip) / seconds
+        left = ((self.tuner.epochs - epoch) * steps - step - 1) / rate
+        means = self._meter.means()
+        self.listener.step(epoch, self.tuner.epochs, step + 1, steps, means["loss"], means["accuracy"], rate * self.batch_size, left)
+
+    def _device(self, x: Tensor) -> Tensor:
+        return x.to(self.fabric.device, memory_format=torch.channels_last)
+
+    def _agreed(self, mine: bool) -> bool:
+        """Whether any rank was asked to stop; a signal may reach only one of them."""
+        if self.fabric.world_size == 1:
+            return mine
+        return bool(self.fabric.all_reduce(torch.tensor(float(mine)), reduce_op="max") > 0)
+
+    def _save(self, epoch: int, step: int) -> None:
+        ranks = _gather_objects(self.fabric, {"random": random_state(), "meter": [self._meter.loss, self._meter.hits, self._meter.count]})
+        if self.fabric.is_global_zero:
+            save_state(self.folder, epoch, step, {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "tuner": self.tuner.state_dict(),
+                "ranks": ranks,
+                "skip": step,
+                "seconds": self._seconds,
+                "history": self.history,
+                "best": self.best,
+            })  # fmt: skip
+        self.fabric.barrier()
+
+    def _load(self, state: dict[str, Any]) -> None:
+        if len(state["ranks"]) != self.fabric.world_size:
+            raise UserError(f"this run was trained with {len(state['ranks'])} devices, found {self.fabric.world_size}; resume it with the same number.")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.tuner.load_state_dict(state["tuner"])
+        mine = state["ranks"][self.fabric.global_rank]
+        set_random_state(mine["random"])
+        self._meter = Meter(*mine["meter"])
+        self._skip, self._seconds = state["skip"], state["seconds"]
+        self.history, self.best = state["history"], state["best"]
+
+
+def evaluate(fabric: Fabric, module: nn.Module, samples: Samples) -> Tensor:
+    """Class probabilities (N, C) of every sample, each computed once also on many ranks; the module's mode is put back."""
+    training = module.training
+    module.eval()
+    rows = torch.arange(len(samples))[fabric.global_rank :: fabric.world_size]
+    found = []
+    with torch.no_grad():
+        for part in rows.split(EVAL_BATCH):
+            x = samples.evaluation(part).to(fabric.device, memory_format=torch.channels_last)
+            found.append(module(x).float().softmax(1).cpu())
+    module.train(training)
+    pieces = _gather_objects(fabric, (rows, torch.cat(found) if found else None))
+    classes = next(p.shape[1] for _, p in pieces if p is not None)
+    probabilities = torch.empty(len(samples), classes)
+    for where, values in pieces:
+        if values is not None:
+            probabilities[where] = values
+    return probabilities
+
+
+def _gather_objects(fabric: Fabric, value: Any) -> list[Any]:
+    """The value of every rank, in their order, on each of them."""
+    if fabric.world_size == 1:
+        return [value]
+    import torch.distributed as dist
+
+    gathered: list[Any] = [None] * fabric.world_size
+    dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def _diverged(value: float, epoch: int, step: int, optimizer: torch.optim.Optimizer) -> Diverged:
+    rate = max(float(group["lr"]) for group in optimizer.param_groups)
+    return Diverged(
+        f"the loss became {value} at epoch {epoch + 1}, step {step + 1}, with learning rate {rate:g}; "
+        f"try --lr {rate / 10:g}, or --precision 32, or look for broken labels."
+    )
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or termination signal into a request that is met between two steps; the second one acts at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: Any) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    try:
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # Python allows signal handlers in the main thread alone.
+        before = {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
