@@ -51,11 +51,9 @@ def check(loaded: models.LoadedModel, heads: list[str]) -> None:
     for head in heads:
         layer = module.get_submodule(head)
         assert (getattr(layer, "out_features", None) or layer.out_channels) == CLASSES  # type: ignore[union-attr]
-    covered = [name for group in models.stages(module, heads).values() for name in group]
+    covered = sorted(name for names in models.stages(module, heads).values() for name in names)
     inside = tuple(f"{head}." for head in heads)
-    for name, _ in module.named_parameters():
-        if not name.startswith(inside):
-            assert sum(name == prefix or (prefix.endswith(".") and name.startswith(prefix)) for prefix in covered) == 1, name
+    assert covered == sorted(name for name, _ in module.named_parameters() if not name.startswith(inside))
     device = next(module.parameters()).device
     size = getattr(module, "pretrained_cfg", {}).get("input_size", (3, loaded.input_size, loaded.input_size))
     try:

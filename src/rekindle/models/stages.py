@@ -6,28 +6,29 @@ OPENED = ("features", "blocks", "stages", "layers", "layer", "encoder", "trunk",
 
 
 def stages(module: nn.Module, head: list[str]) -> dict[str, list[str]]:
-    """Parameter-name prefixes by stage, in the order of definition; each parameter outside the head is in just one.
+    """Parameter names by stage, in the order of definition; each parameter outside the head is in just one.
 
-    Containers such as `blocks` or `features` are opened into their children; loose parameters (a class token, position
-    embeddings) and what comes before the first container make up "stem".
+    Containers such as `blocks` or `features` are opened into their children; what comes before the first of them, and loose
+    parameters (a class token, position embeddings), make up "stem".
+
+    Args:
+        module: The network.
+        head: Names of its classifier's layers.
     """
     inside = tuple(f"{name}." for name in head)
     parts: dict[str, list[str]] = {}
-    opened = False
     for name, _ in module.named_parameters():
-        if name.startswith(inside):
-            continue
-        pieces = name.split(".")
-        if pieces[0] in OPENED and len(pieces) > 2:
-            opened = True
-            deeper = pieces[1] in OPENED and len(pieces) > 3
-            key = ".".join(pieces[: 3 if deeper else 2])
-            parts.setdefault(key, [key + "."])
-        elif pieces[0].startswith("layer") or opened:
-            parts.setdefault(pieces[0], [pieces[0] + ("." if len(pieces) > 1 else "")])
-        else:
-            prefix = pieces[0] + ("." if len(pieces) > 1 else "")
-            stem = parts.setdefault("stem", [])
-            if prefix not in stem:
-                stem.append(prefix)
+        if not name.startswith(inside):
+            parts.setdefault(_stage(name, begun=any(key != "stem" for key in parts)), []).append(name)
     return parts
+
+
+def _stage(name: str, begun: bool) -> str:
+    pieces = name.split(".")
+    depth = 0
+    while depth < len(pieces) - 2 and pieces[depth] in OPENED:
+        depth += 1
+    if depth:
+        return ".".join(pieces[: depth + 1])
+    named = pieces[0].startswith("layer") and len(pieces) > 1
+    return pieces[0] if named or (begun and len(pieces) > 1) else "stem"

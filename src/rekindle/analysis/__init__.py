@@ -1,0 +1,5 @@
+"""Measurements of trained networks."""
+
+from rekindle.analysis.classification import summarize
+
+__all__ = ["summarize"]

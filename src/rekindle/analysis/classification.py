@@ -1,0 +1,41 @@
+"""How good a classifier is: accuracy, what it costs per class, and whether its confidence can be believed."""
+
+from typing import Any
+
+from torch import Tensor
+
+BINS = 15
+
+
+def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
+    """Figures of one split, as result.json holds them; all but loss and counts are fractions from 0 to 1.
+
+    Args:
+        probabilities: (N, C) float, rows summing to 1.
+        labels: (N,) true classes.
+        classes: C names.
+
+    Returns:
+        Loss (mean negative log-likelihood, nats), accuracy, macro_f1, calibration_error (expected calibration error over 15
+        bins; Guo et al., ICML 2017), count, per_class, and the confusion matrix (rows true, columns predicted).
+    """
+    from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    width = range(len(classes))
+    predicted = probabilities.argmax(1).numpy()
+    true = labels.numpy()
+    table = precision_recall_fscore_support(true, predicted, labels=width, zero_division=0.0)
+    per_class = [
+        {"name": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(n)}
+        for name, p, r, f, n in zip(classes, *table, strict=True)
+    ]
+    return {
+        "loss": float(log_loss(true, probabilities.double().numpy(), labels=width)),
+        "accuracy": float((predicted == true).mean()),
+        "macro_f1": float(table[2].mean()),
+        "calibration_error": float(multiclass_calibration_error(probabilities, labels, len(classes), n_bins=BINS)),
+        "count": len(labels),
+        "per_class": per_class,
+        "confusion": confusion_matrix(true, predicted, labels=width).tolist(),
+    }

@@ -1,0 +1,202 @@
+"""The run folder: what stands in it before training, and what a finished one can do."""
+
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+
+from rekindle import models
+from rekindle.analysis import summarize
+from rekindle.checkpoints import write_atomic, write_json
+from rekindle.data import Dataset, Undecodable, decode, find_images, preview
+from rekindle.data.batches import centre, normalise
+from rekindle.errors import UserError
+from rekindle.spec import RunSpec
+
+if TYPE_CHECKING:
+    from rekindle.trainer import Preprocessing, Samples
+
+PACKAGES = ("rekindle", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "safetensors")
+BATCH = 64
+SAMPLES = 24
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one picture.
+
+    Attributes:
+        path: The file.
+        classes: The most probable classes, best first; empty where the file could not be read.
+        confidences: Their probabilities.
+        error: Why the file could not be read, or "".
+    """
+
+    path: str
+    classes: list[str]
+    confidences: list[float]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Args:
+        folder: Its folder.
+    """
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+        if not self.folder.is_dir():
+            raise UserError(f"there is no run folder {self.folder}; name one that rekindle fit made.")
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """What result.json holds."""
+        path = self.folder / "result.json"
+        if not path.is_file():
+            raise UserError(f"{self.folder} has not finished; continue it with rekindle fit --resume {self.folder}")
+        result: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return result
+
+    @cached_property
+    def model(self) -> tuple[nn.Module, dict[str, Any]]:
+        """The trained network in evaluation mode, and its recipe."""
+        return models.load_model(self.folder)
+
+    def predict(self, files: Sequence[str | Path] | str | Path, top_k: int = 1) -> list[Prediction]:
+        """Classify picture files, or all below a folder; a broken one gets its row with the reason.
+
+        Args:
+            files: Picture files and folders.
+            top_k: How many classes a picture, at least 1; at most all are given.
+        """
+        if top_k < 1:
+            raise UserError(f"--top-k must be at least 1, found {top_k}.")
+        paths = find_images([files] if isinstance(files, str | Path) else files)
+        found: list[Prediction] = []
+        for start in range(0, len(paths), BATCH):
+            found += self._predict(paths[start : start + BATCH], top_k)
+        return found
+
+    def evaluate(self, folder: str | Path) -> dict[str, Any]:
+        """Figures (see `rekindle.analysis.summarize`) on a labelled folder of class folders that bear the run's class names."""
+        paths, labels = labelled(Path(folder), self.model[1]["classes"])
+        pixels, errors = self._pixels(paths)
+        if errors:
+            raise UserError("\n".join([f"{len(errors)} images cannot be read; repair or remove them:", *(f"  {p}: {why}" for p, why in errors.items())]))
+        return summarize(self._probabilities(pixels), labels, self.model[1]["classes"])
+
+    def _predict(self, paths: list[Path], top_k: int) -> list[Prediction]:
+        pixels, errors = self._pixels(paths)
+        rows = iter(self._probabilities(pixels) if pixels else [])
+        names = self.model[1]["classes"]
+        found = []
+        for path in paths:
+            if path in errors:
+                found.append(Prediction(str(path), [], [], errors[path]))
+                continue
+            best = next(rows).topk(min(top_k, len(names)))
+            found.append(Prediction(str(path), [names[i] for i in best.indices], [round(float(v), 6) for v in best.values]))
+        return found
+
+    def _pixels(self, paths: list[Path]) -> tuple[list[np.ndarray], dict[Path, str]]:
+        recipe = self.model[1]
+        size = recipe["image_size"]
+        pixels, errors = [], {}
+        for path in paths:
+            try:
+                pixels.append(centre(decode(path, round(size * 256 / 224), recipe["interpolation"]), size))
+            except (Undecodable, OSError) as error:
+                errors[path] = str(error)
+        return pixels, errors
+
+    def _probabilities(self, pixels: list[np.ndarray]) -> Tensor:
+        module, recipe = self.model
+        parts = []
+        with torch.no_grad():
+            for start in range(0, len(pixels), BATCH):
+                x = normalise(np.stack(pixels[start : start + BATCH]), recipe["mean"], recipe["std"])
+                parts.append(module(x).float().softmax(1))
+        return torch.cat(parts)
+
+
+def labelled(folder: Path, classes: list[str]) -> tuple[list[Path], Tensor]:
+    """Pictures of a folder of class folders, labelled by the run's classes; a class may be absent, but none may be unknown."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; wanted is FOLDER/CLASS/picture.jpg.")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    unknown = [name for name in names if name not in classes]
+    if unknown or not names:
+        found = f"the class folders {', '.join(unknown)}, which the run does not know" if unknown else "no class folders"
+        raise UserError(f"{folder} has {found}; its classes are {', '.join(classes)}.")
+    paths = {name: find_images([folder / name]) for name in names}
+    labels = [classes.index(name) for name, files in paths.items() for _ in files]
+    return [path for files in paths.values() for path in files], torch.tensor(labels)
+
+
+def read_spec(folder: Path) -> RunSpec:
+    """The spec of a run folder."""
+    path = folder / "spec.yaml"
+    if not path.is_file():
+        raise UserError(f"{folder} is no run folder (it has no spec.yaml); name one that rekindle fit made.")
+    try:
+        return RunSpec(**yaml.safe_load(path.read_text("utf-8")))
+    except (yaml.YAMLError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); start the run again.") from None
+
+
+def open_folder(folder: Path, spec: RunSpec, dataset: Dataset, preprocessing: "Preprocessing", train: "Samples") -> None:
+    """Write what is known before training: environment, data, the first batch as the network sees it, and the spec."""
+    from rekindle.report.figures import samples, save
+
+    write_json(folder / "environment.json", environment())
+    write_json(folder / "data.json", dataset.to_json())
+    rows = torch.linspace(0, len(train) - 1, min(SAMPLES, len(train))).long()
+    pictures = preview(train.training(rows, spec.seed, 0), preprocessing.mean, preprocessing.std)
+    save(samples(pictures, [dataset.classes[label] for label in train.labels[rows]]), folder / "samples.png")
+    write_atomic(folder / "spec.yaml", yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for whoever runs it again."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "python": platform.python_version(), "platform": platform.platform(), "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": device, "packages": versions,
+    }  # fmt: skip
+
+
+def write_predictions(folder: Path, dataset: Dataset, found: dict[str, Tensor]) -> None:
+    """predictions.csv: a row for each picture of each evaluated split."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["split", "path", "label", "prediction", "confidence", "correct", *(f"p_{name}" for name in dataset.classes)])
+    for name, probabilities in found.items():
+        split = dataset.splits[name]
+        for path, label, row in zip(split.paths, split.labels.tolist(), probabilities, strict=True):
+            best = int(row.argmax())
+            writer.writerow([name, dataset.relative(path), dataset.classes[label], dataset.classes[best], f"{float(row[best]):.6f}", int(best == label),
+                             *(f"{float(p):.6f}" for p in row)])  # fmt: skip
+    write_atomic(folder / "predictions.csv", text.getvalue())
