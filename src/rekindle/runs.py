@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -222,12 +221,11 @@ class _Job:
             **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
         }  # fmt: skip
-        from rekindle.report import write_pictures, write_report
+        from rekindle.report.run_report import write_pictures, write_report
 
         write_pictures(self.folder, training.history, result, self.dataset.root)
-        write_json(self.folder / "result.json.part", result)
         write_report(self.folder, result)
-        os.replace(self.folder / "result.json.part", self.folder / "result.json")
+        write_json(self.folder / "result.json", result)
 
     def _recipe(self, head: list[str]) -> dict[str, Any]:
         p = self.preprocessing

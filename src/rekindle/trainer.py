@@ -212,14 +212,14 @@ class Training:
             if self._agreed(requested()) and step + 1 < len(steps):
                 self._seconds += time.perf_counter() - began
                 self._save(epoch, step + 1)
-                raise Stopped
+                raise Stopped(str(self.folder.parent))
         self._skip = 0
         self.scheduler.step()
         self._seconds += time.perf_counter() - began
         self._record(epoch, rates, restarted)
         if self._agreed(requested()) and epoch + 1 < self.tuner.epochs:
             self._save(epoch + 1, 0)
-            raise Stopped
+            raise Stopped(str(self.folder.parent))
 
     def _step(self, epoch: int, step: int, rows: Tensor) -> None:
         mine = shard(rows, self.fabric.global_rank, self.fabric.world_size)

@@ -1,6 +1,7 @@
 """Networks by name, with pre-trained weights from their library or from a file."""
 
 import difflib
+import fnmatch
 import re
 import socket
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rekindle.errors import UserError
-from rekindle.models.classifier import find_classifier, set_output_width
+from rekindle.method import Source
+from rekindle.models.classifier import find_classifier, replace_classifier, set_output_width
 from rekindle.models.cifar_resnet import CifarResNet
 
 Triple = tuple[float, float, float]
@@ -239,3 +241,32 @@ def _unknown(name: str, known: list[str]) -> str:
 
 def _some(items: list[str]) -> str:
     return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
+
+
+def load(name: str, classes: int, *, weights: str | Path = "default", head: str | None = None, head_type: str = "auto") -> tuple[Source, nn.Module]:
+    """A frozen copy of a pre-trained network, and the network itself with a fresh classifier.
+
+    Args:
+        name: See `build`.
+        classes: Width of the fresh classifier, at least 2.
+        weights: See `build`.
+        head: Name of the classifier; None finds it.
+        head_type: See `replace_classifier`.
+
+    Example:
+        >>> source, model = rekindle.load("torchvision:resnet50", classes=200)  # doctest: +SKIP
+    """
+    module = build(name, weights=weights).module
+    source = Source(module)
+    replace_classifier(module, classes, head=head, head_type=head_type)
+    return source, module
+
+
+def names(pattern: str = "*") -> list[str]:
+    """Names of networks that match a shell pattern, ours first."""
+    import timm
+    import torchvision
+
+    ours = ["tiny", "cifar_resnet20", "cifar_resnet56"]
+    theirs = [f"torchvision:{item}" for item in torchvision.models.list_models(module=torchvision.models)]
+    return fnmatch.filter([*ours, *theirs, *timm.list_models()], pattern)

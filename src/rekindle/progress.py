@@ -1,0 +1,53 @@
+"""A progress bar for the terminal; elsewhere a line an epoch."""
+
+import sys
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+class Bar:
+    """Shows notes, the running epoch and a line for each finished one, on standard error.
+
+    Args:
+        quiet: Show nothing, as on all ranks but the first.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
+            console=self._console, transient=True, disable=quiet or not self._console.is_terminal,
+        )  # fmt: skip
+        self._task = self._progress.add_task("", total=None, text="", visible=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def note(self, text: str) -> None:
+        """Print a sentence."""
+        self._console.print(text, markup=False)
+
+    def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
+        """Move the bar."""
+        text = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {rate:.0f} images/s  {_clock(left)} left"
+        self._progress.update(self._task, description=f"epoch {epoch + 1}/{epochs}", total=epochs * steps, completed=epoch * steps + step, text=text, visible=True)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Print an epoch's line."""
+        train, val = record["train"], record["val"]
+        mark = "  (head drawn anew)" if record["restarted"] else ""
+        self.note(
+            f"epoch {record['epoch'] + 1:3d}  train loss {train['loss']:.3f} accuracy {100 * train['accuracy']:5.1f} %  "
+            f"validation loss {val['loss']:.3f} accuracy {100 * val['accuracy']:5.1f} %  {record['timing']['images_per_second']:.0f} images/s{mark}"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -1,0 +1,1 @@
+"""Pictures, tables and pages made from run folders; nothing here trains."""
