@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -289,6 +290,7 @@ def _criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:
 def _fabric(spec: RunSpec) -> "Fabric":
     from lightning.fabric import Fabric
 
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     precision = {"32": "32-true", "bf16": "bf16-mixed", "auto": "bf16-mixed" if bf16_is_fast() else "32-true"}[spec.precision]
     fabric = Fabric(accelerator="auto", devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
     fabric.launch()

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from rekindle.analysis.classification import SMALLEST
 from rekindle.checkpoints import random_state, save_state, set_random_state
 from rekindle.data import Pixels, batches, eval_batch, order, shard, train_batch
 from rekindle.errors import UserError
@@ -246,7 +247,7 @@ class Training:
             "lr": rates,
             "train": train,
             "val": {
-                "loss": float(F.nll_loss(probabilities.clamp_min(1e-12).log(), labels)),
+                "loss": float(F.nll_loss(probabilities.clamp_min(SMALLEST).log(), labels)),
                 "accuracy": float((probabilities.argmax(1) == labels).double().mean()),
             },
             "penalty": self.tuner.penalties(),

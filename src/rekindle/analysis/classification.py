@@ -3,8 +3,10 @@
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import nll_loss
 
 BINS = 15
+SMALLEST = 1e-12
 
 
 def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
@@ -19,7 +21,7 @@ def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict
         Loss (mean negative log-likelihood, nats), accuracy, macro_f1, calibration_error (expected calibration error over 15
         bins; Guo et al., ICML 2017), count, per_class, and the confusion matrix (rows true, columns predicted).
     """
-    from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     width = range(len(classes))
@@ -31,7 +33,7 @@ def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict
         for name, p, r, f, n in zip(classes, *table, strict=True)
     ]
     return {
-        "loss": float(log_loss(true, probabilities.double().numpy(), labels=width)),
+        "loss": float(nll_loss(probabilities.clamp_min(SMALLEST).log(), labels)),
         "accuracy": float((predicted == true).mean()),
         "macro_f1": float(table[2].mean()),
         "calibration_error": float(multiclass_calibration_error(probabilities, labels, len(classes), n_bins=BINS)),

@@ -4,9 +4,10 @@ import difflib
 import fnmatch
 import re
 import socket
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -18,12 +19,15 @@ from torch import Tensor, nn
 
 from rekindle.errors import UserError
 from rekindle.method import Source
-from rekindle.models.classifier import find_classifier, replace_classifier, set_output_width
+from rekindle.models.classifier import (
+    AUXILIARY, add_classifier, find_classifier, is_headless, replace_classifier, set_output_width, stated_classifier,
+)  # fmt: skip
 from rekindle.models.cifar_resnet import CifarResNet
 
 Triple = tuple[float, float, float]
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+PATIENCE = 10.0  # Seconds that a hub may stay silent.
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny.safetensors"
 
 
@@ -84,50 +88,77 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         UserError: If the file is missing, damaged, pickled, or its keys or shapes differ.
     """
-    tensors = read_weights(path)
-    state = module.state_dict()
-    _match_classifier(module, tensors, state)
+    _fit(module, read_weights(path), path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; nothing else is read, since unpickling can run code.
+
+    Raises:
+        UserError: If the file is missing, damaged, or of another kind.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no weights file {path}; give the path of a .safetensors file, or 'default' or 'none'.")
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path} is not a .safetensors file, and pickled ones can run code; convert its state_dict with safetensors.torch.save_file.")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({_first_line(error)}); fetch or write it again.") from None
+
+
+def misfits(module: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
+    """What keeps `tensors` from being the network's state: keys that lack, are unknown, or differ in shape or kind of number."""
     state = module.state_dict()
     missing = [key for key in state if key not in tensors and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in tensors if key not in state]
-    shapes = [f"{k} is {tuple(tensors[k].shape)}, wanted {tuple(v.shape)}" for k, v in state.items() if k in tensors and tensors[k].shape != v.shape]
+    unknown = [key for key in tensors if key not in state]
+    both = [(key, tensors[key], wanted) for key, wanted in state.items() if key in tensors]
+    shapes = [f"{key} is {tuple(found.shape)}, wanted {tuple(wanted.shape)}" for key, found, wanted in both if found.shape != wanted.shape]
+    kinds = [f"{key} is {found.dtype}, wanted {wanted.dtype}" for key, found, wanted in both if _kind(found) != _kind(wanted)]
     faults = [f"it lacks {_some(missing)}"] if missing else []
-    faults += [f"it has {_some(unexpected)}, unknown to the network"] if unexpected else []
-    faults += [_some(shapes)] if shapes else []
+    faults += [f"it has {_some(unknown)}, unknown to the network"] if unknown else []
+    return faults + [_some(items) for items in (shapes, kinds) if items]
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    return tensor.dtype.is_floating_point, tensor.dtype.is_complex
+
+
+def _with_file(name: str, path: Path) -> LoadedModel:
+    tensors = read_weights(path)
+    plain = build(name, weights="none")
+    _fit(plain.module, tensors, path)
+    return replace(plain, pretrained=f"weights of {path.name}")
+
+
+def _fit(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    if getattr(module, "aux_logits", None) is False:  # The side classifiers of GoogLeNet and Inception stand in torchvision's files.
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(tuple(f"{part}." for part in AUXILIARY))}
+    _match_classifier(module, tensors)
+    faults = misfits(module, tensors)
     if faults:
         raise UserError(f"{path} does not fit the network: {'; '.join(faults)}. Give the --model that the file was made with.")
     module.load_state_dict(tensors, strict=False)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file; nothing else is read, since unpickling can run code."""
-    if not path.is_file():
-        raise UserError(f"--weights {path} is no file; give a .safetensors file, 'default' or 'none'.")
-    if path.suffix != ".safetensors":
-        raise UserError(f"--weights {path} is not a .safetensors file, and pickled files can run code; convert it with safetensors.torch.save_file.")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"--weights {path} is damaged or no safetensors file ({error}); fetch it again.") from None
-
-
-def _with_file(name: str, path: Path) -> LoadedModel:
-    read_weights(path)
-    plain = build(name, weights="none")
-    load_weights(plain.module, path)
-    return LoadedModel(name, plain.module, plain.mean, plain.std, plain.interpolation, plain.input_size, f"weights of {path.name}")
-
-
-def _match_classifier(module: nn.Module, tensors: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-    for head in find_classifier(module):
-        key = f"{head}.weight"
-        found = tensors.get(key)
-        if found is not None and found.shape[:1] != state[key].shape[:1] and found.shape[1:] == state[key].shape[1:]:
-            set_output_width(module, head, found.shape[0])
+def _match_classifier(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give the classifier the width of the file's: a file that somebody trained on ten classes has a classifier for ten."""
+    stated = [tensors[f"{part}.weight"] for part in stated_classifier(module) if f"{part}.weight" in tensors]
+    if not is_headless(module):
+        state = module.state_dict()
+        for head in find_classifier(module):
+            key = f"{head}.weight"
+            found = tensors.get(key)
+            if found is not None and found.shape[:1] != state[key].shape[:1] and found.shape[1:] == state[key].shape[1:]:
+                set_output_width(module, head, found.shape[0])
+    elif stated:
+        add_classifier(module, stated[0].shape[0])
 
 
 def _tiny(pretrained: bool, classes: int | None) -> LoadedModel:
     module = CifarResNet(20, classes or 10)
+    if pretrained and not TINY.is_file():
+        raise UserError("this copy of rekindle came without the weights of tiny; install it again, or give --weights FILE.safetensors or --weights none.")
     if pretrained:
         load_weights(module, TINY)
     return LoadedModel("tiny", module, input_size=32, pretrained="CIFAR-10 weights of this package" if pretrained else "random weights")
@@ -140,21 +171,29 @@ def _torchvision(name: str, pretrained: bool, classes: int | None) -> LoadedMode
     known = torchvision.models.list_models(module=torchvision.models)
     if short not in known:
         raise UserError(_unknown(name, [f"torchvision:{item}" for item in known]))
-    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    if short in ("googlenet", "inception_v3"):
-        options["init_weights"] = False
-    enum = torchvision.models.get_model_weights(short)
-    choice = enum.DEFAULT if len(list(enum)) else None
+    choices = torchvision.models.get_model_weights(short)
+    choice = choices.DEFAULT if len(list(choices)) else None
     if pretrained and choice is None:
         raise UserError(f"torchvision has no weights for {short}; give --weights FILE.safetensors or --weights none.")
-    with _hub(name):
-        module = torchvision.models.get_model(short, weights=choice if pretrained else None, **({} if pretrained else options))
     recipe = choice.transforms() if choice is not None else None
     size = recipe.crop_size[0] if recipe is not None else 224
-    interpolation = recipe.interpolation.value if recipe is not None else "bilinear"
-    return LoadedModel(
-        name, module, interpolation=interpolation, input_size=size, pretrained=f"torchvision's {choice}" if pretrained else "random weights"
-    )
+    options = {"weights": choice} if pretrained else _torchvision_options(short, size, classes)
+    with _hub(name):
+        module = torchvision.models.get_model(short, **options)
+    origin = f"torchvision's {choice}" if pretrained else "random weights"
+    if recipe is None:
+        return LoadedModel(name, module, pretrained=origin)
+    return LoadedModel(name, module, tuple(recipe.mean), tuple(recipe.std), recipe.interpolation.value, size, origin)
+
+
+def _torchvision_options(short: str, size: int, classes: int | None) -> dict[str, Any]:
+    """Arguments that make a network without weights the same as the pre-trained one, so that trained weights fit it later."""
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    if short in ("googlenet", "inception_v3"):
+        options |= {"init_weights": False, "aux_logits": False, "transform_input": True}
+    if short.startswith("vit_"):
+        options["image_size"] = size
+    return options
 
 
 def _timm(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
@@ -163,7 +202,7 @@ def _timm(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
 
     if not timm.is_model(name):
         raise UserError(_unknown(name, timm.list_models()))
-    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    options: dict[str, Any] = {} if classes is None or pretrained else {"num_classes": classes}
     with _hub(name), _offline_if_unreachable(pretrained):
         module = timm.create_model(name, pretrained=pretrained, **options)
     config = resolve_model_data_config(module)
@@ -176,11 +215,11 @@ def _timm(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
 
 @contextmanager
 def _offline_if_unreachable(needed: bool) -> Iterator[None]:
-    """Let the hub's client look into its cache alone where its host has no address, instead of trying for a minute."""
+    """Let the hub's client look into its cache alone where its host does not answer, instead of trying for a minute."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
-    if needed and not before and not getproxies() and not _has_address(urlparse(constants.ENDPOINT).hostname or ""):
+    if needed and not before and not getproxies() and not _answers(constants.ENDPOINT):
         constants.HF_HUB_OFFLINE = True
     try:
         yield
@@ -188,27 +227,33 @@ def _offline_if_unreachable(needed: bool) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def _has_address(host: str) -> bool:
+def _answers(address: str) -> bool:
+    parts = urlparse(address)
     try:
-        return bool(socket.getaddrinfo(host, 443))
+        with socket.create_connection((parts.hostname or "", parts.port or 443), timeout=PATIENCE):
+            return True
     except OSError:
         return False
 
 
 @contextmanager
 def _hub(name: str) -> Iterator[None]:
-    """Turn every way in which a download fails into one sentence."""
+    """Turn every way in which a download fails into one sentence, and let none hang on a silent host."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(before or PATIENCE)
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         if not _is_download(error):
-            raise UserError(f"{name} cannot be built: {_first_line(error)}") from error
+            raise UserError(f"{name} cannot be built ({_first_line(error)}); try --weights none, --weights FILE.safetensors or another --model.") from error
         raise UserError(
             f"the weights of {name} cannot be downloaded ({_first_line(error)}); give a file with --weights FILE.safetensors, "
             f"start from random ones with --weights none, or try --model tiny, which needs no network."
         ) from None
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _is_download(error: BaseException) -> bool:
@@ -222,7 +267,7 @@ def _is_download(error: BaseException) -> bool:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160].rstrip(".")
+    return textwrap.shorten(text.splitlines()[0].partition(". ")[0], 160, placeholder=" ...").rstrip(".")
 
 
 def _depth(name: str) -> int:

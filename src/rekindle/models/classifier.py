@@ -1,134 +1,144 @@
 """Find a network's classifier and put one for other classes in its place.
 
 The classifier is the layer that gives the logits: in a head of several layers the last one, since those before it hold
-pre-trained weights worth keeping; `head` names another.
+pre-trained weights worth keeping. Who wants the whole head anew names it: ``head="classifier"``.
 """
 
+import copy
+import difflib
 from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from rekindle.errors import UserError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-AUXILIARY = ("AuxLogits", "aux1", "aux2", "aux_logits")
+POOLS = {nn.Conv1d: nn.AdaptiveAvgPool1d, nn.Conv2d: nn.AdaptiveAvgPool2d, nn.Conv3d: nn.AdaptiveAvgPool3d}
+AUXILIARY = ("AuxLogits", "aux1", "aux2")
 USUAL = ("fc", "classifier", "head", "heads", "linear", "last_linear", "output")
 
 
 def find_classifier(module: nn.Module, name: str | None = None) -> list[str]:
-    """Names of the layers whose outputs are the logits.
+    """Names of the layers whose outputs are the logits; two for a distilled network, whose logits are a mean.
 
-    A timm network says which they are; elsewhere the last linear or convolutional layer of `fc`, `classifier`, `head`,
-    `heads`, or failing those of the network itself, in the order of definition.
+    A timm network says which they are. Elsewhere it is the last linear or convolutional layer of the last child called
+    `fc`, `classifier`, `head`, `heads`, `linear`, `last_linear` or `output`; failing those, of the network itself, in the
+    order of definition.
 
     Args:
         module: The network.
-        name: A module that is, or that ends in, the classifier.
+        name: The head instead of a guess. A layer gives itself; a part made of layers gives all of its layers with parameters.
 
     Raises:
-        UserError: If there is none, or `name` is unknown.
+        UserError: If there is none, or `name` is unknown or holds parameters that cannot be drawn anew.
     """
     if name:
-        if name not in dict(module.named_modules()):
-            tops = [child for child, _ in module.named_children()]
-            raise UserError(f"the network has no module {name!r} to be its head; its parts are {', '.join(tops)}.")
-        return [_last_layer(module, name)]
-    config = getattr(module, "pretrained_cfg", None)
-    stated = config.get("classifier") if isinstance(config, dict) else None
-    if stated:
-        names = [stated] if isinstance(stated, str) else list(stated)
-        present = [item for item in names if _is_layer_or_holds_one(module, item)]
-        if present:
-            return [_last_layer(module, item) for item in present]
-    for usual in USUAL:
-        if isinstance(getattr(module, usual, None), nn.Module) and _is_layer_or_holds_one(module, usual):
-            return [_last_layer(module, usual)]
-    return [_last_layer(module, "")]
+        return _named(module, name)
+    if is_headless(module):
+        raise UserError("the network has no classifier yet; replace_classifier(network, classes) gives it one.")
+    present = [item for item in stated_classifier(module) if _holds_layer(module, item)]
+    if present:
+        return [_last_layer(module, item) for item in present]
+    usual = [child for child, _ in module.named_children() if child in USUAL and _holds_layer(module, child)]
+    return [_last_layer(module, usual[-1] if usual else "")]
 
 
 def replace_classifier(module: nn.Module, classes: int, *, head: str | None = None, head_type: str = "auto") -> list[str]:
     """Put a fresh classifier for `classes` classes in place, drawn by its framework's default from the global generator.
 
     Args:
-        module: Changed in place; auxiliary classifiers are removed.
+        module: Changed in place; auxiliary classifiers are removed, and a network without a classifier gets one.
         classes: At least 2.
-        head: Name of the classifier; None finds it.
+        head: Name of the classifier, or of a part made of layers, which are then all drawn anew; None finds it.
         head_type: "auto" keeps the kind of layer; "linear" puts pooling and one linear layer in place of a convolutional
-            classifier and whatever surrounds it (SqueezeNet's own ends in dropout and a ReLU on the logits).
+            classifier and of the `classifier` that holds it (SqueezeNet's own ends in a ReLU on the logits).
 
     Returns:
-        Names of the new layers.
+        Names of the new layers, the one that gives the logits last.
 
     Raises:
         UserError: If the network has no classifier that can be replaced.
     """
     if classes < 2:
         raise UserError(f"a classifier needs at least 2 classes, found {classes}.")
+    if head_type not in ("auto", "linear"):
+        raise UserError(f"there is no head type {head_type!r}; choose auto or linear.")
     _remove_auxiliary(module)
-    if not head and getattr(module, "num_classes", None) == 0 and hasattr(module, "reset_classifier"):
-        module.reset_classifier(classes)
+    if not head and add_classifier(module, classes):
         return find_classifier(module)
     names = find_classifier(module, head)
-    if head_type == "linear":
-        return [_linear_head(module, names[-1], classes)]
-    for name in names:
+    before, last = (names[:-1], names[-1:]) if head else ([], names)
+    for name in before:
+        _draw_anew(module, name)
+    if head_type == "linear" and isinstance(module.get_submodule(last[-1]), CONVOLUTIONS):
+        new = [_linear_head(module, name, classes) for name in last]
+        gone = new[0].rpartition(".")[0] + "."
+        return [name for name in before if not name.startswith(gone)] + new
+    for name in last:
         set_output_width(module, name, classes)
     return names
 
 
-def output_width(layer: nn.Module) -> int:
-    """Number of outputs of a linear or convolutional layer."""
-    width = getattr(layer, "out_features", None) or getattr(layer, "out_channels", None)
-    assert isinstance(width, int)
-    return width
+def add_classifier(module: nn.Module, classes: int) -> bool:
+    """Give a timm network that was built without a classifier one; False if it had one."""
+    if not is_headless(module):
+        return False
+    module.reset_classifier(classes)  # type: ignore[operator]
+    return True
 
 
 def set_output_width(module: nn.Module, name: str, classes: int) -> None:
-    """Replace the layer `name` by a fresh one of the same kind with `classes` outputs."""
+    """Replace the layer `name` by a fresh one of the same kind, device and type with `classes` outputs."""
     old = module.get_submodule(name)
     weight = old.weight
     assert isinstance(weight, torch.Tensor)
-    bias = getattr(old, "bias", None) is not None
     with torch.device(weight.device):
+        new = _fresh(old, classes, name)
+    _put(module, name, new.to(weight.dtype).train(old.training))
+    _announce(module, name, classes)
+
+
+def _fresh(old: nn.Module, classes: int, name: str) -> nn.Module:
+    """A layer like `old`, made by its own constructor, so that its framework's default draws the weights."""
+    kind: Callable[..., nn.Module] = type_before_parametrizations(old)
+    bias = getattr(old, "bias", None) is not None
+    try:
         if isinstance(old, CONVOLUTIONS):
             if old.groups != 1:
-                raise UserError(f"the classifier {name} is a grouped convolution, which cannot be given {classes} outputs; use --head-type linear.")
-            kind: Callable[..., nn.Module] = type(old)
-            new = kind(old.in_channels, classes, old.kernel_size, old.stride, old.padding, old.dilation, bias=bias)
-        elif _plain_linear(old):
-            new = nn.Linear(old.in_features, classes, bias=bias)  # type: ignore[arg-type]
-        else:
-            new = _same_kind(old, classes, bias, name)
-    _put(module, name, new.to(weight.dtype))
-    for owner in [module, *(module.get_submodule(name.rsplit(".", 1)[0]) for _ in [0] if "." in name)]:
-        if isinstance(getattr(owner, "num_classes", None), int):
-            owner.num_classes = classes  # type: ignore[assignment]
-
-
-def _plain_linear(layer: nn.Module) -> bool:
-    return type(layer) is nn.Linear or type(layer).forward is nn.Linear.forward or type(layer).__name__ in ("NonDynamicallyQuantizableLinear", "Linear")
-
-
-def _same_kind(old: nn.Module, classes: int, bias: bool, name: str) -> nn.Module:
-    """A linear layer of another class, such as timm's normalised ones: made by its own constructor."""
-    kind: Callable[..., nn.Module] = type(old)
-    try:
+                raise UserError(f"the classifier {name} is a grouped convolution, which cannot give {classes} outputs; use --head-type linear.")
+            shape = {"stride": old.stride, "padding": old.padding, "dilation": old.dilation}
+            return kind(old.in_channels, classes, old.kernel_size, bias=bias, **shape)
+        if isinstance(old, nn.Linear) and type(old).forward is nn.Linear.forward:
+            return nn.Linear(old.in_features, classes, bias=bias)
         return kind(old.in_features, classes, bias=bias)
     except TypeError as error:
         raise UserError(f"the classifier {name} is a {type(old).__name__}, which cannot be made anew ({error}); name another with --head.") from None
 
 
 def _linear_head(module: nn.Module, name: str, classes: int) -> str:
+    """Pooling, flattening and a linear layer for a convolution, or for the whole head if that is a sequence around it."""
     layer = module.get_submodule(name)
-    if isinstance(layer, nn.Linear):
-        set_output_width(module, name, classes)
-        return name
-    top = name.split(".")[0]
     assert isinstance(layer, CONVOLUTIONS)
-    device = layer.weight.device
-    _put(module, top, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(layer.in_channels, classes, device=device)))
-    return f"{top}.2"
+    parent = name.rpartition(".")[0]
+    pool = next(made for kind, made in POOLS.items() if isinstance(layer, kind))
+    linear = nn.Linear(layer.in_channels, classes, device=layer.weight.device, dtype=layer.weight.dtype)
+    parts: list[nn.Module] = [pool(1), nn.Flatten(), linear]
+    whole = parent in USUAL and isinstance(module.get_submodule(parent), nn.Sequential)
+    if not whole:  # What follows the convolution still expects a map, so it gets one of a single position.
+        parts.append(nn.Unflatten(1, (classes, *(1 for _ in layer.kernel_size))))
+    place = parent if whole else name
+    _put(module, place, nn.Sequential(*parts).train(layer.training))
+    _announce(module, place, classes)
+    return f"{place}.2"
+
+
+def _draw_anew(module: nn.Module, name: str) -> None:
+    """Reset a copy, so that a tensor shared with the rest of the network keeps its pre-trained values there."""
+    new = copy.deepcopy(module.get_submodule(name))
+    new.reset_parameters()  # type: ignore[operator]
+    _put(module, name, new)
 
 
 def _put(module: nn.Module, name: str, new: nn.Module) -> None:
@@ -136,13 +146,49 @@ def _put(module: nn.Module, name: str, new: nn.Module) -> None:
     setattr(module.get_submodule(parent), leaf, new)
 
 
+def _announce(module: nn.Module, name: str, classes: int) -> None:
+    """Correct the class count that the network, and the head around the layer, keep as an attribute."""
+    for owner in (module, module.get_submodule(name.rpartition(".")[0])):
+        if isinstance(getattr(owner, "num_classes", None), int):
+            owner.num_classes = classes  # type: ignore[assignment]
+
+
 def _remove_auxiliary(module: nn.Module) -> None:
     """Drop the training-time side classifiers of GoogLeNet and Inception: they are no part of the network that predicts."""
+    if not isinstance(getattr(module, "aux_logits", None), bool):
+        return
     for name in AUXILIARY:
         if isinstance(getattr(module, name, None), nn.Module):
             setattr(module, name, None)
-    if isinstance(getattr(module, "aux_logits", None), bool):
-        module.aux_logits = False  # type: ignore[assignment]
+    module.aux_logits = False  # type: ignore[assignment]
+
+
+def is_headless(module: nn.Module) -> bool:
+    """Whether this is a timm network that gives features, and can be given a classifier."""
+    return getattr(module, "num_classes", None) == 0 and hasattr(module, "reset_classifier")
+
+
+def stated_classifier(module: nn.Module) -> list[str]:
+    """What a timm network's own configuration calls its classifier."""
+    config = getattr(module, "pretrained_cfg", None)
+    stated = config.get("classifier") if isinstance(config, dict) else None
+    return [stated] if isinstance(stated, str) else list(stated or [])
+
+
+def _named(module: nn.Module, name: str) -> list[str]:
+    parts = dict(module.named_modules())
+    if name not in parts:
+        near = difflib.get_close_matches(name, list(parts), n=3)
+        found = [] if is_headless(module) else find_classifier(module)
+        options = list(dict.fromkeys([*found, *near, *(child for child, _ in module.named_children())]))
+        raise UserError(f"the network has no part {name!r} to be its head; candidates are {', '.join(options)}.")
+    leaves = [f"{name}.{leaf}".rstrip(".") for leaf, part in parts[name].named_modules() if [*part.parameters(recurse=False)]]
+    rigid = [leaf for leaf in leaves if not hasattr(parts[leaf], "reset_parameters")]
+    if rigid:
+        raise UserError(f"{rigid[0]} in the head {name!r} is a {type(parts[rigid[0]]).__name__}, which cannot be drawn anew; name a layer inside.")
+    if not leaves or leaves[-1] not in _layers(module):
+        raise UserError(f"{name!r} does not end in a linear or convolutional layer; candidates are {', '.join(find_classifier(module))}.")
+    return leaves
 
 
 def _layers(module: nn.Module) -> list[str]:
@@ -153,13 +199,12 @@ def _linear_like(part: nn.Module) -> bool:
     return isinstance(getattr(part, "in_features", None), int) and isinstance(getattr(part, "weight", None), torch.Tensor)
 
 
-def _is_layer_or_holds_one(module: nn.Module, name: str) -> bool:
+def _holds_layer(module: nn.Module, name: str) -> bool:
     return name in dict(module.named_modules()) and bool(_layers(module.get_submodule(name)))
 
 
 def _last_layer(module: nn.Module, name: str) -> str:
     found = _layers(module.get_submodule(name))
     if not found:
-        where = f"its head {name!r}" if name else "the network"
-        raise UserError(f"{where} holds no linear or convolutional layer to be a classifier; name one with --head.")
+        raise UserError("the network holds no linear or convolutional layer to be a classifier; name its head with --head.")
     return f"{name}.{found[-1]}".strip(".")

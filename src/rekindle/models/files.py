@@ -10,21 +10,22 @@ from torch import nn
 
 from rekindle.checkpoints import write_atomic, write_json
 from rekindle.errors import UserError
-from rekindle.models.build import build, read_weights
+from rekindle.models.build import build, misfits, read_weights
 from rekindle.models.classifier import replace_classifier
 
 FORMAT = 1
-NEEDED = ("model", "head", "head_type", "classes", "image_size", "mean", "std", "interpolation")
+NEEDED = {"model": str, "head": str, "head_type": str, "classes": list, "image_size": int, "mean": list, "std": list, "interpolation": str}
 
 
 def save_model(folder: Path, module: nn.Module, recipe: dict[str, Any]) -> None:
     """Write model.safetensors and model.json, each whole or not at all.
 
     Args:
-        folder: Where to.
-        module: The network, its head in place.
-        recipe: Must hold `NEEDED`.
+        folder: Where to; made if absent.
+        module: The network, its head in place. Tied tensors are written under each of their names.
+        recipe: Must hold `NEEDED`; whatever else it holds is kept.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
     write_atomic(folder / "model.safetensors", save(tensors))
     write_json(folder / "model.json", {"format": FORMAT, **recipe})
@@ -36,23 +37,33 @@ def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         UserError: If a file is missing, damaged, or of a later version.
     """
+    recipe = _read_recipe(folder)
+    path = folder / "model.safetensors"
+    tensors = read_weights(path)
+    with torch.random.fork_rng(devices=[]):
+        module = build(recipe["model"], weights="none").module
+        replace_classifier(module, len(recipe["classes"]), head=recipe["head"] or None, head_type=recipe["head_type"])
+    faults = misfits(module, tensors)
+    if faults:
+        raise UserError(f"{path} does not fit the {recipe['model']} of model.json beside it: {'; '.join(faults)}; train the run again.")
+    module.load_state_dict(tensors, strict=False)
+    return module.eval(), recipe
+
+
+def _read_recipe(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no trained network (no model.json); finish the run with rekindle fit --resume {folder}.")
     try:
         recipe = json.loads(path.read_text("utf-8"))
-        missing = [key for key in NEEDED if key not in recipe]
-    except (ValueError, TypeError) as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); train the run again.") from None
-    if recipe.get("format", 0) > FORMAT:
-        raise UserError(f"{path} was written by a later rekindle (format {recipe['format']}, this one reads {FORMAT}); upgrade rekindle.")
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}; train the run again.")
-    with torch.random.fork_rng(devices=[]):
-        module = build(recipe["model"], weights="none").module
-        replace_classifier(module, len(recipe["classes"]), head=recipe["head"] or None, head_type=recipe["head_type"])
-    try:
-        module.load_state_dict(read_weights(folder / "model.safetensors"))
-    except RuntimeError as error:
-        raise UserError(f"{folder / 'model.safetensors'} does not fit {path.name}: {str(error).splitlines()[-1].strip()}") from None
-    return module.eval(), recipe
+    version = recipe.get("format") if isinstance(recipe, dict) else None
+    if not isinstance(version, int):
+        raise UserError(f"{path} is damaged (it states no format); train the run again.")
+    if version > FORMAT:
+        raise UserError(f"{path} was written by a later rekindle (format {version}, this one reads {FORMAT}); upgrade rekindle.")
+    wrong = [key for key, kind in NEEDED.items() if not isinstance(recipe.get(key), kind)]
+    if wrong:
+        raise UserError(f"{path} lacks {', '.join(wrong)} or holds them in another form; train the run again.")
+    return recipe

@@ -31,28 +31,25 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def period_length(length: int, periods: int) -> int:
-    """Length of every period but the last, which takes the remainder."""
-    return length // periods
+def period_starts(length: int, periods: int, period: int = 0) -> list[int]:
+    """First positions of the periods of a run of `length` epochs or steps.
 
-
-def restart_points(length: int, periods: int, min_tail: int = 1) -> list[int]:
-    """Positions (0-based epochs or steps) before which the head is drawn anew; fewer where the tail would be too short."""
-    unit = period_length(length, periods)
-    return [k * unit for k in range(1, periods) if length - k * unit >= min_tail]
-
-
-def cycle_factor(position: int, length: int, periods: int, shape: str = "half") -> float:
-    """Learning-rate factor inside the period that `position` falls in; the last period is stretched over its real length.
-
-    "half" falls from 1 towards 0 (the authors' code); "full" is 1, 0, 1 (Algorithm 1, line 14 as printed).
+    `periods` equal parts, the last of which takes the remainder; or, if `period` is given, a part every `period` positions
+    as in Algorithm 1, the last of which may be cut short.
     """
-    unit = period_length(length, periods)
-    index = min(position // unit, periods - 1)
-    start = index * unit
-    span = unit if index < periods - 1 else length - start
+    return list(range(0, length, period)) if period else [k * (length // periods) for k in range(periods)]
+
+
+def cycle_factor(position: int, length: int, starts: list[int], period: int = 0, shape: str = "half") -> float:
+    """Learning-rate factor inside the period that `position` falls in.
+
+    "half" falls from 1 towards 0 (the authors' code); "full" is 1, 0, 1 (Algorithm 1, line 14 as printed). Without `period`
+    each cycle is stretched over the real length of its period.
+    """
+    start = max(first for first in starts if first <= position)
+    end = min((first for first in starts if first > position), default=length)
     turns = 1.0 if shape == "half" else 2.0
-    return 0.5 * (1 + math.cos(turns * math.pi * (position - start) / span))
+    return 0.5 * (1 + math.cos(turns * math.pi * (position - start) / (period or end - start)))
 
 
 @dataclass
@@ -64,6 +61,7 @@ class Rifle(Method):
 
     Args:
         periods: K, from 1 (nothing happens) to the number of epochs.
+        period: Length P of a period in units, from 1 to that of the run, in place of `periods`; 0 leaves it to `periods`.
         unit: "epoch" divides the epochs, "step" the optimiser steps of the whole run.
         shape: "half" or "full" cosine in a cycle.
         cycle: Whose rate is cyclic: "head", "all" or "none".
@@ -87,6 +85,7 @@ class Rifle(Method):
     min_tail_epochs: int = 1
     trim: bool = False
     preset: str | None = None
+    period: int = 0
 
     paper: ClassVar[str] = "Li, Xiong, An, Xu, Dou, ICML 2020, arXiv 2007.03349"
     neutral: ClassVar[dict[str, Any]] = {"periods": 1}
@@ -102,6 +101,8 @@ class Rifle(Method):
         _choice("optimizer_state", self.optimizer_state, ("clear", "keep"))
         _at_least_one("periods", self.periods)
         _at_least_one("min_tail_epochs", self.min_tail_epochs)
+        ok = isinstance(self.period, int) and self.period >= 0
+        require(ok, f"rifle: period must be a whole number of at least 1, or 0 to leave it to periods, found {self.period!r}.")
         for option in ("reinitialize", "trim"):
             value = getattr(self, option)
             require(isinstance(value, bool), f"rifle: {option} must be True or False, found {value!r}.")
@@ -111,7 +112,7 @@ class Rifle(Method):
         """Check that the head can be drawn anew."""
         self._modules = net.head_modules()
         self._parameters = list(net.head_parameters().values())
-        if self.reinitialize and self.periods > 1:
+        if self.reinitialize and (self.periods > 1 or self.period):
             _check_head(net)
 
     def restarts(self, clock: Clock) -> list[int]:
@@ -119,7 +120,8 @@ class Rifle(Method):
         if not self.reinitialize:
             return []
         tail = self.min_tail_epochs * (clock.steps_per_epoch if self.unit == "step" else 1)
-        return restart_points(self._length(clock), self.periods, tail)
+        length = self._length(clock)
+        return [start for start in self._starts(clock)[1:] if length - start >= tail]
 
     def restart_(self, clock: Clock, optimizer: Optimizer) -> bool:
         """Draw a fresh head in place, with one stream for every rank; the backbone and its state are not touched."""
@@ -134,17 +136,21 @@ class Rifle(Method):
     def lr_factor(self, group: str, clock: Clock) -> float | None:
         """The cycle for the head (or everything); what it does not claim gets the run's own schedule."""
         if self.cycle == "all" or (self.cycle == "head" and group == "head"):
-            return cycle_factor(self._position(clock), self._length(clock), self.periods, self.shape)
+            return cycle_factor(self._position(clock), self._length(clock), self._starts(clock), self.period, self.shape)
         return None
 
     def run_epochs(self, epochs: int) -> int:
         """K * (E // K) with `trim`, as the authors' code; E without."""
-        return self.periods * period_length(epochs, self.periods) if self.trim else epochs
+        return self.periods * (epochs // self.periods) if self.trim and not self.period else epochs
 
     def _length(self, clock: Clock) -> int:
         length = clock.epochs if self.unit == "epoch" else clock.epochs * clock.steps_per_epoch
-        require(self.periods <= length, f"rifle: periods must be at most the {length} {self.unit}s of the run, found {self.periods}.")
+        name, value = ("period", self.period) if self.period else ("periods", self.periods)
+        require(value <= length, f"rifle: {name} must be at most the {length} {self.unit}s of the run, found {value}.")
         return length
+
+    def _starts(self, clock: Clock) -> list[int]:
+        return period_starts(self._length(clock), self.periods, self.period)
 
     def _position(self, clock: Clock) -> int:
         return clock.epoch if self.unit == "epoch" else clock.global_step
