@@ -50,10 +50,10 @@ def _size(part: str, sizes: dict[str, int]) -> int:
 
 def _first_of_body(module: nn.Module, parts: list[str]) -> int:
     """How many of the first parts belong to the stem: those before the first numbered or opened one, or before the first block."""
-    tops = [part.split(".")[0] for part in parts]
+    opened = [part for part in parts if "." in part]
     for position, part in enumerate(parts):
-        opened_late = "." in part and tops[position] != tops[0]
-        if position and (opened_late or NUMBERED.fullmatch(part.split(".")[-1])):
+        numbered = NUMBERED.fullmatch(part.split(".")[-1])
+        if position and (numbered or (part in opened and parts[0] not in opened)):
             return position
     blocks = [position for position, part in enumerate(parts) if _has_children(module.get_submodule(part))]
     return blocks[0] if blocks else 0

@@ -1,0 +1,52 @@
+"""Run `rekindle.fit` in a process that kills itself, without warning, at a named point. Usage: kill_at.py POINT OPTIONS-AS-JSON."""
+
+import json
+import os
+import signal
+import sys
+
+import torch
+
+import rekindle
+from rekindle import checkpoints, trainer
+from rekindle.methods.restarts import rifle
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(point: str) -> None:
+    """Patch the product so that it dies there."""
+    step, drawn, flush = trainer.Training._step, rifle.reinitialize_, os.fsync
+    flushes = []
+
+    def dying_step(self: trainer.Training, epoch: int, number: int, rows: torch.Tensor) -> None:
+        if (point, epoch, number) in (("before_first_checkpoint", 0, 1), ("mid_epoch", 2, 1)):
+            die()
+        step(self, epoch, number, rows)
+
+    def dying_draw(modules: list[torch.nn.Module], stream: torch.Generator) -> None:
+        if point == "before_draw":
+            die()
+        drawn(modules, stream)
+        if point == "after_draw":
+            die()
+
+    def dying_flush(handle: int) -> None:
+        flushes.append(handle)
+        name = os.readlink(f"/proc/self/fd/{handle}") if point == "while_saving" else ""
+        if "epoch00003" in name:
+            os.truncate(handle, os.fstat(handle).st_size // 2)
+            die()
+        flush(handle)
+
+    trainer.Training._step = dying_step  # type: ignore[method-assign]
+    rifle.reinitialize_ = dying_draw
+    checkpoints.os.fsync = dying_flush  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    arm(sys.argv[1])
+    rekindle.fit(**json.loads(sys.argv[2]))

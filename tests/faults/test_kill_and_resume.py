@@ -1,0 +1,128 @@
+"""A run killed at any moment and resumed gives the bits of an undisturbed one, apart from what stands under `timing`."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import rekindle
+from rekindle import models
+from rekindle.trainer import Stopped, Training
+from tests.toys import picture_folder
+
+POINTS = ["before_first_checkpoint", "mid_epoch", "while_saving", "before_draw", "after_draw"]
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("kill")
+    picture_folder(root / "data", {"train": 10, "val": 3, "test": 3})
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        save_file(models.build("cifar_resnet8", weights="none").module.state_dict(), root / "weights.safetensors")
+    return {
+        "data": str(root / "data"), "model": "cifar_resnet8", "weights": str(root / "weights.safetensors"), "method": "l2_sp+rifle(periods=2)",
+        "epochs": 6, "lr": 0.02, "batch_size": 8, "precision": "32", "seed": 1,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield rekindle.fit(**options, out=tmp_path_factory.mktemp("whole")).folder
+    torch.set_num_threads(threads)
+
+
+def without_timing(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_timing(item) for key, item in value.items() if key != "timing"}
+    return [without_timing(item) for item in value] if isinstance(value, list) else value
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys()
+    for key in first:
+        assert torch.equal(first[key], second[key]), key
+    lines = [[without_timing(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (one, other)]
+    assert len(lines[0]) == 6
+    assert lines[0] == lines[1]
+    assert without_timing(json.loads((one / "result.json").read_text())) == without_timing(json.loads((other / "result.json").read_text()))
+    assert (one / "predictions.csv").read_text() == (other / "predictions.csv").read_text()
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_kill_9(point: str, options: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(Path(__file__).with_name("kill_at.py")), point, json.dumps({**options, "out": str(tmp_path)})]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    [folder] = tmp_path.iterdir()
+    assert not (folder / "result.json").exists()
+    assert_equal_runs(rekindle.fit(resume=folder).folder, undisturbed)
+
+
+def test_ctrl_c_saves_in_mid_epoch_and_the_run_goes_on(options: dict[str, Any], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Training._step
+
+    def interrupted(self: Training, epoch: int, number: int, rows: torch.Tensor) -> None:
+        step(self, epoch, number, rows)
+        if (epoch, number) == (3, 0):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Training, "_step", interrupted)
+    with pytest.raises(Stopped) as caught:
+        rekindle.fit(**options, out=tmp_path)
+    monkeypatch.undo()
+    folder = Path(str(caught.value))
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir())[-1] == "epoch00003-step0000001.safetensors"
+    assert_equal_runs(rekindle.fit(resume=folder).folder, undisturbed)
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_an_older_one_used(options: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / undisturbed.name
+    shutil.copytree(undisturbed, folder)
+    (folder / "result.json").unlink()
+    older, newest = sorted((folder / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-100])
+    notes: list[str] = []
+    assert_equal_runs(rekindle.fit(resume=folder, listener=Notes(notes)).folder, undisturbed)
+    assert any(newest.name in note and "damaged" in note for note in notes)
+    assert older.exists()
+
+
+def test_a_finished_run_is_not_trained_again(options: dict[str, Any], undisturbed: Path) -> None:
+    before = (undisturbed / "result.json").stat().st_mtime_ns
+    notes: list[str] = []
+    rekindle.fit(**options, out=undisturbed.parent, listener=Notes(notes))
+    assert (undisturbed / "result.json").stat().st_mtime_ns == before
+    assert any("finished already" in note for note in notes)
+
+
+def test_changed_data_is_not_resumed(options: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(options["data"], data)
+    run = rekindle.fit(**{**options, "data": str(data), "epochs": 1, "method": "l2"}, out=tmp_path / "runs").folder
+    (run / "result.json").unlink()
+    next((data / "train" / "class0").iterdir()).unlink()
+    with pytest.raises(rekindle.UserError, match="changed since it began"):
+        rekindle.fit(resume=run)
+
+
+class Notes:
+    """A listener that keeps the sentences."""
+
+    def __init__(self, kept: list[str]) -> None:
+        self.note = kept.append
+
+    def step(self, *values: object) -> None: ...
+
+    def epoch(self, record: dict[str, Any]) -> None: ...
