@@ -187,11 +187,23 @@ class _Job:
             return make_optimizer(self.spec.optimizer, [{"params": [p for p in trial.parameters() if p.requires_grad], "lr": rate, "weight_decay": 0.0}])
 
         with self.fabric.autocast():
-            speed = probe.images_per_second(model, criterion, batch)
+            speed = self._speed(model, criterion, batch)
             if self.spec.lr:
                 return self.spec.lr, speed
             cap = PAPER_LR if self.spec.weights != "none" else SCRATCH_LR
             return probe.find_lr(model, make, criterion, batch, cap), speed
+
+    def _speed(self, model: nn.Module, criterion: Any, batch: probe.Batch) -> float:
+        """Images a second; the first forward pass of a run, so it is here that a size the network cannot take shows."""
+        try:
+            return probe.images_per_second(model, criterion, batch)
+        except (AssertionError, RuntimeError) as error:
+            size = self.preprocessing.image_size
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"{self.spec.model} failed on its first batch of {self.spec.batch_size} images of {size} x {size} pixels ({first}); "
+                f"try --image-size {self.loaded.input_size or 224}, or a smaller --batch-size."
+            ) from error
 
     def _announce(self, tuner: Tuner, rate: float, speed: float | None, state: dict[str, Any] | None) -> None:
         counts = ", ".join(f"{len(split.paths)} {name}" for name, split in self.dataset.splits.items())

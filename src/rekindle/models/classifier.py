@@ -38,6 +38,8 @@ def find_classifier(module: nn.Module, name: str | None = None) -> list[str]:
         return _named(module, name)
     if is_headless(module):
         raise UserError("the network has no classifier yet; replace_classifier(network, classes) gives it one.")
+    if _gives_features(module):
+        raise UserError(f"{type(module).__name__} is an encoder that gives features for other models, not class scores; choose another --model.")
     present = [item for item in stated_classifier(module) if _holds_layer(module, item)]
     if present:
         return [_last_layer(module, item) for item in present]
@@ -165,11 +167,18 @@ def _remove_auxiliary(module: nn.Module) -> None:
 
 def is_headless(module: nn.Module) -> bool:
     """Whether this is a timm network that gives features, and can be given a classifier."""
-    return getattr(module, "num_classes", None) == 0 and hasattr(module, "reset_classifier")
+    return _gives_features(module) and hasattr(module, "reset_classifier")
+
+
+def _gives_features(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "num_classes", None), int) and module.num_classes == 0
 
 
 def stated_classifier(module: nn.Module) -> list[str]:
-    """What a timm network's own configuration calls its classifier."""
+    """What a timm network calls its classifier, also while it has none; of two, its configuration may name one only."""
+    given = module.get_classifier() if hasattr(module, "get_classifier") else None  # type: ignore[operator]
+    if isinstance(given, tuple | list):
+        return [name for name, part in module.named_modules() if any(part is item for item in given)]
     config = getattr(module, "pretrained_cfg", None)
     stated = config.get("classifier") if isinstance(config, dict) else None
     return [stated] if isinstance(stated, str) else list(stated or [])
@@ -179,7 +188,7 @@ def _named(module: nn.Module, name: str) -> list[str]:
     parts = dict(module.named_modules())
     if name not in parts:
         near = difflib.get_close_matches(name, list(parts), n=3)
-        found = [] if is_headless(module) else find_classifier(module)
+        found = [] if _gives_features(module) else find_classifier(module)
         options = list(dict.fromkeys([*found, *near, *(child for child, _ in module.named_children())]))
         raise UserError(f"the network has no part {name!r} to be its head; candidates are {', '.join(options)}.")
     leaves = [f"{name}.{leaf}".rstrip(".") for leaf, part in parts[name].named_modules() if [*part.parameters(recurse=False)]]

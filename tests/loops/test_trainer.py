@@ -1,0 +1,103 @@
+"""Our trainer is the plain loop of the documentation, to the bit; two processes are one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import rekindle
+from rekindle import data, models
+from rekindle.models.build import IMAGENET_MEAN, IMAGENET_STD
+from rekindle.registry import parse
+from rekindle.tuner import Tuner
+from tests.toys import picture_folder
+
+METHODS = "l2_sp+rifle(periods=2)"
+
+
+def settings(root: Path) -> dict[str, Any]:
+    picture_folder(root / "data", {"train": 11, "val": 3})
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        save_file(models.build("cifar_resnet8", weights="none").module.state_dict(), root / "weights.safetensors")
+    return {"data": str(root / "data"), "model": "cifar_resnet8", "weights": str(root / "weights.safetensors"), "method": METHODS,
+            "epochs": 4, "lr": 0.02, "batch_size": 8, "precision": "32", "seed": 5}  # fmt: skip
+
+
+def plain_loop(options: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The five lines of the documentation on the same pictures."""
+    dataset = data.scan(Path(options["data"]), seed=options["seed"])
+    pixels = data.Pixels.load(dataset.splits["train"].paths, round(32 * 256 / 224))
+    labels = dataset.splits["train"].labels
+    model = models.build(options["model"], weights=options["weights"]).module
+    source = rekindle.Source(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(options["seed"])
+        models.replace_classifier(model, 2)
+    model = model.to(memory_format=torch.channels_last)
+    steps = data.batches(22, 8, torch.arange(22))
+    tuner = Tuner(model, parse(METHODS), source=source, epochs=4, steps_per_epoch=len(steps), seed=options["seed"])
+    optimizer = torch.optim.SGD(tuner.param_groups(lr=0.02), momentum=0.9)
+    scheduler = tuner.scheduler(optimizer)
+    for epoch in range(4):
+        tuner.start_epoch(epoch)
+        for rows in data.batches(22, 8, data.order(22, options["seed"], epoch)):
+            x = data.train_batch(pixels, rows, image_size=32, flip=True, seed=options["seed"], epoch=epoch, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+            tuner.loss(model, x, labels[rows], torch.nn.functional.cross_entropy).backward()
+            tuner.gradients_()
+            optimizer.step()
+            optimizer.zero_grad()
+        scheduler.step()
+    return model.state_dict()
+
+
+def test_plain_loop_equals_the_trainer_to_the_bit(tmp_path: Path) -> None:
+    options = settings(tmp_path)
+    run = rekindle.fit(**options, out=tmp_path / "runs")
+    trained = load_file(run.folder / "model.safetensors")
+    for key, value in plain_loop(options).items():
+        assert torch.equal(value, trained[key]), key
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    """Gloo, equal global batch, an odd last batch: weights agree to 1e-6, and heads on both ranks after each draw."""
+    picture_folder(tmp_path / "data", {"train": 11, "val": 3})
+    script = Path(__file__).with_name("two_ranks.py")
+    outputs = []
+    for devices in (1, 2):
+        command = [sys.executable, str(script), str(tmp_path / "data"), str(devices), str(tmp_path / f"out{devices}")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        outputs.append([load_file(path) for path in sorted((tmp_path / f"out{devices}").glob("rank*.safetensors"))])
+    [[single], ranks] = outputs
+    assert len(ranks) == 2
+    for key, value in single.items():
+        assert torch.equal(ranks[0][key], ranks[1][key]), key
+        assert torch.allclose(ranks[0][key], value, rtol=0, atol=1e-6), key
+    assert sum(key.startswith("drawn") for key in single) == 3
+
+
+@pytest.mark.parametrize("extra", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}, {"optimizer": "AdamW", "lr": 0.001}, {"keep": "best"}, {"head_type": "linear"}])
+def test_options_train_to_the_end(extra: dict[str, Any], tmp_path: Path) -> None:
+    run = rekindle.fit(**{**settings(tmp_path), **extra, "epochs": 2}, out=tmp_path / "runs")
+    assert run.result["status"] == "done"
+    if extra.get("keep") == "best":
+        assert run.result["kept_epoch"] == 0, "the epoch right after a restart is never kept"
+
+
+def test_learning_rate_is_found_and_leaves_no_trace(tmp_path: Path) -> None:
+    options = settings(tmp_path)
+    found = rekindle.fit(**{**options, "lr": 0.0}, out=tmp_path / "a").result
+    given = rekindle.fit(**{**options, "lr": found["lr"]}, out=tmp_path / "b").result
+    assert 0 < found["lr"] <= 0.01
+    assert json.dumps(found["val"]) == json.dumps(given["val"])
+
+
+def test_nan_stops_with_what_to_try(tmp_path: Path) -> None:
+    with pytest.raises(rekindle.UserError, match=r"the loss became (nan|inf) at epoch \d+, step \d+, with learning rate .* try --lr"):
+        rekindle.fit(**{**settings(tmp_path), "lr": 1e12}, out=tmp_path / "runs")
