@@ -75,6 +75,11 @@ class Run:
         return result
 
     @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl, one an epoch."""
+        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+    @cached_property
     def model(self) -> tuple[nn.Module, dict[str, Any]]:
         """The trained network in evaluation mode, and its recipe."""
         return models.load_model(self.folder)

@@ -156,10 +156,13 @@ class _Job:
         torch.manual_seed(spec.seed * 1009 + self.fabric.global_rank)
         criterion = _criterion(spec, train.labels, len(self.dataset.classes))
         sizes = data_room.batches(len(train), spec.batch_size, torch.arange(len(train)), world=self.fabric.world_size)
-        tuner = Tuner(
-            model, self.methods, source=source, head=head, origin={} if spec.weights == "none" else None,
-            epochs=spec.epochs or automatic_epochs(len(train)), steps_per_epoch=len(sizes), seed=spec.seed,
-        )  # fmt: skip
+        try:
+            tuner = Tuner(
+                model, self.methods, source=source, head=head, origin={} if spec.weights == "none" else None,
+                epochs=spec.epochs or automatic_epochs(len(train)), steps_per_epoch=len(sizes), seed=spec.seed,
+            )  # fmt: skip
+        except ValueError as error:  # A method that cannot work on this network or for so few epochs.
+            raise UserError(str(error)) from None
         rate, speed = self._try(model, tuner, criterion, train, state)
         optimizer = make_optimizer(spec.optimizer, tuner.param_groups(rate))
         self._announce(tuner, rate, speed, state)
@@ -302,7 +305,7 @@ def _criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:
 def _fabric(spec: RunSpec) -> "Fabric":
     from lightning.fabric import Fabric
 
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     precision = {"32": "32-true", "bf16": "bf16-mixed", "auto": "bf16-mixed" if bf16_is_fast() else "32-true"}[spec.precision]
     fabric = Fabric(accelerator="auto", devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
     fabric.launch()

@@ -14,7 +14,7 @@ from rekindle.models.classifier import CONVOLUTIONS
 CLASSES = 7
 REPRESENTATIVE = [
     "resnet18", "convnext_atto", "vit_tiny_patch16_224", "mobilenetv3_small_050", "efficientnet_b0", "densenet121", "vgg11", "regnetx_002",
-    "deit_tiny_distilled_patch16_224", "levit_128s", "resnetv2_50x1_bit", "inception_v3", "swin_tiny_patch4_window7_224",
+    "deit_tiny_distilled_patch16_224", "levit_384_s8", "resnetv2_50x1_bit", "inception_v3", "swin_tiny_patch4_window7_224",
     "torchvision:squeezenet1_0", "torchvision:googlenet", "torchvision:inception_v3", "torchvision:vit_b_16", "torchvision:mobilenet_v2",
     "torchvision:swin_t", "torchvision:vgg11", "torchvision:regnet_y_400mf", "cifar_resnet20",
 ]  # fmt: skip
@@ -88,6 +88,10 @@ def check_output(loaded: models.LoadedModel, classes: int = CLASSES) -> None:
 @pytest.mark.parametrize("name", REPRESENTATIVE)
 def test_representative_networks(name: str) -> None:
     assert attempt(name) is None
+
+
+def test_an_encoder_without_class_scores_is_refused() -> None:
+    assert "MobileNetV5Encoder is an encoder" in (attempt("mobilenetv5_300m_enc") or "")
 
 
 @pytest.mark.slow

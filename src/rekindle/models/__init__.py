@@ -5,4 +5,6 @@ from rekindle.models.classifier import find_classifier, replace_classifier
 from rekindle.models.files import load_model, save_model
 from rekindle.models.stages import stages
 
-__all__ = ["LoadedModel", "build", "find_classifier", "load", "load_model", "load_weights", "names", "replace_classifier", "save_model", "stages"]
+__all__ = [
+    "LoadedModel", "build", "find_classifier", "load", "load_model", "load_weights", "names", "replace_classifier", "save_model", "stages",
+]  # fmt: skip

@@ -27,6 +27,7 @@ from rekindle.models.cifar_resnet import CifarResNet
 Triple = tuple[float, float, float]
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
+NETWORK = ("urllib", "http", "huggingface_hub", "requests", "socket", "ConnectionError", "TimeoutError")  # Parts of exceptions' names.
 PATIENCE = 10.0  # Seconds that a hub may stay silent.
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny.safetensors"
 
@@ -77,7 +78,7 @@ def build(name: str, *, weights: str | Path = "default", classes: int | None = N
     if name.startswith("cifar_resnet"):
         depth = _depth(name)
         if pretrained:
-            raise UserError(f"{name} has no weights of its own: name a file with --weights FILE.safetensors, or --weights none to start from random ones.")
+            raise UserError(f"{name} has no weights of its own; give --weights FILE.safetensors, or --weights none for random ones.")
         return LoadedModel(name, CifarResNet(depth, classes or 10), input_size=32)
     return _timm(name, pretrained, classes)
 
@@ -100,7 +101,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"there is no weights file {path}; give the path of a .safetensors file, or 'default' or 'none'.")
     if path.suffix != ".safetensors":
-        raise UserError(f"{path} is not a .safetensors file, and pickled ones can run code; convert its state_dict with safetensors.torch.save_file.")
+        raise UserError(f"{path} is no .safetensors file, and pickled ones can run code; convert it with safetensors.torch.save_file.")
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -158,7 +159,7 @@ def _match_classifier(module: nn.Module, tensors: dict[str, Tensor]) -> None:
 def _tiny(pretrained: bool, classes: int | None) -> LoadedModel:
     module = CifarResNet(20, classes or 10)
     if pretrained and not TINY.is_file():
-        raise UserError("this copy of rekindle came without the weights of tiny; install it again, or give --weights FILE.safetensors or --weights none.")
+        raise UserError("rekindle is installed without the weights of tiny; install it again, or give --weights none or FILE.safetensors.")
     if pretrained:
         load_weights(module, TINY)
     return LoadedModel("tiny", module, input_size=32, pretrained="CIFAR-10 weights of this package" if pretrained else "random weights")
@@ -247,7 +248,8 @@ def _hub(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         if not _is_download(error):
-            raise UserError(f"{name} cannot be built ({_first_line(error)}); try --weights none, --weights FILE.safetensors or another --model.") from error
+            advice = "try --weights none or FILE.safetensors, or another --model"
+            raise UserError(f"{name} cannot be built ({_first_line(error)}); {advice}.") from error
         raise UserError(
             f"the weights of {name} cannot be downloaded ({_first_line(error)}); give a file with --weights FILE.safetensors, "
             f"start from random ones with --weights none, or try --model tiny, which needs no network."
@@ -262,7 +264,7 @@ def _is_download(error: BaseException) -> bool:
     while current is not None and len(chain) < 10:
         chain.append(f"{type(current).__module__}.{type(current).__name__}")
         current = current.__cause__ or current.__context__
-    return any(part in text for text in chain for part in ("urllib", "httpx", "httpcore", "huggingface_hub", "requests", "socket", "ConnectionError"))
+    return any(part in text for text in chain for part in NETWORK)
 
 
 def _first_line(error: BaseException) -> str:
@@ -288,7 +290,9 @@ def _some(items: list[str]) -> str:
     return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
 
 
-def load(name: str, classes: int, *, weights: str | Path = "default", head: str | None = None, head_type: str = "auto") -> tuple[Source, nn.Module]:
+def load(
+    name: str, classes: int, *, weights: str | Path = "default", head: str | None = None, head_type: str = "auto"
+) -> tuple[Source, nn.Module]:
     """A frozen copy of a pre-trained network, and the network itself with a fresh classifier.
 
     Args:

@@ -39,7 +39,7 @@ def find_classifier(module: nn.Module, name: str | None = None) -> list[str]:
     if is_headless(module):
         raise UserError("the network has no classifier yet; replace_classifier(network, classes) gives it one.")
     if _gives_features(module):
-        raise UserError(f"{type(module).__name__} is an encoder that gives features for other models, not class scores; choose another --model.")
+        raise UserError(f"{type(module).__name__} is an encoder that gives features, not class scores; choose another --model.")
     present = [item for item in stated_classifier(module) if _holds_layer(module, item)]
     if present:
         return [_last_layer(module, item) for item in present]
@@ -109,14 +109,14 @@ def _fresh(old: nn.Module, classes: int, name: str) -> nn.Module:
     try:
         if isinstance(old, CONVOLUTIONS):
             if old.groups != 1:
-                raise UserError(f"the classifier {name} is a grouped convolution, which cannot give {classes} outputs; use --head-type linear.")
+                raise UserError(f"the classifier {name} is a grouped convolution, which cannot be resized; use --head-type linear.")
             shape = {"stride": old.stride, "padding": old.padding, "dilation": old.dilation}
             return kind(old.in_channels, classes, old.kernel_size, bias=bias, **shape)
         if isinstance(old, nn.Linear) and type(old).forward is nn.Linear.forward:
             return nn.Linear(old.in_features, classes, bias=bias)
         return kind(old.in_features, classes, bias=bias)
     except TypeError as error:
-        raise UserError(f"the classifier {name} is a {type(old).__name__}, which cannot be made anew ({error}); name another with --head.") from None
+        raise UserError(f"the classifier {name} is a {type(old).__name__}, which cannot be made anew ({error}); give --head.") from None
 
 
 def _linear_head(module: nn.Module, name: str, classes: int) -> str:
@@ -153,6 +153,13 @@ def _announce(module: nn.Module, name: str, classes: int) -> None:
     for owner in (module, module.get_submodule(name.rpartition(".")[0])):
         if isinstance(getattr(owner, "num_classes", None), int):
             owner.num_classes = classes  # type: ignore[assignment]
+
+
+def _with_twin(module: nn.Module, names: list[str]) -> list[str]:
+    """Add the distillation head of a network that averages two (DeiT, LeViT)."""
+    if len(names) == 1 and _is_layer_or_holds_one(module, "head_dist"):
+        return [*names, _last_layer(module, "head_dist")]
+    return names
 
 
 def _remove_auxiliary(module: nn.Module) -> None:
@@ -194,7 +201,7 @@ def _named(module: nn.Module, name: str) -> list[str]:
     leaves = [f"{name}.{leaf}".rstrip(".") for leaf, part in parts[name].named_modules() if [*part.parameters(recurse=False)]]
     rigid = [leaf for leaf in leaves if not hasattr(parts[leaf], "reset_parameters")]
     if rigid:
-        raise UserError(f"{rigid[0]} in the head {name!r} is a {type(parts[rigid[0]]).__name__}, which cannot be drawn anew; name a layer inside.")
+        raise UserError(f"{rigid[0]} in the head {name!r} is a {type(parts[rigid[0]]).__name__}, which cannot be drawn anew; name a layer.")
     if not leaves or leaves[-1] not in _layers(module):
         raise UserError(f"{name!r} does not end in a linear or convolutional layer; candidates are {', '.join(find_classifier(module))}.")
     return leaves

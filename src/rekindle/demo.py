@@ -1,0 +1,88 @@
+"""The demonstration: handwritten digits, ten pictures a class, with RIFLE and without. It needs no network connection."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rekindle.checkpoints import write_atomic
+from rekindle.report.compare import Comparison, compare
+from rekindle.runs import fit
+
+METHODS = ("l2", "l2+rifle(periods=2)")
+SEEDS = (0, 1, 2)
+POOL, VALIDATION = 60, 20
+SETTINGS: dict[str, Any] = {
+    "model": "tiny", "per_class": 10, "epochs": 40, "lr": 0.01, "batch_size": 20, "flip": False, "precision": "32",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demonstration found.
+
+    Attributes:
+        comparison: Runs, means over seeds and the paired difference.
+        sentence: The outcome in words, whatever it is.
+        page: Markdown page with table and curves.
+    """
+
+    comparison: Comparison
+    sentence: str
+    page: Path
+
+
+def demo(out: Path, listener: Any) -> Demo:
+    """Fine-tune the packaged network three times with each method, and write a table and curves under `out`."""
+    from rekindle.report.figures import save, seed_curves
+
+    data = write_digits(out / "data")
+    runs = [fit(data, out=out / "runs", listener=listener, method=method, seed=seed, **SETTINGS) for seed in SEEDS for method in METHODS]
+    comparison = compare([run.folder for run in runs])
+    histories = {method: [run.history for run in runs if run.result["method"] == method] for method in METHODS}
+    save(seed_curves(histories), out / "curves.png")
+    sentence = outcome(comparison.pairs[0])
+    write_atomic(out / "demo.md", page(comparison, sentence))
+    return Demo(comparison, sentence, out / "demo.md")
+
+
+def write_digits(folder: Path) -> Path:
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels as PNG files: 60 a class to draw from, 20 to validate, the rest to test."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for label in range(10):
+        for number, index in enumerate(np.flatnonzero(digits.target == label)):
+            split = "train" if number < POOL else "val" if number < POOL + VALIDATION else "test"
+            path = folder / split / str(label) / f"{index:04d}.png"
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray((digits.images[index] * 255 / 16).round().astype(np.uint8)).save(path)
+    return folder
+
+
+def outcome(pair: dict[str, Any]) -> str:
+    """The paired difference in one sentence, with no verdict where the interval holds zero."""
+    points = f"{100 * pair['difference']:+.2f} points over {pair['n']} paired seeds"
+    if pair["low"] is None:
+        return f"{pair['to']} against {pair['from']}: {points}; too few differing pairs for an interval."
+    interval = f"95 % interval {100 * pair['low']:+.2f} to {100 * pair['high']:+.2f}"
+    if pair["low"] <= 0 <= pair["high"]:
+        return f"{pair['to']} against {pair['from']}: {points} ({interval}): no difference that so few seeds could show."
+    verb = "helps" if pair["difference"] > 0 else "hurts"
+    return f"Re-initialising the head {verb} here: {points} ({interval})."
+
+
+def page(comparison: Comparison, sentence: str) -> str:
+    """Markdown with the table, the curves and the settings."""
+    rows = [f"| `{m['method']}` | {m['seeds']} | {100 * m['mean']:.2f} | {100 * m['std']:.2f} |" for m in comparison.methods]
+    runs = [f"| `{r['method']}` | {r['seed']} | {100 * r['accuracy']:.2f} | [{r['id']}](runs/{Path(r['run']).name}/report.html) |" for r in comparison.runs]
+    settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
+    return "\n".join([
+        "# Handwritten digits, ten pictures a class", "",
+        f"A network trained on CIFAR-10, fine-tuned on scikit-learn's digits ({settings}); accuracy on {comparison.runs[0]['count']} test pictures.", "",
+        "| method | seeds | mean % | std |", "|---|---|---|---|", *rows, "", sentence, "", "![validation accuracy by epoch](curves.png)", "",
+        "| method | seed | test % | report |", "|---|---|---|---|", *runs, "",
+    ])  # fmt: skip

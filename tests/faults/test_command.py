@@ -1,0 +1,136 @@
+"""The command as a person uses it: a run from end to end, and what it says to each mistake."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import rekindle
+from rekindle.cli import main
+from tests.toys import picture_folder
+
+FAST = ["--model", "cifar_resnet8", "--weights", "none", "--epochs", "2", "--lr", "0.05", "--batch-size", "8", "--precision", "32"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return picture_folder(tmp_path_factory.mktemp("pictures"), {"": 12}, classes=3)
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    assert main(["fit", str(folder), *FAST, "--method", "l2+rifle(periods=2)", "--out", str(out)]) == 0
+    [made] = out.iterdir()
+    return made
+
+
+def test_the_folder_explains_itself(run: Path) -> None:
+    expected = {
+        "spec.yaml", "environment.json", "data.json", "metrics.jsonl", "curves.png", "confusion.png", "samples.png", "mistakes.png",
+        "report.html", "model.safetensors", "model.json", "predictions.csv", "checkpoints", "result.json",
+    }  # fmt: skip
+    assert {path.name for path in run.iterdir()} - {".lock"} == expected
+    page = (run / "report.html").read_text("utf-8")
+    assert "http://" not in page and "https://" not in page and page.count("data:image/png") == 4
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["restarted"] for line in lines] == [False, True]
+    result = json.loads((run / "result.json").read_text())
+    assert sum(row["support"] for row in result["test"]["per_class"]) == result["test"]["count"] == 6
+    assert sum(map(sum, result["test"]["confusion"])) == 6
+
+
+def test_predict_csv_json_and_broken_files(run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    shutil.copy(next((folder / "class0").iterdir()), tmp_path / "good.png")
+    assert main(["predict", str(run), str(tmp_path), "--top-k", "2"]) == 0
+    captured = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(captured.out)))
+    assert [bool(row["error"]) for row in rows] == [True, False]
+    assert rows[1]["class_1"].startswith("class") and float(rows[1]["confidence_1"]) >= float(rows[1]["confidence_2"])
+    assert "1 of 2 files could not be read" in captured.err
+    assert main(["predict", str(run), str(tmp_path / "good.png"), "--json", "--out", str(tmp_path / "out.json")]) == 0
+    assert json.loads((tmp_path / "out.json").read_text())[0]["classes"][0] == rows[1]["class_1"]
+    assert main(["predict", str(run), str(tmp_path / "broken.png")]) == 1
+
+
+def test_predictions_are_those_of_the_run(run: Path, folder: Path) -> None:
+    stored = [row for row in csv.DictReader((run / "predictions.csv").open()) if row["split"] == "test"]
+    found = rekindle.Run(run).predict([folder / row["path"] for row in stored])
+    for row, prediction in zip(stored, found, strict=True):
+        assert prediction.classes == [row["prediction"]]
+        assert prediction.confidences[0] == pytest.approx(float(row["confidence"]), abs=1e-4)
+
+
+def test_evaluate(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 36
+    assert main(["evaluate", str(run), str(folder.parent / "nowhere")]) == 2
+
+
+def test_compare(run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = rekindle.fit(str(folder), model="cifar_resnet8", weights="none", epochs=2, lr=0.05, batch_size=8, precision="32", method="l2", out=tmp_path)
+    capsys.readouterr()
+    assert main(["compare", str(run), str(other.folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    pictures = found["pictures"]
+    parts = ("both_right", "both_wrong", "only_first_right", "only_second_right")
+    assert sum(pictures[part] for part in parts) == pictures["count"] == 6
+    assert found["pairs"][0]["difference"] == pytest.approx(pictures["difference"])
+    assert main(["compare", str(run)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "{no}"], "does not exist; wanted is FOLDER/CLASS/picture.jpg"),
+        (["fit"], "name the folder with photographs"),
+        (["fit", "{data}", "--model", "resnett50"], "did you mean resnet50"),
+        (["fit", "{data}", "--model", "cifar_resnet20"], "give --weights FILE.safetensors"),
+        (["fit", "{data}", *FAST, "--method", "l2+riffle"], "there is no method 'riffle'; did you mean rifle?"),
+        (["fit", "{data}", *FAST, "--method", "rifle(periods=3)"], "periods must be at most the 2 epochs of the run, found 3"),
+        (["fit", "{data}", *FAST, "--method", "l2_sp"], "shares no parameter with its source"),
+        (["fit", "{data}", *FAST, "--optimizer", "SDG"], "it has ASGD, Adadelta"),
+        (["fit", "{data}", *FAST, "--per-class", "50"], "--per-class 50 asks for more"),
+        (["fit", "{data}", *FAST, "--head", "fc"], "its parts are conv1, bn1"),
+        (["fit", "{data}", *FAST, "--label-smoothing", "1.5"], "--label-smoothing must be below 1, found 1.5"),
+        (["fit", "{data}", *FAST, "--val-fraction", "1"], "--val-fraction must lie between 0 and 1"),
+        (["fit", "{data}", "--model", "cifar_resnet8", "--weights", "{no}.pth"], "there is no weights file"),
+        (["fit", "--resume", "{no}"], "is no run folder"),
+        (["predict", "{no}", "x.jpg"], "there is no run folder"),
+        (["models", "zzz"], "no network matches"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(arguments: list[str], words: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    filled = [text.format(no=tmp_path / "nowhere", data=folder) for text in arguments]
+    if filled[0] == "fit":
+        filled += ["--out", str(tmp_path / "runs")]
+    assert main(filled) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert "Traceback" not in captured.err
+    assert not list((tmp_path / "runs").glob("*/result.json"))
+
+
+def test_a_failed_start_leaves_no_result_and_can_be_started_again(folder: Path, tmp_path: Path) -> None:
+    assert main(["fit", str(folder), *FAST[:-2], "--lr", "1e12", "--out", str(tmp_path)]) == 2
+    assert not list(tmp_path.glob("*/result.json"))
+
+
+def test_squeezenet_on_real_photographs(shared: Path, tmp_path: Path) -> None:
+    """Ten epochs on ten photographs a class beat chance by far, and the pictures of the run can be opened."""
+    threads = torch.get_num_threads()
+    weights = shared / "weights" / "squeezenet1_0-imagenet.safetensors"
+    options: dict[str, Any] = {"image_size": 64, "per_class": 10, "epochs": 10, "lr": 0.001, "method": "l2_sp"}
+    run = rekindle.fit(shared / "data" / "clothing", model="torchvision:squeezenet1_0", weights=str(weights), out=tmp_path, **options)
+    assert run.result["test"]["accuracy"] > 0.25
+    assert torch.get_num_threads() == threads
+    for name in ("curves", "confusion", "samples", "mistakes"):
+        with Image.open(run.folder / f"{name}.png") as picture:
+            assert min(picture.size) > 100
