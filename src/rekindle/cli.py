@@ -178,28 +178,11 @@ def _compare(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found.to_dict()))
         return OK
-    _table(["run", "method", "seed", "split", "accuracy %"], [[Path(r["run"]).name, r["method"], str(r["seed"]), r["split"], f"{100 * r['accuracy']:.2f}"] for r in found.runs])
-    print_methods(found)
-    if found.pictures:
-        p = found.pictures
-        print(
-            f"on {p['count']} common pictures: both right {p['both_right']}, only the first {p['only_first_right']}, only the second "
-            f"{p['only_second_right']}, both wrong {p['both_wrong']}; difference {100 * p['difference']:+.2f} points, McNemar's exact p = {p['p']:.3f}"
-        )
+    _show(found.to_rich())
     return OK
 
 
-def print_methods(found: Any) -> None:
-    """Means over seeds and paired differences."""
-    _table(["method", "seeds", "mean %", "std"], [[m["method"], str(m["seeds"]), f"{100 * m['mean']:.2f}", "-" if m["std"] is None else f"{100 * m['std']:.2f}"] for m in found.methods])
-    for pair in found.pairs:
-        if pair["n"]:
-            interval = "" if pair["low"] is None else f", 95 % interval {100 * pair['low']:+.2f} to {100 * pair['high']:+.2f}, p = {pair['p']:.3f}"
-            print(f"{pair['to']} against {pair['from']}: {100 * pair['difference']:+.2f} points over {pair['n']} paired seeds{interval}")
-
-
 def _table(header: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -208,7 +191,14 @@ def _table(header: list[str], rows: list[list[str]]) -> None:
         table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    _show(table)
+
+
+def _show(tables: Any) -> None:
+    """Print tables; a file or a pipe gets them wide enough for long names."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 200).print(tables)
 
 
 def _methods(options: argparse.Namespace) -> int:
@@ -247,7 +237,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     with Bar() as bar:
         found = demo(Path(options.out), bar)
-    print_methods(found.comparison)
+    _show(found.comparison.to_rich())
     print(found.sentence)
     print(f"table and curves: {found.page}\nrun folders: {Path(options.out) / 'runs'}")
     return OK

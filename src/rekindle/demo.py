@@ -77,12 +77,9 @@ def outcome(pair: dict[str, Any]) -> str:
 
 def page(comparison: Comparison, sentence: str) -> str:
     """Markdown with the table, the curves and the settings."""
-    rows = [f"| `{m['method']}` | {m['seeds']} | {100 * m['mean']:.2f} | {100 * m['std']:.2f} |" for m in comparison.methods]
-    runs = [f"| `{r['method']}` | {r['seed']} | {100 * r['accuracy']:.2f} | [{r['id']}](runs/{Path(r['run']).name}/report.html) |" for r in comparison.runs]
     settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
     return "\n".join([
         "# Handwritten digits, ten pictures a class", "",
         f"A network trained on CIFAR-10, fine-tuned on scikit-learn's digits ({settings}); accuracy on {comparison.runs[0]['count']} test pictures.", "",
-        "| method | seeds | mean % | std |", "|---|---|---|---|", *rows, "", sentence, "", "![validation accuracy by epoch](curves.png)", "",
-        "| method | seed | test % | report |", "|---|---|---|---|", *runs, "",
+        sentence, "", "![validation accuracy by epoch](curves.png)", "", comparison.to_markdown(),
     ])  # fmt: skip

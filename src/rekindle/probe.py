@@ -1,7 +1,4 @@
-"""Short trials before a run: a learning rate that does not diverge, and how fast the machine is. They leave no trace.
-
-The range test raises the rate from step to step until the loss grows (Smith, WACV 2017, arXiv 1506.01186, section 3.3).
-"""
+"""Short trials before a run: a learning rate that does not diverge, and how fast the machine is. They leave no trace."""
 
 import copy
 import math
@@ -11,56 +8,57 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-LOWEST, HIGHEST, STEPS = 1e-5, 1.0, 60
-SMOOTHING = 0.8
-GROWTH = 1.5
-MARGIN = 10.0
+STEPS, LAST = 24, 8
+LADDER = (1.0, 0.3, 0.1, 0.03, 0.01)
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]
+MakeOptimizer = Callable[[nn.Module, float], torch.optim.Optimizer]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def find_lr(
-    model: nn.Module, make_optimizer: Callable[[nn.Module, float], torch.optim.Optimizer], criterion: Callable[[Tensor, Tensor], Tensor], batch: Batch, cap: float
-) -> float:
-    """A tenth of the rate at which the smoothed loss is least before it grows, at most `cap`, to one significant digit.
+def find_lr(model: nn.Module, make_optimizer: MakeOptimizer, criterion: Loss, batch: Batch, cap: float) -> float:
+    """`cap` where a short trial does as well there as at a lower rate, or else a rate safely below those that do badly.
+
+    Trials of 24 steps go down the ladder cap, 0.3 cap, 0.1 cap ... until the loss of the last 8 steps gets no better. If it
+    is not the first rung that is best, higher rates hurt, and some harm shows only after more steps: the rung below the
+    best one is taken.
 
     Args:
-        model: Trained on a copy; the model itself and the global generators are left as they were.
+        model: Trained on copies; the model itself and the global generators are left as they were.
         make_optimizer: (model, rate) -> optimiser of the run's kind.
         criterion: (logits, labels) -> scalar.
         batch: step -> (inputs, labels) on the model's device.
-        cap: Highest answer.
+        cap: Highest answer; the papers' rate.
     """
+    best, least = 0, math.inf
+    for rung, share in enumerate(LADDER):
+        loss = _trial_loss(model, make_optimizer, criterion, batch, cap * share)
+        if loss >= least:
+            break
+        best, least = rung, loss
+    return cap if best == 0 else cap * LADDER[min(best + 1, len(LADDER) - 1)]
+
+
+def _trial_loss(model: nn.Module, make_optimizer: MakeOptimizer, criterion: Loss, batch: Batch, rate: float) -> float:
+    """Mean loss of the last steps of a short training on a copy; infinity if it is not finite."""
     trial = copy.deepcopy(model).train()
-    factor = (HIGHEST / LOWEST) ** (1 / (STEPS - 1))
-    rates, losses = [LOWEST * factor**step for step in range(STEPS)], []
+    losses = []
     with torch.random.fork_rng(devices=_cuda_devices()):
         torch.manual_seed(0)
-        optimizer = make_optimizer(trial, LOWEST)
-        for step, rate in enumerate(rates):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        optimizer = make_optimizer(trial, rate)
+        for step in range(STEPS):
             x, y = batch(step)
             loss = criterion(trial(x).float(), y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            value = float(loss.detach())
-            smoothed = value if not losses else SMOOTHING * losses[-1] + (1 - SMOOTHING) * value
-            if not math.isfinite(smoothed) or (losses and smoothed > GROWTH * min(losses)):
-                break
-            losses.append(smoothed)
-    best = min(range(len(losses)), key=losses.__getitem__, default=0)
-    return min(cap, one_digit(rates[best] / MARGIN))
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                return math.inf
+    return sum(losses[-LAST:]) / LAST
 
 
-def one_digit(value: float) -> float:
-    """Round down to one significant digit: 0.00347 -> 0.003."""
-    power = 10.0 ** math.floor(math.log10(value))
-    return float(f"{math.floor(value / power + 1e-9) * power:.1g}")
-
-
-def images_per_second(model: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor], batch: Batch, steps: int = 3) -> float:
+def images_per_second(model: nn.Module, criterion: Loss, batch: Batch, steps: int = 3) -> float:
     """Training speed, measured on a copy after one step of warm-up."""
     trial = copy.deepcopy(model).train()
     images = 0

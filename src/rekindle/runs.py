@@ -218,7 +218,7 @@ class _Job:
         if speed is not None:
             n, v = len(self.dataset.splits["train"].paths), len(self.dataset.splits["val"].paths)
             seconds = tuner.epochs * (n + v / 3) / speed / self.fabric.world_size
-            found = "found by a range test" if not self.spec.lr else "as asked"
+            found = "found by short trials" if not self.spec.lr else "as asked"
             self.listener.note(
                 f"{tuner.epochs} epochs at learning rate {rate:g} ({found}), {speed:.0f} images/s: about {duration(seconds)} on {self.fabric.device}."
             )

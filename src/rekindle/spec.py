@@ -19,7 +19,7 @@ class RunSpec:
         weights: "default" for the model's own pre-trained weights, "none" for random ones, or a .safetensors file.
         method: Recipe, such as "l2_sp(alpha=0.01)+rifle(periods=2)"; `rekindle methods` lists the parts.
         epochs: Passes over the training set; 0 chooses by the number of training images.
-        lr: Base learning rate; 0 finds one by a short range test on training images.
+        lr: Base learning rate; 0 finds one by short trials on training images.
         optimizer: Any optimiser of torch.optim by name; SGD gets momentum 0.9.
         batch_size: Images a step, over all devices.
         image_size: Edge of the crop in pixels; 0 takes what the weights were trained on.

@@ -5,6 +5,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import nll_loss
 
+from rekindle.errors import UserError
+
 BINS = 15
 SMALLEST = 1e-12
 
@@ -19,8 +21,14 @@ def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict
 
     Returns:
         Loss (mean negative log-likelihood, nats), accuracy, macro_f1, calibration_error (expected calibration error over 15
-        bins; Guo et al., ICML 2017), count, per_class, and the confusion matrix (rows true, columns predicted).
+        bins; Guo et al., ICML 2017), count, per_class (precision of a class never predicted and recall of one without pictures
+        are 0), and the confusion matrix (rows true, columns predicted).
+
+    Raises:
+        UserError: If there are no pictures.
     """
+    if not len(labels):
+        raise UserError("there are no pictures to measure; name a folder that holds at least one.")
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
     from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -36,7 +44,8 @@ def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict
         "loss": float(nll_loss(probabilities.clamp_min(SMALLEST).log(), labels)),
         "accuracy": float((predicted == true).mean()),
         "macro_f1": float(table[2].mean()),
-        "calibration_error": float(multiclass_calibration_error(probabilities, labels, len(classes), n_bins=BINS)),
+        # torchmetrics would take a rounding error above 1 as a sign of logits, and apply a softmax to all rows.
+        "calibration_error": float(multiclass_calibration_error(probabilities.clamp(0, 1), labels, len(classes), n_bins=BINS)),
         "count": len(labels),
         "per_class": per_class,
         "confusion": confusion_matrix(true, predicted, labels=width).tolist(),

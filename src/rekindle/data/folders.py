@@ -6,86 +6,26 @@ on the file system's order or on which other pictures exist, and are equal on ev
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import unicodedata
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
+from rekindle.data.dataset import Dataset, Split
+from rekindle.data.tree import Findings, holds, is_document, is_hidden, is_picture, listing, printable, some
 from rekindle.errors import UserError
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif", ".avif"}
-SYSTEM = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-TRAIN, VAL, TEST = ("train",), ("val", "validation", "valid"), ("test",)
-SHOWN = 50
+ALIASES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
+SPLIT_NAMES = {name for names in ALIASES.values() for name in names}
+NEARLY_SPLITS = SPLIT_NAMES | {"training", "testing", "eval", "evaluation", "dev"}
 LAYOUT = "wanted is FOLDER/CLASS/picture.jpg, or FOLDER/train/CLASS/picture.jpg with val and test folders beside train"
-
-
-@dataclass(frozen=True)
-class Split:
-    """Pictures of one split and their classes, (N,) int64."""
-
-    paths: list[Path]
-    labels: Tensor
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A checked folder.
-
-    Attributes:
-        root: The folder.
-        classes: Names in code-point order; a label is a position in it.
-        splits: "train", "val" and, where there is one, "test".
-        notes: Sentences on what was left out or is unusual.
-        choices: Seed, fractions and subset size that the splits came from.
-    """
-
-    root: Path
-    classes: list[str]
-    splits: dict[str, Split]
-    notes: list[str] = field(default_factory=list)
-    choices: dict[str, Any] = field(default_factory=dict)
-
-    def counts(self) -> dict[str, dict[str, int]]:
-        """{split: {class: pictures}}."""
-        return {
-            name: dict(zip(self.classes, torch.bincount(split.labels, minlength=len(self.classes)).tolist(), strict=True))
-            for name, split in self.splits.items()
-        }
-
-    def relative(self, path: Path) -> str:
-        """A picture's path inside the folder, with forward slashes."""
-        return path.relative_to(self.root).as_posix()
-
-    def to_json(self) -> dict[str, Any]:
-        """What data.json holds: enough to make the same splits again."""
-        files = {name: [self.relative(path) for path in split.paths] for name, split in self.splits.items()}
-        return {"classes": self.classes, "counts": self.counts(), **self.choices, "notes": self.notes, "files": files}
-
 
 Found = dict[str, list[Path]]
 
 
-@dataclass
-class _Problems:
-    """Everything wrong with a folder, gathered so that it can be told at once."""
-
-    root: Path
-    lines: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def raise_if_any(self) -> None:
-        if not self.lines:
-            return
-        more = [f"  and {len(self.lines) - SHOWN} more"] if len(self.lines) > SHOWN else []
-        head = "1 problem" if len(self.lines) == 1 else f"{len(self.lines)} problems"
-        raise UserError("\n".join([f"{self.root} has {head}; mend it and start again:", *(f"  {line}" for line in self.lines[:SHOWN]), *more]))
-
-
-def scan(root: Path, *, seed: int = 0, val_fraction: float = 0.2, test_fraction: float = 0.2, per_class: int | None = None) -> Dataset:
+def scan(root: Path | str, *, seed: int = 0, val_fraction: float = 0.2, test_fraction: float = 0.2, per_class: int | None = None) -> Dataset:
     """Find classes, pictures and splits.
 
     A folder with `train` is used as it is split, and a missing validation split is taken from train (after `per_class`). A
@@ -94,170 +34,209 @@ def scan(root: Path, *, seed: int = 0, val_fraction: float = 0.2, test_fraction:
     Args:
         root: The folder.
         seed: Key of the splits and subsets.
-        val_fraction: Share of the training pictures of each class that becomes the validation split.
-        test_fraction: Share of a bare folder's pictures that becomes the test split.
-        per_class: Take exactly this many training pictures a class; subsets are nested. None takes all.
+        val_fraction: Share of the training pictures of each class that becomes the validation split, above 0 and below 1;
+            at least one picture a class.
+        test_fraction: Share of each class of a bare folder that becomes the test split, above 0 and below 1; at least one.
+        per_class: Take exactly this many training pictures a class before validation is taken out; subsets are nested.
+            None takes all.
 
     Raises:
         UserError: Listing everything that is wrong, by path.
     """
     root = Path(root)
+    rules = Rules(root, seed, val_fraction, test_fraction, per_class)
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise UserError(f"{root} {what}; {LAYOUT}.")
-    problems = _Problems(root)
-    found = _find_splits(root, problems)
+    findings = Findings(root)
+    found = _find_splits(root, findings)
     classes = sorted(found["train"])
-    _check_classes(found, classes, problems)
-    problems.raise_if_any()
-    chosen = _split(found, root, seed, val_fraction, test_fraction, per_class, problems)
-    problems.raise_if_any()
-    splits = {name: _as_split(chosen[name], classes) for name in ("train", "val", "test") if name in chosen}
+    # Problems of classes come before those of files, so that a long list cannot hide them.
+    findings.problems[:0] = _class_problems(found, classes, root)
+    findings.raise_if_any()
+    chosen = rules.divide(found, bare=not (root / "train").is_dir(), findings=findings)
+    findings.raise_if_any()
+    splits = {name: _as_split(chosen[name], classes) for name in ALIASES if name in chosen}
     choices = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction, "per_class": per_class}
-    return Dataset(root, classes, splits, problems.notes, choices)
-
-
-def find_images(items: Sequence[Path | str]) -> list[Path]:
-    """Picture files named one by one, or found below folders, sorted.
-
-    Raises:
-        UserError: If something does not exist, or nothing is found.
-    """
-    found: list[Path] = []
-    for item in map(Path, items):
-        if not item.exists():
-            raise UserError(f"{item} does not exist; name picture files, or a folder of them.")
-        found += [item] if item.is_file() else [path for path in _walk(item) if path.suffix.lower() in EXTENSIONS]
-    if not found:
-        raise UserError(f"no pictures in {', '.join(map(str, items))}; known endings: {' '.join(sorted(EXTENSIONS))}.")
-    return found
-
-
-def duplicates(dataset: Dataset, hashes: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of equal pictures in different splits, as relative paths; `hashes` follow the splits' order."""
-    seen: dict[str, tuple[str, str]] = {}
-    pairs = []
-    rows = ((name, path) for name, split in dataset.splits.items() for path in split.paths)
-    for (name, path), digest in zip(rows, hashes, strict=True):
-        first = seen.setdefault(digest, (name, dataset.relative(path)))
-        if first[0] != name:
-            pairs.append((first[1], dataset.relative(path)))
-    return pairs
+    return Dataset(root, classes, splits, findings.notes, choices)
 
 
 def rank(seed: int, purpose: str, name: str) -> bytes:
-    """Sorting key of a picture: a hash, so a choice is the same everywhere."""
-    return hashlib.blake2b(f"{seed}\x1f{purpose}\x1f{name}".encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    """Sorting key of a picture: a hash, so a choice is the same everywhere.
+
+    macOS may store an accented letter as two code points; both spellings get one key.
+    """
+    text = unicodedata.normalize("NFC", f"{seed}\x1f{purpose}\x1f{name}")
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def _find_splits(root: Path, problems: _Problems) -> dict[str, Found]:
-    names = {path.name for path in root.iterdir() if path.is_dir()}
-    if not names & set(TRAIN):
-        stray = sorted(names & {*VAL, *TEST})
-        if stray:
-            problems.lines.append(f"{root / stray[0]}: a split without a train folder beside it")
-        return {"train": _find_classes(root, problems)}
+@dataclass(frozen=True)
+class Rules:
+    """How pictures are divided; see `scan` for the fields."""
+
+    root: Path
+    seed: int
+    val_fraction: float
+    test_fraction: float
+    per_class: int | None
+
+    def __post_init__(self) -> None:
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"{name} must lie between 0 and 1, found {getattr(self, name)}; try 0.2.")
+        if self.per_class is not None and self.per_class < 1:
+            raise UserError(f"per_class must be at least 1, found {self.per_class}; leave it out to take all.")
+
+    def divide(self, found: dict[str, Found], bare: bool, findings: Findings) -> dict[str, Found]:
+        """Take out of train what is missing, class by class: {split: {class: pictures}}."""
+        chosen = {name: dict(split) for name, split in found.items() if name != "train"}
+        for name, pool in sorted(found["train"].items()):
+            problem = self._problem(name, pool, bare, "val" not in found)
+            if problem:
+                findings.problems.append(problem)
+                continue
+            for split, pictures in self._divide_class(pool, bare, "val" not in found).items():
+                chosen.setdefault(split, {})[name] = pictures
+        return chosen
+
+    def _divide_class(self, pool: list[Path], takes_test: bool, takes_val: bool) -> Found:
+        parts = {}
+        if takes_test:
+            parts["test"], pool = self._take(pool, "test", self._test_count(pool, takes_val))
+        if self.per_class is not None:
+            pool, _ = self._take(pool, "subset", self.per_class)
+        if takes_val:
+            parts["val"], pool = self._take(pool, "val", _share(len(pool), self.val_fraction, leave=1))
+        return {**parts, "train": pool}
+
+    def _problem(self, name: str, pool: list[Path], takes_test: bool, takes_val: bool) -> str:
+        """Why a class cannot be divided, or ""."""
+        need = 1 + takes_test + takes_val
+        if len(pool) < need:
+            return f"class {name} has {len(pool)} of the at least {need} pictures that its splits need; add pictures or remove the class"
+        if self.per_class is None:
+            return ""
+        left = len(pool) - (self._test_count(pool, takes_val) if takes_test else 0)
+        if self.per_class > left:
+            return f"class {name} has {left} training pictures, fewer than --per-class {self.per_class}; use --per-class {left} or less"
+        if self.per_class < 1 + takes_val:
+            return f"class {name}: --per-class {self.per_class} leaves nothing to train on once validation has its picture; use --per-class 2 or more"
+        return ""
+
+    def _test_count(self, pool: list[Path], takes_val: bool) -> int:
+        return _share(len(pool), self.test_fraction, leave=1 + takes_val)
+
+    def _take(self, pool: list[Path], purpose: str, count: int) -> tuple[list[Path], list[Path]]:
+        """The `count` pictures that come first by hash, and the rest, both in path order."""
+        ranked = sorted(pool, key=lambda path: rank(self.seed, purpose, path.relative_to(self.root).as_posix()))
+        taken = set(ranked[:count])
+        return [path for path in pool if path in taken], [path for path in pool if path not in taken]
+
+
+def _share(count: int, fraction: float, leave: int) -> int:
+    """A fraction of `count`, at least 1, with at least `leave` left."""
+    return min(max(1, round(count * fraction)), count - leave)
+
+
+def _find_splits(root: Path, findings: Findings) -> dict[str, Found]:
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+    nearly = [name for name in names if name not in SPLIT_NAMES and name.casefold() in NEARLY_SPLITS]
+    findings.problems += [f"{root / name}: a split or a class, by its name; call it train, val or test, or give the class another name" for name in nearly]
+    if "train" not in names:
+        stray = [name for name in names if name in SPLIT_NAMES]
+        findings.problems += [f"{root / name}: a split without a train folder beside it" for name in stray]
+        return {"train": _find_classes(root, findings, skip={*stray, *nearly})}
+    _note_neighbours(root, findings, skip={*SPLIT_NAMES, *nearly})
     found = {}
-    for split, aliases in (("train", TRAIN), ("val", VAL), ("test", TEST)):
+    for split, aliases in ALIASES.items():
         present = [name for name in aliases if name in names]
         if len(present) > 1:
-            problems.lines.append(f"{root}: both {' and '.join(present)}; keep one validation folder")
+            findings.problems.append(f"{root}: both {' and '.join(present)}; keep one validation folder")
         if present:
-            found[split] = _find_classes(root / present[0], problems)
-    used = {*TRAIN, *VAL, *TEST}
-    for name in sorted(names - used):
-        problems.notes.append(f"{root / name} stands beside the splits and was left out.")
+            found[split] = _find_classes(root / present[0], findings)
     return found
 
 
-def _find_classes(folder: Path, problems: _Problems) -> Found:
+def _note_neighbours(root: Path, findings: Findings, skip: Collection[str]) -> None:
+    entries = sorted(path for path in root.iterdir() if path.name not in skip)
+    findings.left_out(root, "hidden or a system's own", [path for path in entries if is_hidden(path.name)])
+    findings.left_out(root, "beside the splits", [path for path in entries if not is_hidden(path.name)])
+
+
+def _find_classes(folder: Path, findings: Findings, skip: Collection[str] = ()) -> Found:
+    entries = sorted((path for path in folder.iterdir() if path.name not in skip), key=lambda path: path.name)
+    visible = [path for path in entries if not is_hidden(path.name)]
+    folders = [path for path in visible if path.is_dir()]
+    files = [path for path in visible if not path.is_dir()]
+    findings.left_out(folder, "hidden or a system's own", [path for path in entries if is_hidden(path.name)])
+    findings.left_out(folder, "not pictures", [path for path in files if not is_picture(path)])
+    _check_loose([path for path in files if is_picture(path)], folder, bool(folders), findings)
     found: Found = {}
-    for entry in sorted(folder.iterdir()):
-        if _hidden(entry):
-            problems.notes.append(f"{entry} is hidden or a system's own and was left out.")
-        elif entry.is_dir():
-            found[entry.name] = _find_class(entry, problems)
-        elif entry.suffix.lower() in EXTENSIONS:
-            problems.lines.append(f"{entry}: a picture outside any class folder")
+    homes: dict[str, str] = {}
+    for path in folders:
+        real = os.path.realpath(path)
+        if holds(real, os.path.realpath(folder)):
+            findings.problems.append(f"{path}: a link to a folder that holds it; remove the link")
+        elif real in homes:
+            findings.problems.append(f"{path}: the same folder as class {homes[real]}; remove one")
+        else:
+            homes[real] = path.name
+            found[path.name] = _find_class(path, findings)
     return found
 
 
-def _find_class(folder: Path, problems: _Problems) -> list[Path]:
-    pictures, others = [], []
-    for path in _walk(folder, problems.notes):
-        (pictures if path.suffix.lower() in EXTENSIONS else others).append(path)
-    problems.lines += [f"{path}: not a picture by its ending ({path.suffix or 'none'}); move it elsewhere" for path in others]
+def _check_loose(pictures: list[Path], folder: Path, has_classes: bool, findings: Findings) -> None:
+    if has_classes:
+        findings.problems += [f"{path}: a picture outside any class folder" for path in pictures]
+    elif pictures:
+        names = some([path.name for path in pictures])
+        findings.problems.append(f"{folder}: pictures but no class folders ({names}); put the pictures of each class in a folder of its own")
+
+
+def _find_class(folder: Path, findings: Findings) -> list[Path]:
+    below = listing(folder, findings.root)
+    pictures = below.pictures()
+    nested = [path for path in pictures if path.parent != folder]
+    findings.left_out(folder, "hidden or a system's own", below.hidden)
+    findings.left_out(folder, "links to a place counted already", below.loops)
+    findings.left_out(folder, "documents", [path for path in below.files if not is_picture(path) and is_document(path)])
+    if nested:
+        findings.notes.append(f"{folder}: {len(nested)} pictures in folders further down count as this class.")
+    findings.problems += [f"{path}: a folder that cannot be opened; allow reading it" for path in below.closed]
+    findings.problems += [problem for path in below.files if (problem := _file_problem(path))]
     if not pictures:
-        problems.lines.append(f"{folder}: an empty class; add pictures or remove the folder")
-    return sorted(pictures, key=lambda path: path.as_posix())
+        findings.problems.append(f"{folder}: an empty class; add pictures or remove the folder")
+    return pictures
 
 
-def _walk(folder: Path, notes: list[str] | None = None) -> Iterator[Path]:
-    """Files below a folder, sorted, following each linked folder once; hidden entries are left out and noted."""
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        for name in sorted(n for n in [*folders, *files] if _hidden(Path(n))):
-            if notes is not None:
-                notes.append(f"{Path(place) / name} is hidden or a system's own and was left out.")
-        folders[:] = sorted(name for name in folders if not _hidden(Path(name)))
-        yield from (Path(place) / name for name in sorted(files) if not _hidden(Path(name)))
+def _file_problem(path: Path) -> str:
+    """What is wrong with a file in a class folder, short of opening it, or ""."""
+    if printable(path.as_posix()) != path.as_posix():
+        return f"{path}: a name that is not UTF-8; rename it"
+    if not path.is_file():
+        return f"{path}: {'a link to nothing' if path.is_symlink() else 'no ordinary file'}; remove it"
+    if not is_picture(path) and not is_document(path):
+        return f"{path}: no picture by its ending ({path.suffix or 'none'}); convert or remove it"
+    return ""
 
 
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name in SYSTEM
-
-
-def _check_classes(found: dict[str, Found], classes: list[str], problems: _Problems) -> None:
+def _class_problems(found: dict[str, Found], classes: list[str], root: Path) -> list[str]:
+    problems = []
     if len(classes) < 2:
-        listed = f" ({classes[0]})" if classes else ""
-        problems.lines.append(f"{len(classes)} class folders{listed}, at least 2 are needed; {LAYOUT}")
+        problems.append(f"{_counted(found['train'], root)}, at least 2 are needed; {LAYOUT}")
     for name, split in found.items():
-        for missing in sorted(set(classes) - set(split)):
-            problems.lines.append(f"{problems.root / name}: class {missing} of train is missing")
-        for extra in sorted(set(split) - set(classes)):
-            problems.lines.append(f"{problems.root / name / extra}: a class that train does not have")
+        problems += [f"{root}: class {missing} of train is missing from {name}" for missing in classes if missing not in split]
+        problems += [f"{root}: class {extra} of {name} is missing from train" for extra in sorted(split) if extra not in classes]
+    return problems
 
 
-def _split(
-    found: dict[str, Found], root: Path, seed: int, val_fraction: float, test_fraction: float, per_class: int | None, problems: _Problems
-) -> dict[str, Found]:
-    bare = not (root / "train").is_dir()
-    chosen = {name: dict(split) for name, split in found.items()}
-    for name in sorted(found["train"]):
-        pool = found["train"][name]
-        if bare:
-            test, pool = _take(pool, root, seed, "test", _share(len(pool), test_fraction))
-            chosen.setdefault("test", {})[name] = test
-        if per_class is not None:
-            if per_class > len(pool):
-                problems.lines.append(f"{name}: {len(pool)} training pictures, --per-class {per_class} asks for more")
-                continue
-            pool, _ = _take(pool, root, seed, "subset", per_class)
-        if "val" not in found:
-            val, pool = _take(pool, root, seed, "val", _share(len(pool), val_fraction))
-            chosen.setdefault("val", {})[name] = val
-        chosen["train"][name] = pool
-        if not pool or (("val" not in found) and not chosen["val"][name]) or (bare and not chosen["test"][name]):
-            need = 1 + ("val" not in found) + bare
-            problems.lines.append(f"{name}: too few pictures to split; at least {need} are needed")
-    return chosen
-
-
-def _share(count: int, fraction: float) -> int:
-    """At least one picture, and at least one left."""
-    return min(max(1, round(count * fraction)), max(count - 1, 0))
-
-
-def _take(pool: list[Path], root: Path, seed: int, purpose: str, count: int) -> tuple[list[Path], list[Path]]:
-    """The `count` pictures that come first by hash, and the rest, both in path order."""
-    ranked = sorted(pool, key=lambda path: rank(seed, purpose, path.relative_to(root).as_posix()))
-    taken = set(ranked[:count])
-    return [path for path in pool if path in taken], [path for path in pool if path not in taken]
+def _counted(found: Found, root: Path) -> str:
+    """Fewer than two classes in words; where the folders of a lone one look like the classes, where to point instead."""
+    if not found:
+        return "0 class folders"
+    ((name, pictures),) = found.items()
+    below = {path.relative_to(root / name).parts[0] for path in pictures if path.parent != root / name}
+    return f"1 class folder ({name}{f'; if its folders are the classes, name {root / name} instead' if len(below) > 1 else ''})"
 
 
 def _as_split(found: Found, classes: list[str]) -> Split:

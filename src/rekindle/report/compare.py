@@ -1,105 +1,244 @@
 """Finished runs side by side, with paired statistics: a difference is given with its interval, never as a bare verdict."""
 
-import csv
-from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rekindle.errors import UserError
-from rekindle.report.run_report import final_split
-from rekindle.run_folder import Run
+from rekindle.report.results import final_split, read_predictions, split_title
+from rekindle.report.statistics import holm, mcnemar, paired_summary, wilson
+from rekindle.run_folder import Run, read_spec
+
+if TYPE_CHECKING:
+    from rich.console import Group as RichGroup
+
+__all__ = ["Comparison", "compare", "paired_summary"]
+
+Row = dict[str, Any]
+Table = tuple[str, list[str], list[list[str]]]
+WORDS = ("run", "method", "model", "data", "from → to", "reading", "of the pictures that both classified")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of a comparison, methods with their seeds, and what the pictures say of two runs.
+    """Rows of a comparison. All accuracies and differences are fractions from 0 to 1.
 
     Attributes:
-        runs: A dict a run.
-        methods: A dict a method: mean and standard deviation over seeds.
-        pairs: A dict for each pair of methods: paired difference over seeds.
-        pictures: For just two runs on the same pictures: agreement and McNemar's test, or None.
+        runs: A dict a run: run, id, method, model, data, seed, epochs, lr, val, test, seconds; and accuracy, count and 95 %
+            interval on `split`, which is the test split, or validation where there is no test.
+        methods: A dict for each group of runs that share all settings but the seed: method (and what else sets the group apart),
+            seeds, mean, std (ddof 1; None for one run).
+        pairs: A dict for each two groups measured on the same data: from, to, and `paired_summary` over the seeds they share, its
+            interval as low and high, and p_holm, which is p corrected for the number of pairs.
+        pictures: For just two runs: `mcnemar` over the pictures that both classified, or None.
+        notes: Sentences on what could not be compared, and why.
     """
 
-    runs: list[dict[str, Any]]
-    methods: list[dict[str, Any]]
-    pairs: list[dict[str, Any]]
-    pictures: dict[str, Any] | None
+    runs: list[Row]
+    methods: list[Row]
+    pairs: list[Row]
+    pictures: Row | None
+    notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json."""
-        return {"runs": self.runs, "methods": self.methods, "pairs": self.pairs, "pictures": self.pictures}
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    def to_markdown(self) -> str:
+        """Tables in GitHub's Markdown."""
+        blocks = []
+        for title, header, rows in self._tables():
+            lines = [header, ["---" if name in WORDS else "---:" for name in header], *([_escape(cell) for cell in row] for row in rows)]
+            blocks.append(f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+        return "\n\n".join([*blocks, *map(_escape, self.notes)]) + "\n"
+
+    def to_rich(self) -> "RichGroup":
+        """Tables that `rich.print` shows."""
+        from rich import box, table
+        from rich.console import Group
+        from rich.text import Text
+
+        parts: list[Any] = []
+        for title, header, rows in self._tables():
+            made = table.Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+            for name in header:
+                made.add_column(Text(name), justify="left" if name in WORDS else "right", overflow="fold")
+            for row in rows:
+                made.add_row(*map(Text, row))
+            parts.append(made)
+        return Group(*parts, *map(Text, self.notes))
+
+    def _tables(self) -> Iterator[Table]:
+        runs = ["run", "method", "model", "data", "seed", "epochs", "validation %", "test %", "95 % interval", "training s"]
+        yield "Runs", runs, [_run_cells(row) for row in self.runs]
+        if any(row["seeds"] > 1 for row in self.methods):
+            yield "Mean over seeds", ["method", "seeds", "mean %", "std"], [_method_cells(row) for row in self.methods]
+        if any(pair["n"] > 1 for pair in self.pairs):
+            header = ["from → to", "seeds", "difference (points)", "95 % interval", "p", "p (Holm)", "reading"]
+            yield "Paired by seed", header, [_pair_cells(pair) for pair in self.pairs]
+        if self.pictures:
+            yield "Picture by picture", ["of the pictures that both classified", "count"], _picture_cells(self.pictures)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Runs that share all settings but the seed."""
+
+    name: str
+    settings: Row
+    rows: list[Row]
+
+    @property
+    def accuracies(self) -> list[float]:
+        return [row["accuracy"] for row in self.rows]
+
+    def summary(self) -> Row:
+        spread = stdev(self.accuracies) if len(self.rows) > 1 else None
+        return {"method": self.name, "seeds": len(self.rows), "mean": mean(self.accuracies), "std": spread}
 
 
 def compare(folders: list[Path]) -> Comparison:
     """Compare finished runs.
 
+    Args:
+        folders: Two run folders or more.
+
     Raises:
-        UserError: If there are fewer than two, or one has not finished.
+        UserError: If there are fewer than two different ones, or one is no run folder or has not finished.
     """
-    if len(folders) < 2:
-        raise UserError(f"compare needs at least two runs, found {len(folders)}: rekindle compare RUN RUN")
-    runs = [Run(folder) for folder in folders]
+    if len({Path(folder).resolve() for folder in folders}) < max(2, len(folders)):
+        found = " ".join(map(str, folders)) or "none"
+        raise UserError(f"compare needs two or more different run folders, found {found}: rekindle compare RUN RUN")
+    runs = [Run(Path(folder)) for folder in folders]
+    settings = [{**read_spec(run.folder).to_dict(), "split": final_split(run.result)} for run in runs]
     rows = [_row(run) for run in runs]
-    by_method: dict[str, dict[int, float]] = defaultdict(dict)
-    for row in rows:
-        by_method[row["method"]][row["seed"]] = row["accuracy"]
-    methods = [{"method": name, "seeds": len(v), "mean": mean(v.values()), "std": stdev(v.values()) if len(v) > 1 else None} for name, v in by_method.items()]
-    names = list(by_method)
-    pairs = [_pair(a, b, by_method) for i, a in enumerate(names) for b in names[i + 1 :]]
-    return Comparison(rows, methods, pairs, _pictures(runs) if len(runs) == 2 else None)
+    groups = _groups(settings, rows)
+    notes: list[str] = []
+    pairs = [pair for a, b in combinations(groups, 2) if (pair := _pair(a, b, notes))]
+    for pair, corrected in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
+        pair["p_holm"] = corrected
+    pictures = _pictures(runs[0], runs[1], notes) if len(runs) == 2 else None
+    return Comparison(rows, [group.summary() for group in groups], pairs, pictures, notes)
 
 
-def paired(first: list[float], second: list[float]) -> dict[str, Any]:
-    """Mean of second - first over pairs, its 95 % t interval and two-sided p (None for fewer than two pairs)."""
-    from scipy import stats
-
-    differences = [b - a for a, b in zip(first, second, strict=True)]
-    found: dict[str, Any] = {"n": len(differences), "difference": mean(differences), "low": None, "high": None, "p": None}
-    if len(differences) > 1 and len(set(differences)) > 1:
-        test = stats.ttest_1samp(differences, 0.0)
-        interval = test.confidence_interval(0.95)
-        found |= {"low": float(interval.low), "high": float(interval.high), "p": float(test.pvalue)}
-    return found
-
-
-def _pair(a: str, b: str, by_method: dict[str, dict[int, float]]) -> dict[str, Any]:
-    seeds = sorted(by_method[a].keys() & by_method[b].keys())
-    if not seeds:
-        return {"from": a, "to": b, "n": 0, "difference": None, "low": None, "high": None, "p": None}
-    return {"from": a, "to": b, **paired([by_method[a][s] for s in seeds], [by_method[b][s] for s in seeds])}
-
-
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: Run) -> Row:
     result = run.result
     split = final_split(result)
-    keys = ("id", "method", "model", "data", "seed", "epochs", "lr")
-    return {"run": str(run.folder), **{key: result[key] for key in keys}, "split": split, "accuracy": result[split]["accuracy"],
-            "count": result[split]["count"], "seconds": result["timing"]["seconds"]}  # fmt: skip
-
-
-def _pictures(runs: list[Run]) -> dict[str, Any] | None:
-    """Agreement on pictures that both runs evaluated, with McNemar's exact test."""
-    from scipy.stats import binomtest
-
-    first, second = (_answers(run) for run in runs)
-    common = sorted(first.keys() & second.keys())
-    if not common:
-        return None
-    only_first = sum(first[key] and not second[key] for key in common)
-    only_second = sum(second[key] and not first[key] for key in common)
-    both = sum(first[key] and second[key] for key in common)
-    apart = only_first + only_second
+    measured = result[split]
     return {
-        "count": len(common), "of_first": len(first), "of_second": len(second), "both_right": both, "both_wrong": len(common) - both - apart,
-        "only_first_right": only_first, "only_second_right": only_second, "difference": (only_second - only_first) / len(common),
-        "p": float(binomtest(only_first, apart).pvalue) if apart else 1.0,
-    }  # fmt: skip
+        "run": str(run.folder),
+        **{key: result.get(key) for key in ("id", "method", "model", "data", "seed", "epochs", "lr")},
+        **{name: result[name]["accuracy"] if name in result else None for name in ("val", "test")},
+        "split": split,
+        "accuracy": measured["accuracy"],
+        "count": measured["count"],
+        "interval": wilson(measured["accuracy"], measured["count"]),
+        "seconds": result["timing"]["seconds"],
+    }
 
 
-def _answers(run: Run) -> dict[str, bool]:
-    split = final_split(run.result)
-    with open(run.folder / "predictions.csv", encoding="utf-8", newline="") as file:
-        return {f"{row['path']}\x1f{row['label']}": row["correct"] == "1" for row in csv.DictReader(file) if row["split"] == split}
+def _groups(settings: list[Row], rows: list[Row]) -> list[_Group]:
+    """Groups in the order of their first runs, named by the method and by whatever else differs between groups."""
+    varying = [key for key in settings[0] if key not in ("seed", "method") and len({str(setting[key]) for setting in settings}) > 1]
+    found: dict[str, _Group] = {}
+    for setting, row in zip(settings, rows, strict=True):
+        name = ", ".join([setting["method"], *(f"{key}={setting[key]}" for key in varying)])
+        found.setdefault(name, _Group(name, setting, [])).rows.append(row)
+    return list(found.values())
+
+
+def _pair(a: _Group, b: _Group, notes: list[str]) -> Row | None:
+    """The paired difference over seeds, or None and a note that says why there is none."""
+    by_seed_a, by_seed_b = ({row["seed"]: row["accuracy"] for row in group.rows} for group in (a, b))
+    seeds = sorted(by_seed_a.keys() & by_seed_b.keys())
+    if any(a.settings[key] != b.settings[key] for key in ("data", "split")):
+        notes.append(f"{a.name} and {b.name} were measured on different data, so no difference is given.")
+    elif len(by_seed_a) < len(a.rows) or len(by_seed_b) < len(b.rows):
+        notes.append(f"{a.name} or {b.name} has several runs of one seed, so they cannot be paired.")
+    elif not seeds:
+        notes.append(f"{a.name} and {b.name} have no seed in common, so they cannot be paired.")
+    else:
+        found = paired_summary([by_seed_a[seed] for seed in seeds], [by_seed_b[seed] for seed in seeds])
+        low, high = found.pop("interval") or (None, None)
+        return {"from": a.name, "to": b.name, **found, "low": low, "high": high}
+    return None
+
+
+def _pictures(first: Run, second: Run, notes: list[str]) -> Row | None:
+    """McNemar's test over the pictures that both runs classified; a note where those are not all."""
+    a, b = _answers(first), _answers(second)
+    common = len(a.keys() & b.keys())
+    if common < max(len(a), len(b)):
+        outcome = f"the figures are for the {common} they share" if common else "they share none, so the two cannot be paired"
+        notes.append(f"{first.folder} ({len(a)}) and {second.folder} ({len(b)}) were measured on different pictures; {outcome}.")
+    return mcnemar(a, b) if common else None
+
+
+def _answers(run: Run) -> dict[tuple[str, str, str], bool]:
+    """Whether each picture of the final split was classified correctly, by split, path and label."""
+    rows = read_predictions(run.folder, final_split(run.result))
+    return {(row["split"], row["path"], row["label"]): row["prediction"] == row["label"] for row in rows}
+
+
+def _run_cells(row: Row) -> list[str]:
+    low, high = map(_percent, row["interval"])
+    where = "" if row["split"] == "test" else f" ({split_title(row['split'])})"
+    settings = [row["method"], row["model"], row["data"], str(row["seed"]), str(row["epochs"])]
+    return [
+        Path(row["run"]).name,
+        *settings,
+        _percent(row["val"]),
+        _percent(row["test"]),
+        f"{low} to {high}{where}",
+        f"{row['seconds']:.0f}",
+    ]
+
+
+def _method_cells(row: Row) -> list[str]:
+    return [row["method"], str(row["seeds"]), _percent(row["mean"]), _percent(row["std"])]
+
+
+def _pair_cells(pair: Row) -> list[str]:
+    interval = "-" if pair["low"] is None else f"{100 * pair['low']:+.2f} to {100 * pair['high']:+.2f}"
+    points = f"{100 * pair['difference']:+.2f}"
+    return [f"{pair['from']} → {pair['to']}", str(pair["n"]), points, interval, _p(pair["p"]), _p(pair["p_holm"]), _reading(pair)]
+
+
+def _reading(pair: Row) -> str:
+    """A word on a paired difference; none that its interval does not carry."""
+    if pair["low"] is None:
+        return "no interval: one seed" if pair["n"] == 1 else "no interval: no spread"
+    if pair["low"] <= 0 <= pair["high"]:
+        return "no clear difference"
+    return "higher" if pair["low"] > 0 else "lower"
+
+
+def _picture_cells(pictures: Row) -> list[list[str]]:
+    names = {
+        "both right": "both_right",
+        "only the first right": "only_first_right",
+        "only the second right": "only_second_right",
+        "both wrong": "both_wrong",
+    }
+    counts = [[text, str(pictures[key])] for text, key in names.items()]
+    points = ["second minus first (points)", f"{100 * pictures['difference']:+.2f}"]
+    return [*counts, points, ["McNemar's exact p", _p(pictures["p"])]]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _escape(text: str) -> str:
+    """Text as a Markdown table cell holds it: no bar, line break or mark-up of its own."""
+    text = " ".join(text.split())
+    return "".join("\\" + letter if letter in "\\|*_`<[" else letter for letter in text)

@@ -1,68 +1,107 @@
 """The pictures of a run. Class names are user input: nothing in them is taken for mathematics."""
 
 import io
+import unicodedata
+import warnings
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rekindle.checkpoints import write_atomic
 
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
-COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9")
-STYLE = {"text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "font.size": 10}
+COLOURS = (BLUE, RED, GREEN, "#CC79A7", ORANGE, "#56B4E9")
+# Matplotlib's own font lacks most of Asia's scripts; these are asked, in turn, where they are installed.
+FALLBACK_FONTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei",
+    "Noto Sans", "Arial Unicode MS",
+)  # fmt: skip
+STYLE: Any = {
+    "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "font.size": 10,
+    "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "lines.linewidth": 1.6, "lines.markersize": 4,
+    "font.family": ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in font_manager.get_font_names())],
+}  # fmt: skip
+DPI = 150
 NUMBERED = 20
+COLUMNS = 6
+CELL = 1.6
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG whole or not at all."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=150)
-    write_atomic(path, buffer.getvalue())
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # A letter that no installed font has is drawn as a box, which is all that can be done.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(buffer, format="png", dpi=DPI)
+    write_atomic(Path(path), buffer.getvalue())
 
 
 def curves(metrics: list[dict[str, Any]]) -> Figure:
-    """Loss, accuracy and learning rates by epoch; dotted lines where the head was re-initialised.
+    """Loss and accuracy by epoch above, learning rates below; dashed lines where the head was re-initialised.
 
     Args:
         metrics: Lines of metrics.jsonl.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.4), layout="constrained")
-        panels = figure.subplots(1, 3)
-        epochs = [line["epoch"] + 1 for line in metrics]
-        for panel, key, title in zip(panels, ("loss", "accuracy"), ("loss", "accuracy (%)"), strict=False):
-            scale = 100 if key == "accuracy" else 1
-            for split, colour in (("train", GREY), ("val", BLUE)):
-                panel.plot(epochs, [scale * line[split][key] for line in metrics], color=colour, marker=".", label={"val": "validation"}.get(split, split))
-            panel.set_title(title)
-            panel.legend(frameon=False)
-        for group, colour in (("backbone", GREEN), ("head", ORANGE)):
-            if all(group in line["lr"] for line in metrics):
-                panels[2].plot(epochs, [line["lr"][group] for line in metrics], color=colour, drawstyle="steps-mid", label=group)
-        panels[2].set_title("learning rate")
-        panels[2].legend(frameon=False)
-        for panel in panels:
-            panel.set_xlabel("epoch")
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        panels = figure.subplot_mosaic([["loss", "accuracy"], ["lr", "lr"]], height_ratios=(3, 1.25))
+        _split_curves(panels["loss"], metrics, "loss", 1)
+        _split_curves(panels["accuracy"], metrics, "accuracy", 100)
+        _rates(panels["lr"], metrics)
+        for panel in panels.values():
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            panel.set_xlim(0.5, len(metrics) + 0.5)
             _mark_restarts(panel, metrics)
+        panels["loss"].set_title("loss")
+        panels["accuracy"].set_title("accuracy (%)")
+        panels["lr"].set_title("learning rate")
+        panels["lr"].set_xlabel("epoch")
+        named = {label: line for panel in panels.values() for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))
     return figure
 
 
+def _split_curves(panel: Axes, metrics: list[dict[str, Any]], key: str, scale: float) -> None:
+    epochs = [line["epoch"] + 1 for line in metrics]
+    for split, label, colour, style in (("train", "training", GREY, "--"), ("val", "validation", BLUE, "-")):
+        panel.plot(
+            epochs,
+            [scale * line[split][key] for line in metrics],
+            style,
+            color=colour,
+            marker="." if len(epochs) <= 60 else None,
+            label=label,
+        )
+
+
+def _rates(panel: Axes, metrics: list[dict[str, Any]]) -> None:
+    edges = np.arange(len(metrics) + 1) + 0.5
+    for group, colour, style in (("backbone", GREEN, "-"), ("head", ORANGE, "--")):
+        if all(group in line["lr"] for line in metrics):
+            panel.stairs(
+                [line["lr"][group] for line in metrics], edges, baseline=None, color=colour, linestyle=style, linewidth=1.6, label=group
+            )
+    panel.set_ylim(bottom=0)
+
+
 def _mark_restarts(panel: Axes, metrics: list[dict[str, Any]]) -> None:
-    for line in metrics:
-        if line["restarted"]:
-            panel.axvline(line["epoch"] + 0.5, color=RED, linestyle=":", linewidth=1)
-            panel.annotate("head drawn anew", (line["epoch"] + 0.5, 0.5), xycoords=("data", "axes fraction"), rotation=90, color=RED, fontsize=7, ha="right", va="center")
+    """The head is drawn anew as an epoch starts: between the points of the epoch before and of its own."""
+    for number, line in enumerate(line for line in metrics if line["restarted"]):
+        panel.axvline(line["epoch"] + 0.5, color=RED, linestyle=(0, (4, 3)), linewidth=1, label=None if number else "head re-initialised")
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: list[str]) -> Figure:
-    """Confusion matrix: colours by share of the true class, numbers where they can be read.
+    """Confusion matrix: colours by share of the true class; numbers for up to 20 classes, every name for up to 100.
 
     Args:
         matrix: (C, C) counts, rows true.
@@ -70,72 +109,121 @@ def confusion(matrix: Sequence[Sequence[int]], classes: list[str]) -> Figure:
     """
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    edge = min(16.0, max(5.0, 1.8 + 0.5 * len(classes)))
+    edge = min(14.0, max(3.0, 0.5 * len(classes)))
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(edge, edge * 0.92), layout="constrained")
+        figure = Figure(figsize=(edge + 2.4, edge + 1.5), layout="constrained")
         axes = figure.subplots()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        ticks = range(0, len(classes), max(1, len(classes) // 50))
-        axes.set_xticks(ticks, [_short(classes[i]) for i in ticks], rotation=60, ha="right", rotation_mode="anchor")
-        axes.set_yticks(ticks, [_short(classes[i]) for i in ticks])
+        picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.spines[:].set_visible(False)
+        step = -(-len(classes) // 100)
+        ticks, size = range(0, len(classes), step), min(9.0, 60 * edge * step / len(classes))
+        names = [_short(classes[i], 22) for i in ticks]
+        slant: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if len(classes) <= NUMBERED else {"rotation": 90}
+        axes.set_xticks(ticks, names, fontsize=size, **slant)
+        axes.set_yticks(ticks, names, fontsize=size)
+        axes.tick_params(length=0)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         if len(classes) <= NUMBERED:
-            for (row, column), count in np.ndenumerate(counts):
-                if count:
-                    axes.text(column, row, str(count), ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black")
+            _number(axes, counts, shares)
+        figure.colorbar(picture, ax=axes, shrink=0.6, aspect=30, pad=0.02, label="share of the true class")
     return figure
+
+
+def _number(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            axes.text(
+                column, row, str(count), ha="center", va="center", fontsize=9, color="white" if shares[row, column] > 0.5 else "black"
+            )
 
 
 def samples(images: np.ndarray, titles: list[str]) -> Figure:
     """A training batch as the network sees it: (N, H, W, 3) uint8, a title each."""
-    return _grid(list(images), titles, "training pictures, cropped and mirrored as the network sees them")
+    return _grid(list(images), [_short(title, 20) for title in titles], "training pictures, cropped and mirrored as the network sees them")
 
 
-def mistakes(images: list[np.ndarray], true: list[str], predicted: list[str], confidence: list[float]) -> Figure:
-    """The wrong answers that the network was surest of."""
-    if not images:
-        with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(6, 1.2))
-            figure.text(0.5, 0.5, "No mistakes on these pictures.", ha="center", va="center", fontsize=14)
-        return figure
-    titles = [f"{_short(p)} {c:.0%}\nis {_short(t)}" for t, p, c in zip(true, predicted, confidence, strict=True)]
-    return _grid(images, titles, "surest mistakes: what it said, and what it is")
+def mistakes(images: Sequence[np.ndarray], true: list[str], predicted: list[str], confidence: list[float]) -> Figure:
+    """The wrong answers that the network was surest of.
+
+    Args:
+        images: N pictures (H, W, 3) uint8, each of any size; none is fine.
+        true: N labels.
+        predicted: What it said.
+        confidence: How surely, from 0 to 1.
+    """
+    if not len(images):
+        return _sentence("No mistakes: every picture was classified correctly.")
+    titles = [f"said {_short(p, 13)}, {100 * c:.0f} %\nis {_short(t, 18)}" for t, p, c in zip(true, predicted, confidence, strict=True)]
+    return _grid(images, titles, "surest mistakes: what the network said, and what the label is")
 
 
 def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
     """Validation accuracy by epoch: a line for the mean over seeds, a band from the least to the greatest.
 
     Args:
-        histories: {label: one list of metrics lines a seed}.
+        histories: {label: one list of metrics.jsonl lines a seed}; seeds of unequal length are drawn as far as the shortest.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7, 4), layout="constrained")
+        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
         axes = figure.subplots()
-        for (label, runs), colour in zip(histories.items(), COLOURS, strict=False):
-            values = 100 * np.array([[line["val"]["accuracy"] for line in run] for run in runs])
-            epochs = np.arange(1, values.shape[1] + 1)
-            axes.plot(epochs, values.mean(0), color=colour, label=f"{label} ({len(runs)} seeds)")
+        for (label, runs), colour, style in zip(
+            histories.items(), cycle(COLOURS), cycle(("-", "--", "-.", ":", (0, (1, 1)))), strict=False
+        ):
+            length = min(len(run) for run in runs)
+            values = 100 * np.array([[line["val"]["accuracy"] for line in run[:length]] for run in runs])
+            epochs = np.arange(1, length + 1)
+            axes.plot(
+                epochs,
+                values.mean(0),
+                color=colour,
+                linestyle=style,
+                label=f"{label} ({len(runs)} {'seed' if len(runs) == 1 else 'seeds'})",
+            )
             axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch")
-        axes.set_ylabel("validation accuracy (%)")
-        axes.legend(frameon=False)
+        axes.set_title("validation accuracy (%): mean of the seeds, and their range")
+        figure.legend(loc="outside lower center", ncols=2 if len(histories) > 1 else 1)
     return figure
 
 
-def _grid(images: list[np.ndarray], titles: list[str], heading: str) -> Figure:
-    columns = min(8, len(images))
-    rows = -(-len(images) // columns)
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(1.5 * columns, 1.85 * rows + 0.4), layout="constrained")
-        figure.suptitle(heading, fontsize=10)
-        for axes in figure.subplots(rows, columns, squeeze=False).flat:
+def _grid(images: Sequence[np.ndarray], titles: list[str], heading: str) -> Figure:
+    rows = -(-len(images) // COLUMNS)
+    lines = 1 + max(title.count("\n") for title in titles)
+    with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlelocation": "center"}):
+        figure = Figure(figsize=(CELL * COLUMNS, (CELL + 0.17 * lines) * rows + 0.4), layout="constrained")
+        figure.suptitle(heading, fontsize=10, x=0.01, ha="left")
+        for axes in figure.subplots(rows, COLUMNS, squeeze=False).flat:
             axes.set_axis_off()
         for axes, image, title in zip(figure.axes, images, titles, strict=False):
-            axes.imshow(image)
-            axes.set_title(_short(title) if "\n" not in title else title, fontsize=8)
+            _in_square(axes, image)
+            axes.set_title(title, fontsize=8)
     return figure
 
 
-def _short(text: str, length: int = 16) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+def _in_square(axes: Axes, image: np.ndarray) -> None:
+    """Show a picture of any shape in a square, so that the titles of a row stand level."""
+    axes.imshow(image)
+    height, width = image.shape[:2]
+    side = max(height, width)
+    axes.set_xlim((width - side) / 2 - 0.5, (width + side) / 2 - 0.5)
+    axes.set_ylim((height + side) / 2 - 0.5, (height - side) / 2 - 0.5)
+
+
+def _sentence(text: str) -> Figure:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(CELL * COLUMNS, 1.4))
+        figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=14, color=GREEN)
+    return figure
+
+
+def _short(text: str, width: int) -> str:
+    """Cut to a width in columns; Chinese, Japanese and Korean letters take two."""
+    text = " ".join(text.split())
+    used = 0
+    for end, letter in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if used > width:
+            return text[: end - 1].rstrip() + "…"
+    return text

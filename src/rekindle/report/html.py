@@ -1,0 +1,110 @@
+"""A run as one page that opens offline: pictures and style lie inside it, it runs no script, and names in it are escaped."""
+
+import base64
+import json
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rekindle.checkpoints import write_atomic
+from rekindle.report.results import confused_pairs, final_split, split_title, worst_mistakes
+from rekindle.report.statistics import wilson
+from rekindle.run_folder import Run
+from rekindle.runs import duration
+from rekindle.spec import RunSpec
+
+WORST = 18
+PAIRS = 10
+PICTURES = ("curves", "confusion", "mistakes", "samples")
+
+
+def write_report(folder: Path, result: dict[str, Any] | None = None) -> Path:
+    """Write report.html into a run folder from the files there; a section whose file is missing is left out.
+
+    Args:
+        folder: The run's.
+        result: What result.json will hold, for a run that is about to write it last; None reads it.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: If the run has not finished.
+    """
+    import jinja2
+
+    folder = Path(folder)
+    result = Run(folder).result if result is None else result
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rekindle", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"percent": lambda share: f"{100 * share:.1f}", "duration": duration}
+    path = folder / "report.html"
+    write_atomic(path, environment.get_template("run.html.j2").render(_content(folder, result)))
+    return path
+
+
+def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """What the template shows, by name; None or empty where a file is missing."""
+    split = final_split(result)
+    measured = result[split]
+    low, high = wilson(measured["accuracy"], measured["count"])
+    data, spec, text = _json(folder / "data.json"), _text(folder / "spec.yaml"), _text(folder / "metrics.jsonl")
+    settings = yaml.safe_load(spec) if spec else None
+    history = [json.loads(line) for line in text.splitlines()] if text else []
+    return {
+        "result": result, "measured": measured, "split": split_title(split), "low": low, "high": high, "folder": folder,
+        "right": round(measured["accuracy"] * measured["count"]),
+        "per_class": sorted(measured["per_class"], key=lambda row: row["f1"]),
+        "pairs": confused_pairs(measured["confusion"], result["classes"], PAIRS),
+        "wrong": worst_mistakes(folder, split, WORST) if (folder / "predictions.csv").is_file() else [],
+        "speed": max((line["timing"]["images_per_second"] for line in history), default=None),
+        "restarts": [line["epoch"] + 1 for line in history if line["restarted"]],
+        "train_count": len(data["files"]["train"]) if data else None, "notes": data.get("notes", []) if data else [],
+        "weights": start_weights(settings) if settings else None, "fit": fit_command(settings) if settings else None,
+        "predict": f"rekindle predict {shlex.quote(str(folder))} new-pictures/",
+        "spec": spec, "environment": _text(folder / "environment.json"),
+        "pictures": {name: _embed(folder / f"{name}.png") for name in PICTURES if (folder / f"{name}.png").is_file()},
+    }  # fmt: skip
+
+
+def start_weights(spec: dict[str, Any]) -> str:
+    """Where the weights came from, in words."""
+    return {"default": "the model's own pre-trained weights", "none": "random weights"}.get(spec["weights"], str(spec["weights"]))
+
+
+def fit_command(spec: dict[str, Any]) -> str:
+    """The shell command that makes a run with these settings; those at their defaults are left out.
+
+    Example:
+        >>> fit_command({"data": "my photos", "epochs": 40, "flip": False, "seed": 0})
+        "rekindle fit 'my photos' --epochs 40 --no-flip"
+    """
+    words = ["rekindle", "fit", str(spec["data"])]
+    for field in fields(RunSpec):
+        value = spec.get(field.name, field.default)
+        if field.name == "data" or value == field.default:
+            continue
+        flag = field.name.replace("_", "-")
+        words += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return shlex.join(words)
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text("utf-8") if path.is_file() else None
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    text = _text(path)
+    return json.loads(text) if text else None
+
+
+def _embed(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

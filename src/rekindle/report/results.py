@@ -1,0 +1,49 @@
+"""What a run folder says of its own quality: which split counts, and which pictures it got wrong."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+SPLIT_TITLES = {"val": "validation"}
+
+
+def final_split(result: dict[str, Any]) -> str:
+    """ "test", or "val" where there is no test split."""
+    return "test" if "test" in result else "val"
+
+
+def split_title(split: str) -> str:
+    """The split's name for people."""
+    return SPLIT_TITLES.get(split, split)
+
+
+def read_predictions(folder: Path, split: str) -> list[dict[str, str]]:
+    """Rows of predictions.csv for one split: path, label, prediction, confidence and so on, all as text."""
+    with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["split"] == split]
+
+
+def worst_mistakes(folder: Path, split: str, limit: int) -> list[dict[str, str]]:
+    """The wrong answers that the network was surest of, surest first; ties by path."""
+    wrong = [row for row in read_predictions(folder, split) if row["label"] != row["prediction"]]
+    return sorted(wrong, key=lambda row: (-float(row["confidence"]), row["path"]))[:limit]
+
+
+def confused_pairs(confusion: list[list[int]], classes: list[str], limit: int) -> list[dict[str, Any]]:
+    """The commonest confusions of one class for another.
+
+    Args:
+        confusion: (C, C) counts, rows true.
+        classes: C names.
+        limit: At most so many.
+
+    Returns:
+        Dicts of true, predicted, count and share (of the true class), most frequent first, then by share.
+    """
+    found: list[dict[str, Any]] = [
+        {"true": classes[i], "predicted": classes[j], "count": count, "share": count / sum(row)}
+        for i, row in enumerate(confusion)
+        for j, count in enumerate(row)
+        if i != j and count
+    ]
+    return sorted(found, key=lambda pair: (-pair["count"], -pair["share"]))[:limit]

@@ -1,0 +1,94 @@
+"""The pictures: they are drawn, they hold what they should, and names in them are never mathematics."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from PIL import Image
+
+from rekindle.report import figures
+
+from .conftest import CLASSES, history
+
+
+def written(figure: Figure, folder: Path) -> np.ndarray:
+    """Save with every warning an error, and read back."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.save(figure, folder / "figure.png")
+    with Image.open(folder / "figure.png") as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("epochs", [1, 7, 90])
+def test_curves_mark_each_restart_and_name_it_once(epochs: int, tmp_path: Path) -> None:
+    restarts = tuple(range(2, epochs, 3))
+    figure = figures.curves(history(epochs, restarts))
+    assert written(figure, tmp_path).std() > 5
+    for panel in figure.axes:
+        marks = [line for line in panel.lines if to_hex(line.get_color()) == to_hex(figures.RED)]
+        assert [line.get_xdata()[0] for line in marks] == [epoch + 0.5 for epoch in restarts]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names.count("head re-initialised") == (1 if restarts else 0)
+    assert {"training", "validation", "backbone", "head"} <= set(names)
+
+
+def test_curves_show_the_numbers_at_the_end_of_their_epochs() -> None:
+    figure = figures.curves(history(4))
+    validation = next(line for line in figure.axes[1].lines if line.get_label() == "validation")
+    assert validation.get_xdata().tolist() == [1, 2, 3, 4] and validation.get_ydata() == pytest.approx([0, 12.5, 25, 37.5])
+
+
+@pytest.mark.parametrize("classes", [2, 20, 21, 200])
+def test_confusion_is_coloured_by_row_and_numbered_up_to_twenty_classes(classes: int, tmp_path: Path) -> None:
+    counts = np.diag(np.arange(classes)) + np.eye(classes, k=1, dtype=int)
+    figure = figures.confusion(counts.tolist(), [f"{CLASSES[i % 3]}{i}" for i in range(classes)])
+    assert written(figure, tmp_path).std() > 5
+    shares = np.asarray(figure.axes[0].images[0].get_array())
+    assert shares.sum(1) == pytest.approx(np.minimum(counts.sum(1), 1)), "each row sums to 1, or to 0 for a class without pictures"
+    assert len(figure.axes[0].texts) == (np.count_nonzero(counts) if classes <= 20 else 0)
+    assert len(figure.axes[0].get_xticks()) <= 100
+
+
+def test_dollars_underscores_and_any_script_are_drawn_as_text(tmp_path: Path) -> None:
+    names = ["$_{", "a_b^c", "$\\frac", "鳥", "<b>"]
+    assert written(figures.samples(np.zeros((5, 4, 4, 3), np.uint8), names), tmp_path).size
+    assert written(figures.mistakes([np.zeros((4, 9, 3), np.uint8)] * 5, names, names[::-1], [0.5] * 5), tmp_path).size
+
+
+def test_pictures_of_any_shape_are_shown_whole() -> None:
+    pictures = [np.zeros((10, 40, 3), np.uint8), np.zeros((40, 10, 3), np.uint8)]
+    for axes, picture in zip(figures.mistakes(pictures, ["a", "b"], ["b", "a"], [0.9, 0.8]).axes, pictures, strict=False):
+        assert axes.get_xlim()[1] - axes.get_xlim()[0] == axes.get_ylim()[0] - axes.get_ylim()[1] == max(picture.shape)
+
+
+def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
+    figure = figures.mistakes([], [], [], [])
+    assert figure.texts[0].get_text().startswith("No mistakes")
+    assert written(figure, tmp_path).std() > 1
+
+
+def test_seed_curves_draw_mean_and_range() -> None:
+    low, high = history(4), history(4)
+    for line in high:
+        line["val"]["accuracy"] += 0.2
+    axes = figures.seed_curves({"l2": [low, high]}).axes[0]
+    assert axes.lines[0].get_ydata() == pytest.approx([10, 22.5, 35, 47.5])
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.min() == pytest.approx(0) and band.max() == pytest.approx(57.5)
+
+
+def test_long_names_are_cut_to_a_width() -> None:
+    assert figures._short("x" * 30, 10) == "x" * 9 + "…"
+    assert figures._short("鳥" * 30, 10) == "鳥" * 4 + "…"
+    assert figures._short("two\nlines", 10) == "two lines"
+
+
+def test_a_failed_write_leaves_no_half_file(tmp_path: Path) -> None:
+    (tmp_path / "taken.png").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        figures.save(figures.mistakes([], [], [], []), tmp_path / "taken.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.png"]
