@@ -82,11 +82,11 @@ def fit(data: str | Path | None = None, *, out: str | Path = "runs", resume: str
 def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any) -> Run:
     began = time.perf_counter()
     methods = parse(spec.method)
-    fabric = _fabric(spec)
-    loaded = models.build(spec.model, weights=spec.weights)
     dataset = data_room.scan(
         Path(spec.data), seed=spec.seed, val_fraction=spec.val_fraction, test_fraction=spec.test_fraction, per_class=spec.per_class or None
     )
+    loaded = models.build(spec.model, weights=spec.weights)
+    fabric = _fabric(spec)
     preprocessing = _preprocessing(spec, loaded)
     paths = [path for split in dataset.splits.values() for path in split.paths]
     pixels = data_room.Pixels.load(paths, preprocessing.edge, preprocessing.interpolation)

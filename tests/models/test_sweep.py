@@ -14,7 +14,7 @@ from rekindle.models.classifier import CONVOLUTIONS
 CLASSES = 7
 REPRESENTATIVE = [
     "resnet18", "convnext_atto", "vit_tiny_patch16_224", "mobilenetv3_small_050", "efficientnet_b0", "densenet121", "vgg11", "regnetx_002",
-    "deit_tiny_distilled_patch16_224", "levit_384_s8", "resnetv2_50x1_bit", "inception_v3", "swin_tiny_patch4_window7_224",
+    "deit_tiny_distilled_patch16_224", "levit_384_s8", "efficientvim_m1_dist", "resnetv2_50x1_bit", "inception_v3", "swin_tiny_patch4_window7_224",
     "torchvision:squeezenet1_0", "torchvision:googlenet", "torchvision:inception_v3", "torchvision:vit_b_16", "torchvision:mobilenet_v2",
     "torchvision:swin_t", "torchvision:vgg11", "torchvision:regnet_y_400mf", "cifar_resnet20",
 ]  # fmt: skip

@@ -89,7 +89,9 @@ def train_batch(
     draws = uniform(seed, epoch, samples)
     room = pixels.shapes[samples] - image_size + 1
     if room.min() < 1:
-        raise UserError(f"a crop of {image_size} pixels does not fit pictures decoded to a shorter edge of {pixels.shapes[samples].min()}; decode larger.")
+        raise UserError(
+            f"a crop of {image_size} pixels does not fit pictures decoded to a shorter edge of {pixels.shapes[samples].min()}; decode larger."
+        )
     corners = (draws[:, :2] * room).astype(np.int64)
     mirrored = (draws[:, 2] < 0.5) & flip
     crops = np.empty((len(samples), image_size, image_size, 3), np.uint8)

@@ -96,7 +96,9 @@ def _from_deep(image: Image.Image) -> Image.Image:
     """16-bit grey to 8 bits: 65535 / 257 = 255, without the clipping of Pillow's own conversion."""
     values = np.asarray(image).astype(np.float64)
     if values.min() < 0 or values.max() > DEEP_WHITE:
-        raise Undecodable(f"its grey values reach from {values.min():.0f} to {values.max():.0f}, more than 16 bits hold; save it with 8 or 16 bits")
+        raise Undecodable(
+            f"its grey values reach from {values.min():.0f} to {values.max():.0f}, more than 16 bits hold; save it with 8 or 16 bits"
+        )
     return Image.fromarray((values / 257.0).round().astype(np.uint8)).convert("RGB")
 
 

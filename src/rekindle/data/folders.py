@@ -25,7 +25,9 @@ LAYOUT = "wanted is FOLDER/CLASS/picture.jpg, or FOLDER/train/CLASS/picture.jpg 
 Found = dict[str, list[Path]]
 
 
-def scan(root: Path | str, *, seed: int = 0, val_fraction: float = 0.2, test_fraction: float = 0.2, per_class: int | None = None) -> Dataset:
+def scan(
+    root: Path | str, *, seed: int = 0, val_fraction: float = 0.2, test_fraction: float = 0.2, per_class: int | None = None
+) -> Dataset:
     """Find classes, pictures and splits.
 
     A folder with `train` is used as it is split, and a missing validation split is taken from train (after `per_class`). A
@@ -49,7 +51,10 @@ def scan(root: Path | str, *, seed: int = 0, val_fraction: float = 0.2, test_fra
         what = "is a file" if root.exists() else "does not exist"
         raise UserError(f"{root} {what}; {LAYOUT}.")
     findings = Findings(root)
-    found = _find_splits(root, findings)
+    try:
+        found = _find_splits(root, findings)
+    except PermissionError as error:
+        raise UserError(f"{error.filename} cannot be opened; allow reading it, or copy the pictures to a folder of your own.") from None
     classes = sorted(found["train"])
     # Problems of classes come before those of files, so that a long list cannot hide them.
     findings.problems[:0] = _class_problems(found, classes, root)
@@ -118,7 +123,7 @@ class Rules:
             return ""
         left = len(pool) - (self._test_count(pool, takes_val) if takes_test else 0)
         if self.per_class > left:
-            return f"class {name} has {left} training pictures, fewer than --per-class {self.per_class}; use --per-class {left} or less"
+            return f"class {name} has {left} training pictures, --per-class {self.per_class} asks for more; use at most {left}"
         if self.per_class < 1 + takes_val:
             return f"class {name}: --per-class {self.per_class} leaves nothing to train on once validation has its picture; use --per-class 2 or more"
         return ""
@@ -141,7 +146,9 @@ def _share(count: int, fraction: float, leave: int) -> int:
 def _find_splits(root: Path, findings: Findings) -> dict[str, Found]:
     names = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
     nearly = [name for name in names if name not in SPLIT_NAMES and name.casefold() in NEARLY_SPLITS]
-    findings.problems += [f"{root / name}: a split or a class, by its name; call it train, val or test, or give the class another name" for name in nearly]
+    findings.problems += [
+        f"{root / name}: a split or a class, by its name; call it train, val or test, or give the class another name" for name in nearly
+    ]
     if "train" not in names:
         stray = [name for name in names if name in SPLIT_NAMES]
         findings.problems += [f"{root / name}: a split without a train folder beside it" for name in stray]
@@ -190,7 +197,9 @@ def _check_loose(pictures: list[Path], folder: Path, has_classes: bool, findings
         findings.problems += [f"{path}: a picture outside any class folder" for path in pictures]
     elif pictures:
         names = some([path.name for path in pictures])
-        findings.problems.append(f"{folder}: pictures but no class folders ({names}); put the pictures of each class in a folder of its own")
+        findings.problems.append(
+            f"{folder}: pictures but no class folders ({names}); put the pictures of each class in a folder of its own"
+        )
 
 
 def _find_class(folder: Path, findings: Findings) -> list[Path]:

@@ -64,10 +64,12 @@ class Pixels:
         broken: list[str] = []
         entries: list[_Entry] = []
         with tempfile.TemporaryFile(buffering=0) as file:
-            store = _Store(file)  # type: ignore[arg-type]
+            store = _Store(file)
             pool = ThreadPoolExecutor(threads or os.cpu_count())
             try:
-                for done, (path, entry) in enumerate(zip(paths, pool.map(lambda p: _enter(store, p, edge, interpolation), paths), strict=True), 1):
+                for done, (path, entry) in enumerate(
+                    zip(paths, pool.map(lambda p: _enter(store, p, edge, interpolation), paths), strict=True), 1
+                ):
                     if isinstance(entry, _Entry):
                         entries.append(entry)
                     else:
@@ -111,7 +113,7 @@ class _Store:
 
     def add(self, image: np.ndarray) -> int:
         """Write an array and return its offset."""
-        rest = memoryview(np.ascontiguousarray(image)).cast("B")
+        rest = np.ascontiguousarray(image).data.cast("B")
         with self._lock:
             start, self._end = self._end, self._end + len(rest)
             try:

@@ -182,13 +182,14 @@ def _gives_features(module: nn.Module) -> bool:
 
 
 def stated_classifier(module: nn.Module) -> list[str]:
-    """What a timm network calls its classifier, also while it has none; of two, its configuration may name one only."""
-    given = module.get_classifier() if hasattr(module, "get_classifier") else None  # type: ignore[operator]
-    if isinstance(given, tuple | list):
-        return [name for name, part in module.named_modules() if any(part is item for item in given)]
+    """What a timm network's configuration calls its classifier, and its distillation head where that names one of two only."""
     config = getattr(module, "pretrained_cfg", None)
     stated = config.get("classifier") if isinstance(config, dict) else None
-    return [stated] if isinstance(stated, str) else list(stated or [])
+    names = [stated] if isinstance(stated, str) else list(stated or [])
+    given = module.get_classifier() if hasattr(module, "get_classifier") else None  # type: ignore[operator]
+    pair = given if isinstance(given, tuple | list) else ()
+    parts = [name for name, part in module.named_modules() if any(part is item for item in pair)]
+    return names + [part for part in parts if not any(f"{name}.".startswith(f"{part}.") for name in names)]
 
 
 def _named(module: nn.Module, name: str) -> list[str]:

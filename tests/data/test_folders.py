@@ -1,0 +1,413 @@
+"""Folders of every shape: split by rule, or every fault told by path at once."""
+
+import json
+import os
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rekindle.data import Dataset, find_images, scan
+from rekindle.data.folders import Rules, rank
+from rekindle.data.tree import Findings
+from rekindle.errors import UserError
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Empty files: scanning judges names and places, decoding judges bytes."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def many(folder: str, count: int, ending: str = ".jpg") -> list[str]:
+    return [f"{folder}/{index:03d}{ending}" for index in range(count)]
+
+
+def names(dataset: Dataset, split: str, label: int | None = None) -> list[str]:
+    part = dataset.splits[split]
+    return [dataset.relative(path) for path, of in zip(part.paths, part.labels.tolist(), strict=True) if label in (None, of)]
+
+
+def problem(root: Path, **options: object) -> str:
+    with pytest.raises(UserError) as caught:
+        scan(root, **options)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_three_folders_are_used_as_they_are(tmp_path: Path) -> None:
+    for split, count in (("train", 5), ("val", 3), ("test", 2)):
+        touch(tmp_path, *many(f"{split}/a", count), *many(f"{split}/b", count + 1))
+    found = scan(tmp_path, seed=0)
+    assert found.classes == ["a", "b"]
+    assert found.counts() == {"train": {"a": 5, "b": 6}, "val": {"a": 3, "b": 4}, "test": {"a": 2, "b": 3}}
+    assert names(found, "val") == [*many("val/a", 3), *many("val/b", 4)]
+    assert found.splits["val"].labels.tolist() == [0] * 3 + [1] * 4
+    assert found.splits["val"].labels.dtype == torch.int64
+    assert found.notes == []
+
+
+@pytest.mark.parametrize("name", ["val", "validation", "valid"])
+def test_names_of_the_validation_folder(name: str, tmp_path: Path) -> None:
+    touch(tmp_path, *many("train/a", 2), *many("train/b", 2), *many(f"{name}/a", 1), *many(f"{name}/b", 1))
+    assert names(scan(tmp_path), "val") == [f"{name}/a/000.jpg", f"{name}/b/000.jpg"]
+
+
+def test_two_validation_folders_are_refused(tmp_path: Path) -> None:
+    for split in ("train", "val", "validation"):
+        touch(tmp_path, *many(f"{split}/a", 2), *many(f"{split}/b", 2))
+    assert "both val and validation; keep one validation folder" in problem(tmp_path)
+
+
+def test_validation_is_taken_from_train_and_test_is_never_invented(tmp_path: Path) -> None:
+    touch(tmp_path, *many("train/a", 10), *many("train/b", 3))
+    found = scan(tmp_path, seed=1)
+    assert found.counts() == {"train": {"a": 8, "b": 2}, "val": {"a": 2, "b": 1}}
+    assert sorted(names(found, "train") + names(found, "val")) == [*many("train/a", 10), *many("train/b", 3)]
+
+
+def test_a_given_test_folder_stays_whole(tmp_path: Path) -> None:
+    touch(tmp_path, *many("train/a", 10), *many("train/b", 10), *many("test/a", 4), *many("test/b", 4))
+    assert scan(tmp_path).counts() == {"train": {"a": 8, "b": 8}, "val": {"a": 2, "b": 2}, "test": {"a": 4, "b": 4}}
+
+
+def test_a_bare_folder_is_split_in_three(tmp_path: Path) -> None:
+    touch(tmp_path, *many("a", 25), *many("b", 3))
+    assert scan(tmp_path).counts() == {"train": {"a": 16, "b": 1}, "val": {"a": 4, "b": 1}, "test": {"a": 5, "b": 1}}
+
+
+def test_a_choice_is_the_same_on_every_platform(tmp_path: Path) -> None:
+    """Literal: a change here changes every seeded split and subset that anyone has made."""
+    touch(tmp_path, *many("train/a", 12), *many("train/ü", 5, ".PNG"))
+    found = scan(tmp_path, seed=7, per_class=5)
+    assert {split: names(found, split) for split in found.splits} == LITERAL
+    assert rank(7, "val", "train/a/000.jpg").hex() == LITERAL_RANK
+
+
+LITERAL: dict[str, list[str]] = {}
+LITERAL_RANK = ""
+
+
+def test_both_spellings_of_an_accent_rank_alike() -> None:
+    one, two = (unicodedata.normalize(form, "müsli/é.jpg") for form in ("NFC", "NFD"))
+    assert one != two
+    assert rank(0, "val", one) == rank(0, "val", two)
+
+
+def test_purposes_and_seeds_draw_independently() -> None:
+    def top(seed: int, purpose: str) -> set[str]:
+        return set(sorted(many("a", 400), key=lambda name: rank(seed, purpose, name))[:200])
+
+    for other in (top(0, "test"), top(1, "val")):
+        assert 70 < len(top(0, "val") & other) < 130
+
+
+@given(
+    counts=st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(3, 40), min_size=2, max_size=4),
+    fractions=st.tuples(st.floats(0.01, 0.99), st.floats(0.01, 0.99)),
+    seed=st.integers(0, 2**40),
+    bare=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_splits_are_disjoint_complete_and_stratified(counts: dict[str, int], fractions: tuple[float, float], seed: int, bare: bool) -> None:
+    root = Path("/data")
+    pools = {name: [root / file for file in many(name, count)] for name, count in counts.items()}
+    findings = Findings(root)
+    rules = Rules(root, seed, val_fraction=fractions[0], test_fraction=fractions[1], per_class=None)
+    chosen = rules.divide({"train": pools}, bare, findings)
+    assert findings.problems == []
+    assert chosen.keys() == {"train", "val", "test"} - (set() if bare else {"test"})
+    for name, pool in pools.items():
+        parts = [chosen[split][name] for split in chosen]
+        assert sorted(path for part in parts for path in part) == pool
+        assert sum(map(len, parts)) == len(pool)
+        assert all(parts)
+        left = len(pool)
+        if bare:
+            assert abs(len(chosen["test"][name]) - fractions[1] * left) <= 2
+            left -= len(chosen["test"][name])
+        assert abs(len(chosen["val"][name]) - fractions[0] * left) <= 1
+
+
+@given(small=st.integers(2, 30), large=st.integers(2, 30), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_subsets_are_exact_and_nested(small: int, large: int, seed: int) -> None:
+    small, large = sorted((small, large))
+    root = Path("/data")
+    pools = {name: [root / file for file in many(f"train/{name}", 30)] for name in "ab"}
+
+    def subset(count: int) -> dict[str, set[Path]]:
+        findings = Findings(root)
+        chosen = Rules(root, seed, 0.2, 0.2, count).divide({"train": pools}, False, findings)
+        assert not findings.problems
+        return {name: {*chosen["train"][name], *chosen["val"][name]} for name in pools}
+
+    for name in pools:
+        assert len(subset(small)[name]) == small
+        assert len(subset(large)[name]) == large
+        assert subset(small)[name] <= subset(large)[name]
+
+
+def test_a_choice_does_not_depend_on_the_other_pictures(tmp_path: Path) -> None:
+    """Taking a picture away moves no other between validation and training, apart from the one that fills its place."""
+    whole = scan(touch(tmp_path / "x", *many("train/a", 50), *many("train/b", 2)), seed=3)
+    gone = names(whole, "train", 0)[5]
+    fewer = [name for name in many("train/a", 50) if name != gone]
+    part = scan(touch(tmp_path / "y", *fewer, *many("train/b", 9), *many("train/c", 4)), seed=3)
+    assert names(part, "val", 0) == names(whole, "val", 0)
+    assert names(part, "train", 0) == [name for name in names(whole, "train", 0) if name != gone]
+
+
+def test_per_class_leaves_given_splits_alone(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        touch(tmp_path, *many(f"{split}/a", 6), *many(f"{split}/b", 6))
+    found = scan(tmp_path, per_class=1)
+    assert found.counts() == {"train": {"a": 1, "b": 1}, "val": {"a": 6, "b": 6}, "test": {"a": 6, "b": 6}}
+
+
+def test_a_subset_larger_than_a_class_names_each_such_class(tmp_path: Path) -> None:
+    text = problem(touch(tmp_path, *many("train/a", 4), *many("train/b", 9), *many("train/c", 3)), per_class=5)
+    assert "class a has 4 training pictures, --per-class 5 asks for more; use at most 4" in text
+    assert "class c has 3 training pictures, --per-class 5 asks for more; use at most 3" in text
+    assert "class b" not in text
+
+
+def test_a_bare_folders_subset_is_counted_after_its_test_split(tmp_path: Path) -> None:
+    touch(tmp_path, *many("a", 10), *many("b", 10))
+    assert scan(tmp_path, per_class=8).counts()["train"] == {"a": 6, "b": 6}
+    assert "class a has 8 training pictures, --per-class 9 asks for more" in problem(tmp_path, per_class=9)
+
+
+def test_one_picture_a_class_cannot_also_validate(tmp_path: Path) -> None:
+    touch(tmp_path, *many("train/a", 3), *many("train/b", 3))
+    assert "use --per-class 2 or more" in problem(tmp_path, per_class=1)
+
+
+@pytest.mark.parametrize(("prefix", "count", "need"), [("", 2, 3), ("train/", 1, 2)])
+def test_a_class_too_small_to_split_is_named(prefix: str, count: int, need: int, tmp_path: Path) -> None:
+    touch(tmp_path, *many(f"{prefix}a", 9), *many(f"{prefix}b", count))
+    assert f"class b has {count} of the at least {need} pictures that its splits need" in problem(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"val_fraction": 0.0}, "val_fraction must lie between 0 and 1, found 0.0"),
+        ({"test_fraction": 1.0}, "test_fraction must lie between 0 and 1, found 1.0"),
+        ({"val_fraction": float("nan")}, "val_fraction must lie between 0 and 1, found nan"),
+        ({"per_class": 0}, "per_class must be at least 1, found 0"),
+    ],
+)
+def test_wrong_shares_are_told(options: dict[str, float], text: str, tmp_path: Path) -> None:
+    assert text in problem(tmp_path, **options)
+
+
+def test_every_fault_of_one_folder_is_told_at_once(tmp_path: Path) -> None:
+    touch(tmp_path, *many("train/a", 3), *many("train/b", 3), *many("val/a", 2), *many("val/ghost", 2), *many("test/a", 1), *many("test/b", 1))
+    touch(tmp_path, "train/loose.jpg", "train/a/clip.mp4", "train/a/noending", "train/b/raw.heic", *many("valid/a", 1), *many("valid/b", 1))
+    (tmp_path / "train/hollow").mkdir()
+    (tmp_path / "train/b/gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(tmp_path / "train/b/pipe.jpg")
+    touch(tmp_path, *many("Testing/a", 1))
+    text = problem(tmp_path)
+    for line in (
+        f"{tmp_path}: both val and valid; keep one validation folder",
+        f"{tmp_path}: class b of train is missing from val",
+        f"{tmp_path}: class ghost of val is missing from train",
+        f"{tmp_path}: class hollow of train is missing from test",
+        f"{tmp_path}/train/hollow: an empty class; add pictures or remove the folder",
+        f"{tmp_path}/train/loose.jpg: a picture outside any class folder",
+        f"{tmp_path}/train/a/clip.mp4: no picture by its ending (.mp4); convert or remove it",
+        f"{tmp_path}/train/a/noending: no picture by its ending (none); convert or remove it",
+        f"{tmp_path}/train/b/raw.heic: no picture by its ending (.heic); convert or remove it",
+        f"{tmp_path}/train/b/gone.jpg: a link to nothing; remove it",
+        f"{tmp_path}/train/b/pipe.jpg: no ordinary file; remove it",
+        f"{tmp_path}/Testing: a split or a class, by its name; call it train, val or test, or give the class another name",
+    ):
+        assert f"\n  {line}\n" in text + "\n"
+    assert text.startswith(f"{tmp_path} has 13 problems; mend it and start again:\n")
+    assert len(text.splitlines()) == 14
+
+
+def test_a_long_list_is_cut_but_counted_and_keeps_the_classes_faults_first(tmp_path: Path) -> None:
+    lines = problem(touch(tmp_path, *many("train/a", 3), *many("train/b", 70, ".xyz"), *many("val/a", 1))).splitlines()
+    assert lines[0].endswith("has 72 problems; mend it and start again:")
+    assert lines[1] == f"  {tmp_path}: class b of train is missing from val"
+    assert len(lines) == 52
+    assert lines[-1] == "  and 22 more"
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        ([], "0 class folders, at least 2 are needed; wanted is FOLDER/CLASS/picture.jpg"),
+        (many("cats", 3), "1 class folder (cats), at least 2 are needed"),
+        ([*many("all/cats", 3), *many("all/dogs", 3)], "1 class folder (all; if its folders are the classes, name {root}/all instead)"),
+        (["a.jpg", "b.jpg"], "{root}: pictures but no class folders (a.jpg, b.jpg); put the pictures of each class in a folder of its own"),
+        ([*many("val/a", 3), *many("val/b", 3)], "{root}/val: a split without a train folder beside it"),
+        ([*many("Train/a", 3), *many("Test/a", 3)], "{root}/Train: a split or a class, by its name"),
+        ([*many("train", 3), *many("car", 3)], "{root}/train: pictures but no class folders (000.jpg, 001.jpg, 002.jpg)"),
+        ([*many("a", 3), *many("b", 3), "c.png"], "{root}/c.png: a picture outside any class folder"),
+    ],
+)
+def test_layouts_that_are_none(files: list[str], text: str, tmp_path: Path) -> None:
+    assert text.format(root=tmp_path) in problem(touch(tmp_path, *files))
+
+
+@pytest.mark.parametrize(("made", "text"), [(False, "does not exist"), (True, "is a file")])
+def test_no_folder(made: bool, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "photos"
+    if made:
+        path.touch()
+    assert problem(path) == (
+        f"{path} {text}; wanted is FOLDER/CLASS/picture.jpg, or FOLDER/train/CLASS/picture.jpg with val and test folders beside train."
+    )
+
+
+def test_hidden_and_system_entries_are_left_out_and_noted(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        touch(tmp_path, *many(f"{split}/a", 3), *many(f"{split}/b", 3))
+    touch(tmp_path, "train/.ipynb_checkpoints/x.jpg", "train/__MACOSX/a/x.jpg", "train/a/.DS_Store", "train/a/Thumbs.db", "train/b/.x/x.jpg")
+    touch(tmp_path, ".git/x.jpg", "desktop.ini", "train/b/desktop.ini", *(f"val/a/._{index}.jpg" for index in range(9)))
+    found = scan(tmp_path)
+    assert found.counts() == {"train": {"a": 3, "b": 3}, "val": {"a": 3, "b": 3}}
+    assert found.notes == [
+        f"{tmp_path}: left out, hidden or a system's own: .git, desktop.ini.",
+        f"{tmp_path}/train: left out, hidden or a system's own: .ipynb_checkpoints, __MACOSX.",
+        f"{tmp_path}/train/a: left out, hidden or a system's own: .DS_Store, Thumbs.db.",
+        f"{tmp_path}/train/b: left out, hidden or a system's own: .x, desktop.ini.",
+        f"{tmp_path}/val/a: left out, hidden or a system's own: ._0.jpg, ._1.jpg, ._2.jpg, ._3.jpg, ._4.jpg and 4 more.",
+    ]
+
+
+def test_texts_and_neighbours_are_left_out_and_noted(tmp_path: Path) -> None:
+    touch(tmp_path, *many("train/a", 3), *many("train/b", 3), "train/a/README", "train/a/labels.csv", "train/list.txt", "notes/x.jpg", "about.md")
+    assert scan(tmp_path).notes == [
+        f"{tmp_path}: left out, beside the splits: about.md, notes.",
+        f"{tmp_path}/train: left out, not pictures: list.txt.",
+        f"{tmp_path}/train/a: left out, documents: README, labels.csv.",
+    ]
+
+
+def test_folders_further_down_count_and_are_noted(tmp_path: Path) -> None:
+    found = scan(touch(tmp_path, *many("a", 3), *many("a/deep/er", 4), *many("b", 3)))
+    assert sum(found.counts()[split]["a"] for split in found.splits) == 7
+    assert found.notes == [f"{tmp_path}/a: 4 pictures in folders further down count as this class."]
+
+
+def test_links_never_count_a_picture_twice_or_under_another_label(tmp_path: Path) -> None:
+    root = touch(tmp_path / "data", *many("train/a", 3), *many("train/b", 3), *many("val/a", 1), *many("val/b", 1))
+    outside = touch(tmp_path / "outside", "000.jpg", "more/001.jpg")
+    (outside / "again").symlink_to(outside)
+    (root / "train/a/up").symlink_to(root)
+    (root / "train/a/beside").symlink_to(root / "train/b")
+    (root / "train/b/more").symlink_to(outside)
+    (root / "train/a/003.jpg").symlink_to(outside / "000.jpg")
+    found = scan(root)
+    assert names(found, "train") == [*many("train/a", 4), *many("train/b", 3), "train/b/more/000.jpg", "train/b/more/more/001.jpg"]
+    assert f"{root}/train/a: left out, links to a place counted already: beside, up." in found.notes
+    assert f"{root}/train/b: left out, links to a place counted already: more/again." in found.notes
+
+
+def test_a_class_may_be_a_link_but_not_to_itself_or_another_class(tmp_path: Path) -> None:
+    root = touch(tmp_path / "data", *many("a", 3), *many("b", 3))
+    (root / "c").symlink_to(touch(tmp_path / "elsewhere", *many("c", 3)) / "c")
+    assert scan(root).classes == ["a", "b", "c"]
+    (root / "d").symlink_to(root / "a")
+    (root / "e").symlink_to(root)
+    text = problem(root)
+    assert f"{root}/d: the same folder as class a; remove one" in text
+    assert f"{root}/e: a link to a folder that holds it; remove the link" in text
+
+
+def test_names_of_any_script_length_and_case(tmp_path: Path) -> None:
+    classes = sorted(["Äpfel", "リンゴ", "z" * 200, "cat", "Cat", "1", "with space", "a.b"])
+    touch(tmp_path, *(file for name in classes for file in [*many(name, 3), f"{name}/{'長' * 80}.jpg"]))
+    found = scan(tmp_path)
+    assert found.classes == classes
+    assert all(Path(name).parent.name == classes[label] for split in found.splits for label in range(8) for name in names(found, split, label))
+    assert json.loads(json.dumps(found.to_json(), ensure_ascii=False)) == found.to_json()
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, *many("a", 3), *many("b", 3))
+    open(os.fsencode(tmp_path) + b"/a/\xff.jpg", "w").close()
+    assert f"{tmp_path}/a/\\udcff.jpg: a name that is not UTF-8; rename it" in problem(tmp_path)
+
+
+def test_labels_follow_trains_names_whatever_the_order_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, *many("train/b", 4), *many("train/a", 4), *many("test/b", 2), *many("test/a", 2))
+    before = scan(tmp_path)
+    scandir, listdir = os.scandir, os.listdir
+
+    class Backwards:
+        def __init__(self, path: str = ".") -> None:
+            with scandir(path) as entries:
+                self.entries = reversed(list(entries))
+
+        def __iter__(self) -> Iterable[os.DirEntry[str]]:
+            return self.entries
+
+        def __next__(self) -> os.DirEntry[str]:
+            return next(self.entries)
+
+        def __enter__(self) -> "Backwards":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", Backwards)
+    monkeypatch.setattr(os, "listdir", lambda path: listdir(path)[::-1])
+    assert scan(tmp_path).to_json() == before.to_json()
+
+
+def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, *many("a", 3), *many("a/locked", 3), *many("b", 3))
+    scandir, listdir = os.scandir, os.listdir
+    locked = str(tmp_path / "a/locked")
+
+    def refuse(path: object, real: object) -> object:
+        if str(path) == locked:
+            raise PermissionError(13, "Permission denied", locked)
+        return real(path)  # type: ignore[operator]
+
+    monkeypatch.setattr(os, "scandir", lambda path=".": refuse(path, scandir))
+    monkeypatch.setattr(os, "listdir", lambda path=".": refuse(path, listdir))
+    assert f"{locked}: a folder that cannot be opened; allow reading it" in problem(tmp_path)
+    locked = str(tmp_path)
+    assert problem(tmp_path) == f"{tmp_path} cannot be opened; allow reading it, or copy the pictures to a folder of your own."
+
+
+def test_json_is_enough_to_make_the_splits_again(tmp_path: Path) -> None:
+    touch(tmp_path, *many("train/a", 9), *many("train/b", 9))
+    found = scan(tmp_path, seed=4, val_fraction=0.3, per_class=6)
+    said = json.loads(json.dumps(found.to_json()))
+    assert said["classes"] == ["a", "b"]
+    assert said["counts"] == {"train": {"a": 4, "b": 4}, "val": {"a": 2, "b": 2}}
+    assert said["files"] == {"train": names(found, "train"), "val": names(found, "val")}
+    again = scan(tmp_path, **{key: said[key] for key in ("seed", "val_fraction", "test_fraction", "per_class")})
+    assert again.to_json() == said
+
+
+def test_find_images(tmp_path: Path) -> None:
+    touch(tmp_path, "b/2.JPG", "b/10.png", "a.jpg", "b/c/1.webp", "b/.hidden.jpg", ".x/1.jpg", "b/read.me", "odd.bin", "__MACOSX/1.jpg")
+    (tmp_path / "b/loop").symlink_to(tmp_path)
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images([tmp_path])]
+    assert found == ["a.jpg", "b/10.png", "b/2.JPG", "b/c/1.webp"]
+    assert find_images([str(tmp_path / "odd.bin"), tmp_path / "b/c"]) == [tmp_path / "odd.bin", tmp_path / "b/c/1.webp"]
+
+
+def test_find_images_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.jpg does not exist; name picture files, or a folder of them"):
+        find_images([tmp_path, tmp_path / "gone.jpg"])
+    with pytest.raises(UserError, match=r"no pictures in .*; known endings: \.avif \.bmp"):
+        find_images([tmp_path])
