@@ -89,6 +89,7 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any) -> R
     fabric = _fabric(spec)
     preprocessing = _preprocessing(spec, loaded)
     paths = [path for split in dataset.splits.values() for path in split.paths]
+    listener.note(f"reading {len(paths)} pictures.")
     pixels = data_room.Pixels.load(paths, preprocessing.edge, preprocessing.interpolation)
     run_id = spec.run_id(_data_hash(dataset, pixels), _weights_hash(loaded.module))
     name = f"{Path(spec.data).resolve().name}-{_slug(spec.model)}-{_slug(spec.method)}-s{spec.seed}-{run_id}"
@@ -364,3 +365,8 @@ def _lock(folder: Path, fabric: "Fabric") -> Iterator[None]:
             yield
     except Timeout:
         raise UserError(f"another command is training {folder} at this moment; wait for it, or choose another --out.") from None
+    finally:
+        # A run that failed before it began leaves no empty folder behind.
+        if [path.name for path in folder.iterdir()] == [".lock"]:
+            (folder / ".lock").unlink()
+            folder.rmdir()

@@ -81,16 +81,20 @@ def test_a_bare_folder_is_split_in_three(tmp_path: Path) -> None:
     assert scan(tmp_path).counts() == {"train": {"a": 16, "b": 1}, "val": {"a": 4, "b": 1}, "test": {"a": 5, "b": 1}}
 
 
+LITERAL = {
+    "train": ["train/a/000.jpg", "train/a/001.jpg", "train/a/009.jpg", "train/a/010.jpg", "train/ü/000.PNG", "train/ü/001.PNG",
+ "train/ü/003.PNG", "train/ü/004.PNG"],
+    "val": ["train/a/011.jpg", "train/ü/002.PNG"],
+}  # fmt: skip
+LITERAL_RANK = "58b9c1fdaae2328cbb93f5f5c3cc6fd9"
+
+
 def test_a_choice_is_the_same_on_every_platform(tmp_path: Path) -> None:
     """Literal: a change here changes every seeded split and subset that anyone has made."""
     touch(tmp_path, *many("train/a", 12), *many("train/ü", 5, ".PNG"))
     found = scan(tmp_path, seed=7, per_class=5)
     assert {split: names(found, split) for split in found.splits} == LITERAL
     assert rank(7, "val", "train/a/000.jpg").hex() == LITERAL_RANK
-
-
-LITERAL: dict[str, list[str]] = {}
-LITERAL_RANK = ""
 
 
 def test_both_spellings_of_an_accent_rank_alike() -> None:
@@ -208,7 +212,9 @@ def test_wrong_shares_are_told(options: dict[str, float], text: str, tmp_path: P
 
 
 def test_every_fault_of_one_folder_is_told_at_once(tmp_path: Path) -> None:
-    touch(tmp_path, *many("train/a", 3), *many("train/b", 3), *many("val/a", 2), *many("val/ghost", 2), *many("test/a", 1), *many("test/b", 1))
+    touch(
+        tmp_path, *many("train/a", 3), *many("train/b", 3), *many("val/a", 2), *many("val/ghost", 2), *many("test/a", 1), *many("test/b", 1)
+    )
     touch(tmp_path, "train/loose.jpg", "train/a/clip.mp4", "train/a/noending", "train/b/raw.heic", *many("valid/a", 1), *many("valid/b", 1))
     (tmp_path / "train/hollow").mkdir()
     (tmp_path / "train/b/gone.jpg").symlink_to("nowhere.jpg")
@@ -272,7 +278,9 @@ def test_no_folder(made: bool, text: str, tmp_path: Path) -> None:
 def test_hidden_and_system_entries_are_left_out_and_noted(tmp_path: Path) -> None:
     for split in ("train", "val"):
         touch(tmp_path, *many(f"{split}/a", 3), *many(f"{split}/b", 3))
-    touch(tmp_path, "train/.ipynb_checkpoints/x.jpg", "train/__MACOSX/a/x.jpg", "train/a/.DS_Store", "train/a/Thumbs.db", "train/b/.x/x.jpg")
+    touch(
+        tmp_path, "train/.ipynb_checkpoints/x.jpg", "train/__MACOSX/a/x.jpg", "train/a/.DS_Store", "train/a/Thumbs.db", "train/b/.x/x.jpg"
+    )
     touch(tmp_path, ".git/x.jpg", "desktop.ini", "train/b/desktop.ini", *(f"val/a/._{index}.jpg" for index in range(9)))
     found = scan(tmp_path)
     assert found.counts() == {"train": {"a": 3, "b": 3}, "val": {"a": 3, "b": 3}}
@@ -286,7 +294,16 @@ def test_hidden_and_system_entries_are_left_out_and_noted(tmp_path: Path) -> Non
 
 
 def test_texts_and_neighbours_are_left_out_and_noted(tmp_path: Path) -> None:
-    touch(tmp_path, *many("train/a", 3), *many("train/b", 3), "train/a/README", "train/a/labels.csv", "train/list.txt", "notes/x.jpg", "about.md")
+    touch(
+        tmp_path,
+        *many("train/a", 3),
+        *many("train/b", 3),
+        "train/a/README",
+        "train/a/labels.csv",
+        "train/list.txt",
+        "notes/x.jpg",
+        "about.md",
+    )
     assert scan(tmp_path).notes == [
         f"{tmp_path}: left out, beside the splits: about.md, notes.",
         f"{tmp_path}/train: left out, not pictures: list.txt.",
@@ -330,7 +347,9 @@ def test_names_of_any_script_length_and_case(tmp_path: Path) -> None:
     touch(tmp_path, *(file for name in classes for file in [*many(name, 3), f"{name}/{'長' * 80}.jpg"]))
     found = scan(tmp_path)
     assert found.classes == classes
-    assert all(Path(name).parent.name == classes[label] for split in found.splits for label in range(8) for name in names(found, split, label))
+    assert all(
+        Path(name).parent.name == classes[label] for split in found.splits for label in range(8) for name in names(found, split, label)
+    )
     assert json.loads(json.dumps(found.to_json(), ensure_ascii=False)) == found.to_json()
 
 

@@ -115,7 +115,7 @@ def is_document(path: Path) -> bool:
 
 def holds(outer: str, inner: str) -> bool:
     """Whether a real path is, or lies above, another."""
-    return os.path.commonpath([outer, inner]) == outer
+    return Path(inner).is_relative_to(outer)
 
 
 def printable(text: str) -> str:
@@ -125,8 +125,8 @@ def printable(text: str) -> str:
 
 def some(names: Sequence[str], shown: int = 5) -> str:
     """The first few names and how many more."""
-    more = [f"and {len(names) - shown} more"] if len(names) > shown else []
-    return ", ".join([*names[:shown], *more])
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def shortened(lines: Sequence[str]) -> list[str]:
