@@ -85,7 +85,9 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any) -> R
     dataset = data_room.scan(
         Path(spec.data), seed=spec.seed, val_fraction=spec.val_fraction, test_fraction=spec.test_fraction, per_class=spec.per_class or None
     )
-    loaded = models.build(spec.model, weights=spec.weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)  # Random weights are part of what the seed decides.
+        loaded = models.build(spec.model, weights=spec.weights)
     fabric = _fabric(spec)
     preprocessing = _preprocessing(spec, loaded)
     paths = [path for split in dataset.splits.values() for path in split.paths]

@@ -98,6 +98,14 @@ def test_learning_rate_is_found_and_leaves_no_trace(tmp_path: Path) -> None:
     assert json.dumps(found["val"]) == json.dumps(given["val"])
 
 
+def test_random_weights_follow_the_seed(tmp_path: Path) -> None:
+    options = {**settings(tmp_path), "weights": "none", "method": "l2", "epochs": 1}
+    one, two = (rekindle.fit(**options, out=tmp_path / name) for name in ("a", "b"))
+    other = rekindle.fit(**{**options, "seed": 6}, out=tmp_path / "c")
+    assert one.folder.name == two.folder.name != other.folder.name
+    assert one.result["val"] == two.result["val"]
+
+
 def test_nan_stops_with_what_to_try(tmp_path: Path) -> None:
     with pytest.raises(rekindle.UserError, match=r"the loss became (nan|inf) at epoch \d+, step \d+, with learning rate .* try --lr"):
         rekindle.fit(**{**settings(tmp_path), "lr": 1e12}, out=tmp_path / "runs")
