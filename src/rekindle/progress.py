@@ -33,6 +33,12 @@ class Bar:
         """Print a sentence."""
         self._console.print(text, markup=False)
 
+    def reading(self, done: int, total: int) -> None:
+        """Move the bar; elsewhere than on a terminal, a line at the end."""
+        self._progress.update(self._task, description="reading pictures", total=total, completed=done, text=f"{done}/{total}", visible=True)
+        if done == total and not self._console.is_terminal:
+            self.note(f"read {total} pictures.")
+
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
         """Move the bar."""
         text = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {rate:.0f} images/s  {_clock(left)} left"

@@ -39,6 +39,9 @@ class Silent:
     def note(self, text: str) -> None:
         """Nothing."""
 
+    def reading(self, done: int, total: int) -> None:
+        """Nothing."""
+
     def step(self, *values: Any) -> None:
         """Nothing."""
 
@@ -91,8 +94,9 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any) -> R
     fabric = _fabric(spec)
     preprocessing = _preprocessing(spec, loaded)
     paths = [path for split in dataset.splits.values() for path in split.paths]
-    listener.note(f"reading {len(paths)} pictures.")
-    pixels = data_room.Pixels.load(paths, preprocessing.edge, preprocessing.interpolation)
+    pixels = data_room.Pixels.load(
+        paths, preprocessing.edge, preprocessing.interpolation, progress=lambda done: listener.reading(done, len(paths))
+    )
     run_id = spec.run_id(_data_hash(dataset, pixels), _weights_hash(loaded.module))
     name = f"{Path(spec.data).resolve().name}-{_slug(spec.model)}-{_slug(spec.method)}-s{spec.seed}-{run_id}"
     folder = resumed or out / name

@@ -41,6 +41,9 @@ class Listener(Protocol):
     def note(self, text: str) -> None:
         """A sentence worth reading."""
 
+    def reading(self, done: int, total: int) -> None:
+        """Pictures decoded so far, before training."""
+
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
         """After a step: running loss and accuracy of the epoch, images per second, seconds left in the run."""
 
