@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rekindle.errors import UserError
-    from rekindle.method import Batch, Clock, Direction, Method, Net, PlainSum, Source
+    from rekindle.method import Batch, Clock, Direction, Method, Net, Passes, Source
+    from rekindle.methods.directions.dtnh import DTNH
+    from rekindle.methods.directions.grod import Grod
+    from rekindle.methods.directions.plain import PlainSum
     from rekindle.methods.penalties.l2 import L2
     from rekindle.methods.penalties.l2_sp import L2SP
     from rekindle.methods.restarts.cosine import Cosine
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "rekindle.errors": ("UserError",),
-    "rekindle.method": ("Batch", "Clock", "Direction", "Method", "Net", "PlainSum", "Source"),
+    "rekindle.method": ("Batch", "Clock", "Direction", "Method", "Net", "Passes", "Source"),
+    "rekindle.methods.directions.dtnh": ("DTNH",),
+    "rekindle.methods.directions.grod": ("Grod",),
+    "rekindle.methods.directions.plain": ("PlainSum",),
     "rekindle.methods.penalties.l2": ("L2",),
     "rekindle.methods.penalties.l2_sp": ("L2SP",),
     "rekindle.methods.restarts.cosine": ("Cosine",),
@@ -35,7 +41,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Batch", "Clock", "Cosine", "Direction", "L2", "L2SP", "Method", "Net", "PlainSum", "Rifle", "Run", "RunSpec", "Source", "Tuner",
+    "Batch", "Clock", "Cosine", "DTNH", "Direction", "Grod", "L2", "L2SP", "Method", "Net", "Passes", "PlainSum", "Rifle", "Run", "RunSpec", "Source", "Tuner",
     "UserError", "fit", "load",
 ]  # fmt: skip
 

@@ -6,6 +6,7 @@ A method overrides only the verbs that its paper changes; every default is the i
 seam                           verb
 =============================  =======================================================================================
 before training                `surgery`, then `attach`
+parameter groups               `lr_scale`
 once, before the first step    `prepare`
 schedule                       `run_epochs`, `lr_factor`
 an epoch or a step starts      `restart_`
@@ -18,30 +19,23 @@ checkpoint                     `state_dict`, `load_state_dict`
 """
 
 import copy
-import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rekindle.draws import generator
+
 GradientPairs = list[tuple[nn.Parameter, Tensor]]
-PassOverData = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+PassOverData = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 
-def generator(*key: int | str) -> torch.Generator:
-    """Make a generator whose stream depends on `key` alone, so that resume and many ranks need no stored state.
-
-    Args:
-        key: What is drawn and when, such as ``(seed, "rifle", epoch)``. A draw for weights must not name the rank.
-    """
-    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
-    made = torch.Generator()
-    made.manual_seed(int.from_bytes(digest, "little") >> 1)
-    return made
+def nothing(*values: Any) -> None:
+    """Look away: the default of whoever may be told of progress."""
 
 
 @dataclass(frozen=True)
@@ -98,21 +92,26 @@ def anchor_copy(parameter: Tensor) -> Tensor:
     return parameter.detach().to(dtype, copy=True)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Net:
-    """Names for the parts of the user's own network; it wraps nothing.
+    """Names for the parts of the user's own network; it wraps nothing. Surgery keeps it true to what it changes.
 
     Attributes:
         model: The network that is fine-tuned.
         head: Names of the modules that make up the new classifier.
         origin: {parameter name here: parameter name in the source}: these are *shared*, all others *new*.
-        stages: {stage name: module or parameter names}, from input to output.
+        stages: {stage name: parameter names}, from input to output.
+        classifier: Name, here and in the source, of the part that takes the features and gives the logits; "" where the
+            source has none, or more than one.
+        seed: Key of draws at surgery.
     """
 
     model: nn.Module
     head: tuple[str, ...]
     origin: dict[str, str]
     stages: dict[str, list[str]] = field(default_factory=dict)
+    classifier: str = ""
+    seed: int = 0
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Parameters by name; tied ones once, under their first name (`named_parameters` counts by identity)."""
@@ -145,14 +144,37 @@ class Batch:
         labels: (B,) class indices, after `Method.labels`.
         indices: (B,) positions in the training set, or None where the loop does not know them.
         outputs: (B, C) logits.
-        taps: {module name: activation}, for the modules that a method asked for.
+        clock: The moment.
+        taps: {tap: activation}, for `Method.taps`.
+        source_outputs: (B, C_s) what the source says of the same inputs, where a method has `uses_source`; never with gradients.
+        source_taps: {tap: activation of the source}, for `Method.source_taps`.
     """
 
     inputs: Tensor
     labels: Tensor
     indices: Tensor | None
     outputs: Tensor
+    clock: Clock
     taps: dict[str, Tensor] = field(default_factory=dict)
+    source_outputs: Tensor | None = None
+    source_taps: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The data that `Method.prepare` may look at, and who is told of its progress.
+
+    Attributes:
+        target: Each call is one pass: yields (inputs, labels) of the training set in evaluation transforms, equal on all ranks.
+        source: The same of the data that the source was trained on, or None where there is none.
+        note: Told a sentence, such as what a preparation will cost.
+        progress: Told (what, done, total).
+    """
+
+    target: PassOverData
+    source: PassOverData | None = None
+    note: Callable[[str], None] = nothing
+    progress: Callable[[str, int, int], None] = nothing
 
 
 class Method:
@@ -162,13 +184,17 @@ class Method:
 
     Attributes:
         paper: Citation, one line.
-        neutral: Settings at which the method does nothing; the contract suite trains with them.
-        taps: Module names whose outputs `penalty` needs.
+        neutral: Settings at which the method does nothing; the contract suite trains with them. None: there are none.
+        uses_source: Whether `penalty` needs the source's outputs or activations on each batch.
+        taps: What `penalty` needs of the network: names of modules for their outputs, "NAME:input" for a module's first input.
+        source_taps: The same of the source.
     """
 
     paper: ClassVar[str] = ""
-    neutral: ClassVar[dict[str, Any]] = {}
+    neutral: ClassVar[dict[str, Any] | None] = {}
+    uses_source: bool = False
     taps: Sequence[str] = ()
+    source_taps: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -181,8 +207,16 @@ class Method:
     def attach(self, net: Net, source: Source) -> None:
         """Look at the finished network and copy what must not move, such as anchors."""
 
-    def prepare(self, pass_over_data: PassOverData) -> None:
-        """Estimate from data, once; the result goes to `state_dict` and is not estimated again on resume."""
+    def refuses(self, other: "Method") -> str | None:
+        """Why the method cannot work beside `other`, as a sentence, or None. Asked of each pair, both ways."""
+        return None
+
+    def lr_scale(self, parameter: str) -> float:
+        """A constant factor on the learning rate of the parameter of that name; those of several methods multiply."""
+        return 1.0
+
+    def prepare(self, data: Passes) -> None:
+        """Estimate from data, once, in evaluation mode; the result goes to `state_dict` and is not estimated again on resume."""
 
     def run_epochs(self, epochs: int) -> int:
         """How many of the epochs asked for the method trains; fewer where a paper trims the run."""
@@ -216,8 +250,8 @@ class Method:
         """The weight penalty whose gradient `gradient` is; autograd through it must agree. Logged each epoch."""
         return None
 
-    def after_step_(self, clock: Clock, lr: dict[str, float]) -> None:
-        """Change weights after the optimiser's step (proximal operators, decoupled decay); `lr` by group."""
+    def after_step_(self, clock: Clock, lr: Callable[[nn.Parameter], float]) -> None:
+        """Change weights after the optimiser's step (proximal operators); `lr` tells a parameter's learning rate, 0 if frozen."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that cannot be recomputed, anchors above all."""
@@ -231,26 +265,27 @@ class Direction:
     """Maps inner products of the loss's gradient g and the regulariser's h to weights (a, b): the step uses a*g + b*h.
 
     Subclasses may depend on nothing but the three products, accumulated in float64, so that the rule is a scalar function.
+    A subclass is a frozen dataclass; new parameters, which have no pre-trained values, always get the plain sum.
+
+    Attributes:
+        paper: Citation, one line.
+        granularity: What counts as one vector: "global", all shared parameters; "layer", those of one module; "tensor", each.
     """
 
-    per_tensor: bool = False
+    paper: ClassVar[str] = ""
+    granularity: Literal["global", "layer", "tensor"] = "global"
 
     def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
         """Weights for g and h from <g,g>, <g,h> and <h,h>."""
         raise TypeError(f"{type(self).__name__} must define weights(gg, gh, hh).")
 
-
-@dataclass(frozen=True)
-class PlainSum(Direction):
-    """The ordinary sum g + h."""
-
-    def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
-        """(1, 1), whatever the angle."""
-        return 1.0, 1.0
+    def strength(self, clock: Clock) -> float:
+        """A factor on h, for rules that fade."""
+        return 1.0
 
 
 def snake(name: str) -> str:
-    """``L2SP`` -> ``l2_sp``, ``Rifle`` -> ``rifle``: a class's name in a recipe."""
+    """``L2SP`` -> ``l2_sp``, ``Rifle`` -> ``rifle``, ``L2SPFisher`` -> ``l2_sp_fisher``: a class's name in a recipe."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 

@@ -12,6 +12,8 @@ It knows no method by name. A loop makes these calls, and one that is forgotten 
             tuner.gradients_()
             optimizer.step(); optimizer.zero_grad()
         scheduler.step()
+
+Methods that look at data first (Fisher, DELTA) need ``tuner.prepare(pass_over_data)`` before the first epoch.
 """
 
 import math
@@ -21,11 +23,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import ASGD, SGD, Optimizer
 
-from rekindle.method import Batch, Clock, Direction, Method, Net, PassOverData, PlainSum, Source, require
+from rekindle.directing import Angles, Separator, direct_
+from rekindle.method import Batch, Clock, Direction, Method, Net, PassOverData, Passes, Source, require
+from rekindle.methods.directions.plain import PlainSum
 from rekindle.methods.restarts.cosine import Cosine
+from rekindle.schedule import TunerScheduler
+from rekindle.taps import Taps
 
 GROUPS = ("backbone", "head")
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -40,17 +45,21 @@ class Tuner:
         source: The pre-trained network; None takes the model as it stands, its head counting as new.
         head: Names of the modules that are the new classifier; None asks `rekindle.models.find_classifier`.
         origin: {parameter name: name in the source}; None matches by equal name and shape.
-        direction: How the loss's gradient and the regulariser's are combined; None is the plain sum.
+        direction: How the loss's gradient and the regularisers' are combined; None is the plain sum.
         schedule: Learning rate of the groups that no method owns; None is `Cosine()`.
         epochs: Epochs asked for, at least 1.
         steps_per_epoch: Optimiser steps in an epoch (not micro-batches), at least 1.
         seed: Key of every random draw.
+        decoupled: Whether penalties on weights act on the weights themselves, w - lr * h, as in AdamW, instead of passing
+            through the optimiser. None: with every optimiser but SGD and ASGD, unless a direction needs them in the gradient.
 
     Attributes:
         epochs: Epochs to train: as asked, or fewer where a method trims the run.
+        net: The network's parts by name.
+        outputs: Logits of the last micro-batch, detached.
 
     Raises:
-        ValueError: If an argument is out of range or two methods own one group's learning rate.
+        ValueError: If an argument is out of range, two methods own one group's learning rate, or two refuse each other.
     """
 
     def __init__(
@@ -66,49 +75,58 @@ class Tuner:
         epochs: int,
         steps_per_epoch: int,
         seed: int = 0,
+        decoupled: bool | None = None,
     ) -> None:
         require(epochs >= 1, f"epochs must be at least 1, found {epochs}.")
         require(steps_per_epoch >= 1, f"steps_per_epoch must be at least 1, found {steps_per_epoch}.")
         self.methods = list(methods)
+        _check_pairs(self.methods)
         self.direction = direction or PlainSum()
+        plain = isinstance(self.direction, PlainSum)
+        require(plain or not decoupled, "a direction needs the penalty in the gradient; leave decoupled out.")
         self.epochs = min([epochs, *(method.run_epochs(epochs) for method in self.methods)])
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
-        if not isinstance(source, Source):
-            from_model = source is None
-            source = Source(model if source is None else source)
-        else:
-            from_model = False
-        names = _head_names(model, head)
-        self.net = Net(model, names, _origin(model, source, names, from_model) if origin is None else dict(origin))
+        self._own_source = source is None
+        self.source = source if isinstance(source, Source) else Source(model if source is None else source)
+        self.net = _net(model, self.source, head, origin, self._own_source, seed)
         self._epoch, self._step, self._micro = -1, 0, 0
         self._called: set[str] = set()
         self._optimizer: Optimizer | None = None
         self._scheduler: TunerScheduler | None = None
         self._prepared = False
         self._restarted = False
+        self._decoupled = decoupled
+        self._angles = Angles()
+        self._terms: dict[str, Tensor] = {}
         self._schedule = schedule or Cosine()
         self._owners = self._find_owners()
         for method in self.methods:
-            method.surgery(self.net, source)
+            method.surgery(self.net, self.source)
         for method in self.methods:
-            method.attach(self.net, source)
-        self._taps = _Taps(model, {name for method in self.methods for name in method.taps})
+            method.attach(self.net, self.source)
+        self._taps = Taps(model, [tap for method in self.methods for tap in method.taps])
+        self._asks_source = any(method.uses_source for method in self.methods)
+        self._source_taps = Taps(self.source.model, [tap for method in self.methods for tap in method.source_taps])
+        self._separator = None if plain else Separator(self.net.shared())
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
-        """Parameter groups "backbone" and "head" for any `torch.optim` optimiser, their weight decay 0.
+        """Parameter groups for any `torch.optim` optimiser, named "backbone" and "head", their weight decay 0.
+
+        There are several of one name where a method scales the learning rate of some parameters.
 
         Args:
-            lr: Base learning rate of both, above 0.
+            lr: Base learning rate, above 0.
         """
+        self.lr = lr
         head = self.net.head_parameters()
-        rest = {name: p for name, p in self.net.parameters().items() if name not in head}
-        groups = []
-        for name, members in zip(GROUPS, (rest, head), strict=True):
-            trainable = [p for p in members.values() if p.requires_grad]
-            if trainable:
-                groups.append({"params": trainable, "lr": lr, "weight_decay": 0.0, "name": name})
+        groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+        for name, parameter in self.net.parameters().items():
+            if parameter.requires_grad:
+                scale = math.prod(method.lr_scale(name) for method in self.methods)
+                groups.setdefault(("head" if name in head else "backbone", scale), []).append(parameter)
         require(bool(groups), "every parameter is frozen, so there is nothing to train.")
-        return groups
+        ordered = sorted(groups.items(), key=lambda item: (GROUPS.index(item[0][0]), item[0][1]))
+        return [{"params": members, "lr": lr * scale, "weight_decay": 0.0, "name": name} for (name, scale), members in ordered]
 
     def scheduler(self, optimizer: Optimizer) -> "TunerScheduler":
         """The learning-rate scheduler, to be stepped once an epoch; it also shows the tuner the optimiser's steps.
@@ -126,16 +144,25 @@ class Tuner:
         self._scheduler = TunerScheduler(optimizer, self.lr_factor)
         return self._scheduler
 
-    def prepare(self, pass_over_data: PassOverData) -> None:
-        """Let methods estimate what they need from data, once; a resumed tuner has it already.
+    def prepare(self, data: PassOverData | Passes) -> None:
+        """Let methods estimate what they need from data, once, in evaluation mode; a resumed tuner has it already.
 
         Args:
-            pass_over_data: Called for each pass; yields (inputs, labels) in evaluation transforms, equal on all ranks.
+            data: Called for each pass; yields (inputs, labels) of the training set in evaluation transforms, on the model's
+                device and equal on all ranks. `Passes` holds also the source's data and who is told of progress.
         """
-        if not self._prepared:
-            for method in self.methods:
-                method.prepare(pass_over_data)
-            self._prepared = True
+        if self._prepared:
+            return
+        passes = data if isinstance(data, Passes) else Passes(data)
+        modes = {module: module.training for module in self.net.model.modules()}
+        self.net.model.eval()
+        self.source.model.to(next(self.net.model.parameters()).device)
+        for method in self.methods:
+            method.prepare(passes)
+        for module, mode in modes.items():
+            module.training = mode
+        self._agree()
+        self._prepared = True
 
     def start_epoch(self, epoch: int) -> bool:
         """Begin an epoch: restarts happen here. A second call for the same epoch does nothing, so mid-epoch resume is safe.
@@ -152,9 +179,9 @@ class Tuner:
         optimizer = self._the_optimizer()
         self._check_last_epoch(epoch)
         if not self._prepared:
-            needs = [method.name for method in self.methods if _overrides(method, "prepare")]
-            require(not needs, f"{', '.join(needs)} must look at data first: add tuner.prepare(pass_over_data) before the first epoch.")
+            require(not self.needs_data, f"{', '.join(self.needs_data)} must look at data first: add tuner.prepare(pass_over_data) before the first epoch.")
         self._epoch, self._step, self._micro = epoch, 0, 0
+        self._angles = Angles()
         self._restarted = self._restart(optimizer)
         return self._restarted
 
@@ -171,35 +198,79 @@ class Tuner:
         Returns:
             Scalar to call ``backward`` on; divide it by the number of micro-batches under accumulation.
         """
+        labels = self.labels(y, indices)
+        outputs = logits(model(x))
+        return self.loss_of(outputs, x, labels, criterion, indices)
+
+    def labels(self, y: Tensor, indices: Tensor | None = None) -> Tensor:
+        """The labels to train on; the first half of `loss`, for loops that compute the network's outputs themselves."""
         clock = self._clock()
-        labels = y
         for method in self.methods:
-            labels = method.labels(labels, indices, clock)
-        outputs = model(x)
+            y = method.labels(y, indices, clock)
+        return y
+
+    def loss_of(self, outputs: Tensor, x: Tensor, labels: Tensor, criterion: Criterion, indices: Tensor | None = None) -> Tensor:
+        """The second half of `loss`: from the network's outputs on `x` and the labels that `labels` gave."""
         self.outputs = outputs.detach()
-        total = criterion(outputs, labels) * math.prod(method.task_weight() for method in self.methods)
-        batch = Batch(x, labels, indices, outputs, self._taps.take())
-        for method in self.methods:
-            term = method.penalty(batch)
-            if term is not None:
-                total = total + term
+        task = criterion(outputs, labels) * math.prod(method.task_weight() for method in self.methods)
+        batch = Batch(x, labels, indices, outputs, self._clock(), self._taps.take(), *self._ask_source(x))
+        given = {method.name: method.penalty(batch) for method in self.methods}
+        terms = {name: term for name, term in given.items() if term is not None}
+        self._terms = {name: term.detach() for name, term in terms.items()}
         self._micro += 1
         self._called.add("loss")
-        return total
+        if not terms:
+            return task
+        penalty = torch.stack(list(terms.values())).sum()
+        if self._separator is None or not penalty.requires_grad:
+            return task + penalty
+        return self._separator.join(task, penalty)
 
     @torch.no_grad()
-    def gradients_(self) -> None:
-        """Add the penalties' gradients to `.grad`, along the direction. Call it once a step: after the last backward
-        and unscaling, before clipping and ``optimizer.step()``."""
-        self._the_optimizer()
+    def gradients_(self, scale: float = 1.0) -> None:
+        """Add the penalties' gradients to `.grad`, along the direction.
+
+        Call it once a step: after the last backward and unscaling, before clipping and ``optimizer.step()``.
+
+        Args:
+            scale: The loss scale that a gradient scaler has divided `.grad` by; ``scaler.get_scale()``.
+
+        Raises:
+            UserError: If a direction meets a gradient that is not finite, without a scaler.
+        """
+        optimizer = self._the_optimizer()
         clock = self._clock()
         acts = any(_overrides(method, verb) for method in self.methods for verb in ("labels", "penalty", "task_weight"))
         require(not acts or "loss" in self._called, "a method acts on labels or outputs: use tuner.loss(model, x, y, criterion).backward().")
         pairs = _merge(pair for method in self.methods for pair in method.gradient(clock))
-        shared = {id(p) for p in self.net.shared().values()}
-        new = [pair for pair in pairs if id(pair[0]) not in shared]
-        _add_(self._directed([pair for pair in pairs if id(pair[0]) in shared]) + new)
+        if self._separator is not None:
+            names = {id(p): name for name, p in self.net.shared().items()}
+            closed = {names[id(p)]: h for p, h in pairs if id(p) in names}
+            pairs = [pair for pair in pairs if id(pair[0]) not in names]
+            shared = {name: p for name, p in self.net.shared().items() if p.requires_grad}
+            if shared:
+                direct_(shared, self._separator.take(scale), closed, self.direction, clock, self._angles, scale != 1)
+        if self.is_decoupled:
+            _decay_(pairs, _rates(optimizer))
+        else:
+            _add_(pairs)
         self._called.add("gradients_")
+
+    @property
+    def is_decoupled(self) -> bool:
+        """Whether penalties on weights bypass the optimiser."""
+        adaptive = not isinstance(self._optimizer, SGD | ASGD | None)
+        return self._separator is None and (adaptive if self._decoupled is None else self._decoupled)
+
+    @property
+    def needs_data(self) -> list[str]:
+        """Names of the methods that `prepare` must be called for."""
+        return [method.name for method in self.methods if _overrides(method, "prepare")]
+
+    def angles(self) -> dict[str, Any] | None:
+        """What the direction met since the epoch began: mean cosine of g and h, mean share of conflicts, and the cosine of
+        each step; None for the plain sum, which does not compute them."""
+        return None if self._separator is None else self._angles.summary()
 
     def lr_factor(self, group: str, epoch: int, step: int = 0) -> float:
         """Factor on the base learning rate of "backbone" or "head" at an epoch and a step inside it."""
@@ -209,10 +280,13 @@ class Tuner:
         return factor
 
     def penalties(self) -> dict[str, float]:
-        """Present value of each weight penalty, by method."""
+        """Value of each penalty, by method: those on weights at present, those on activations on the last micro-batch."""
         with torch.no_grad():
             values = {method.name: method.value(self._clock()) for method in self.methods}
-        return {name: float(value) for name, value in values.items() if value is not None}
+        found = {name: float(value) for name, value in values.items() if value is not None}
+        for name, term in self._terms.items():
+            found[name] = found.get(name, 0.0) + float(term)
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands, and what the methods cannot recompute."""
@@ -221,6 +295,9 @@ class Tuner:
             "step": self._step,
             "restarted": self._restarted,
             "prepared": self._prepared,
+            "cosines": self._angles.cosines,
+            "conflicts": self._angles.conflicts,
+            "source": self.source.model.state_dict() if self._asks_source and self._own_source else {},
             "methods": [{"name": method.name, "state": method.state_dict()} for method in self.methods],
         }
 
@@ -237,6 +314,9 @@ class Tuner:
             method.load_state_dict(entry["state"])
         self._epoch, self._step, self._micro = state["epoch"], state["step"], 0
         self._restarted, self._prepared = state["restarted"], state["prepared"]
+        self._angles = Angles(list(state["cosines"]), list(state["conflicts"]))
+        if state["source"]:
+            self.source.model.load_state_dict(state["source"])
         if self._scheduler is not None:
             started = max(self._epoch, 0)
             self._scheduler.refresh(started + self._step // self.steps_per_epoch, self._step % self.steps_per_epoch)
@@ -270,36 +350,34 @@ class Tuner:
         require(self._step < self.steps_per_epoch, f"epoch {self._epoch} makes more optimiser steps than "
                 f"steps_per_epoch={self.steps_per_epoch}; tuner.start_epoch(epoch) must begin each epoch.")
         optimizer = self._the_optimizer()
-        lr = {group["name"]: float(group["lr"]) for group in optimizer.param_groups}
-        clock = self._clock()
+        rates, clock = _rates(optimizer), self._clock()
         with torch.no_grad():
             for method in self.methods:
-                method.after_step_(clock, lr)
+                method.after_step_(clock, lambda parameter: rates.get(id(parameter), 0.0))
         self._step, self._micro = self._step + 1, 0
         if self._step < self.steps_per_epoch:
             assert self._scheduler is not None
             self._scheduler.refresh(self._epoch, self._step)
             self._restarted = self._restart(optimizer) or self._restarted
 
-    def _directed(self, pairs: list[tuple[nn.Parameter, Tensor]]) -> list[tuple[nn.Parameter, Tensor]]:
-        """Scale g in place and return b * h, with the weights of the direction for the whole vector or each tensor."""
-        if isinstance(self.direction, PlainSum):
-            return pairs
-        blocks = [[pair] for pair in pairs] if self.direction.per_tensor else [pairs]
-        return [pair for block in blocks if block for pair in self._directed_block(block)]
+    @torch.no_grad()
+    def _ask_source(self, x: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """What the frozen source makes of the same inputs, where a method asks."""
+        if not self._asks_source:
+            return None, {}
+        outputs = logits(self.source.model.to(x.device)(x))
+        return outputs, self._source_taps.take()
 
-    def _directed_block(self, block: list[tuple[nn.Parameter, Tensor]]) -> list[tuple[nn.Parameter, Tensor]]:
-        g = [torch.zeros_like(h) if p.grad is None else p.grad for p, h in block]
-        h = [gradient for _, gradient in block]
-        if not self.direction.per_tensor:
-            silent = {id(p) for p, _ in block}
-            g = g + [p.grad for p in self.net.shared().values() if p.grad is not None and id(p) not in silent]
-            h = h + [torch.zeros((), device=x.device).expand_as(x) for x in g[len(h):]]
-        a, b = self.direction.weights(_inner(g, g), _inner(g, h), _inner(h, h))
-        require(math.isfinite(a) and math.isfinite(b), f"the direction's weights are {a} and {b} at epoch {self._epoch}, step {self._step}.")
-        if a != 1:
-            torch._foreach_mul_(g, a)
-        return [(p, gradient * b) for p, gradient in block]
+    def _agree(self) -> None:
+        """Give every rank what rank 0 prepared, so that a last bit of difference between machines cannot split them."""
+        if not self.needs_data or not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return
+        states = [[method.state_dict() for method in self.methods]]
+        dist.broadcast_object_list(states, src=0)
+        for method, state in zip(self.methods, states[0], strict=True):
+            method.load_state_dict(state)
+        for parameter in self.net.parameters().values():
+            dist.broadcast(parameter.data, src=0)
 
     def _find_owners(self) -> dict[str, Method]:
         clock = Clock(0, self.epochs, 0, self.steps_per_epoch, seed=self.seed)
@@ -312,74 +390,31 @@ class Tuner:
         return owners
 
 
-class TunerScheduler(LRScheduler):
-    """Base learning rates times the methods' factors: closed form in the epoch, so resuming needs no history.
-
-    Args:
-        optimizer: Its groups are named "backbone" and "head".
-        factor: (group, epoch, step) -> factor.
-    """
-
-    def __init__(self, optimizer: Optimizer, factor: Callable[[str, int, int], float]) -> None:
-        self._factor = factor
-        super().__init__(optimizer)
-
-    def get_lr(self) -> list[float]:
-        """Rates at the first step of the present epoch."""
-        return self._rates(self.last_epoch, 0)
-
-    def refresh(self, epoch: int, step: int) -> None:
-        """Set the rates of a step inside an epoch, for schedules that change by step."""
-        for group, rate in zip(self.optimizer.param_groups, self._rates(epoch, step), strict=True):
-            group["lr"] = rate
-
-    def state_dict(self) -> dict[str, Any]:
-        """Epochs done and base rates."""
-        return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after that many epochs."""
-        self.last_epoch, self.base_lrs = state["last_epoch"], list(state["base_lrs"])
-        self.refresh(self.last_epoch, 0)
-
-    def _rates(self, epoch: int, step: int) -> list[float]:
-        groups = zip(self.base_lrs, self.optimizer.param_groups, strict=True)
-        return [float(base * self._factor(group["name"], epoch, step)) for base, group in groups]
-
-
-class _Taps:
-    """Keep the outputs of named modules during a forward pass."""
-
-    def __init__(self, model: nn.Module, names: set[str]) -> None:
-        self._kept: dict[str, Tensor] = {}
-        for name in sorted(names):
-            model.get_submodule(name).register_forward_hook(self._keeper(name))
-
-    def _keeper(self, name: str) -> Callable[..., None]:
-        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            self._kept[name] = output
-
-        return keep
-
-    def take(self) -> dict[str, Tensor]:
-        """The activations since the last call."""
-        kept, self._kept = dict(self._kept), {}
-        return kept
-
-
 def _overrides(method: Method, verb: str) -> bool:
     return getattr(type(method), verb) is not getattr(Method, verb)
 
 
-def _head_names(model: nn.Module, head: str | Sequence[str] | None) -> tuple[str, ...]:
-    if isinstance(head, str):
-        return (head,)
-    if head is not None:
-        require(len(head) > 0, "head must name at least one module.")
-        return tuple(head)
-    from rekindle.models import find_classifier
+def logits(outputs: Any) -> Tensor:
+    """A network's (B, C) logits, also where it returns an object that holds them, as those of transformers do."""
+    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
+    require(isinstance(found, Tensor), f"the network returned a {type(outputs).__name__}; wanted are logits, or an object with .logits.")
+    return found
 
-    return tuple(find_classifier(model))
+
+def _check_pairs(methods: list[Method]) -> None:
+    for one in methods:
+        for other in methods:
+            reason = one.refuses(other) if one is not other else None
+            require(reason is None, f"{one.name} and {other.name} do not go together: {reason}")
+
+
+def _net(model: nn.Module, source: Source, head: str | Sequence[str] | None, origin: dict[str, str] | None, own: bool, seed: int) -> Net:
+    from rekindle.models import find_classifier, source_classifier, stages
+
+    names = (head,) if isinstance(head, str) else tuple(find_classifier(model) if head is None else head)
+    require(len(names) > 0, "head must name at least one module.")
+    matched = _origin(model, source, names, own) if origin is None else dict(origin)
+    return Net(model, names, matched, stages(model, list(names)), source_classifier(source.model, names), seed)
 
 
 def _origin(model: nn.Module, source: Source, head: tuple[str, ...], from_model: bool) -> dict[str, str]:
@@ -408,9 +443,15 @@ def _add_(pairs: list[tuple[nn.Parameter, Tensor]]) -> None:
         torch._foreach_add_(grads, [h.to(g.dtype) for g, (_, h) in zip(grads, pairs, strict=True)])
 
 
-def _inner(a: list[Tensor], b: list[Tensor]) -> float:
-    """Inner product accumulated in float64."""
-    return float(sum(torch.dot(x.reshape(-1).double(), y.reshape(-1).double()) for x, y in zip(a, b, strict=True)))
+def _decay_(pairs: list[tuple[nn.Parameter, Tensor]], rates: dict[int, float]) -> None:
+    """w <- w - lr * h, before the optimiser's own step, as AdamW's weight decay."""
+    for parameter, gradient in pairs:
+        parameter.add_(gradient.to(parameter.dtype), alpha=-rates.get(id(parameter), 0.0))
+
+
+def _rates(optimizer: Optimizer) -> dict[int, float]:
+    """Learning rate by the identity of each parameter."""
+    return {id(p): float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
 
 
 def _rank() -> int:

@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 from torchvision.transforms import v2
 
 from rekindle.data import Pixels, batches, eval_batch, order, preview, shard, train_batch
-from rekindle.data.batches import splitmix64, uniform
+from rekindle.draws import splitmix64, uniform
 from rekindle.errors import UserError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,20 +51,20 @@ def test_splitmix64_is_the_published_stream() -> None:
 
 def test_uniform_is_a_literal() -> None:
     """A change here changes every seeded run."""
-    assert uniform(1, 2, np.array([0, 5])).round(9).tolist() == [
+    assert uniform(np.array([0, 5]), 3, 1, "augment", 2).round(9).tolist() == [
         [0.888031472, 0.549129622, 0.005762263],
         [0.231658429, 0.266842215, 0.885247138],
     ]
 
 
 def test_uniform_is_uniform_and_independent() -> None:
-    found = uniform(0, 0, np.arange(20_000))
+    found = uniform(np.arange(20_000), 3, 0, "augment", 0)
     assert found.min() >= 0
     assert found.max() < 1
     for column in found.T:
         assert chisquare(np.histogram(column, 50, (0, 1))[0]).pvalue > 1e-4
-    later = uniform(0, 1, np.arange(20_000))
-    assert np.abs(np.corrcoef(np.concatenate([found.T, later.T, uniform(1, 0, np.arange(20_000)).T])) - np.eye(9)).max() < 0.04
+    later = uniform(np.arange(20_000), 3, 0, "augment", 1)
+    assert np.abs(np.corrcoef(np.concatenate([found.T, later.T, uniform(np.arange(20_000), 3, 1, "augment", 0).T])) - np.eye(9)).max() < 0.04
 
 
 def test_a_draw_does_not_depend_on_the_batch_or_the_rank(pixels: Pixels) -> None:

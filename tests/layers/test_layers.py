@@ -7,7 +7,7 @@ from pathlib import Path
 
 SRC = Path(__file__).resolve().parents[2] / "src" / "rekindle"
 LEVELS = {
-    "errors": 0, "method": 0, "methods": 1, "checkpoints": 2, "tuner": 2, "models": 2, "data": 2, "analysis": 2, "probe": 2,
+    "draws": 0, "errors": 0, "method": 0, "methods": 1, "checkpoints": 2, "taps": 2, "schedule": 2, "directing": 2, "tuner": 2, "models": 2, "data": 2, "analysis": 2, "probe": 2,
     "trainer": 3, "registry": 3, "spec": 0, "run_folder": 4, "runs": 4, "report": 4, "demo": 4, "progress": 5, "cli": 5,
 }  # fmt: skip
 
@@ -40,10 +40,10 @@ def test_imports_go_down() -> None:
                 assert LEVELS[other] <= LEVELS[room(path)], f"{path.relative_to(SRC)} imports {other}"
 
 
-def test_the_tuner_knows_no_method_but_the_default_schedule() -> None:
+def test_the_tuner_knows_no_method_but_the_default_schedule_and_sum() -> None:
     text = (SRC / "tuner.py").read_text("utf-8")
     names = {node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rekindle.methods")}
-    assert names == {"rekindle.methods.restarts.cosine"}
+    assert names == {"rekindle.methods.directions.plain", "rekindle.methods.restarts.cosine"}
 
 
 def test_only_the_command_prints() -> None:

@@ -1,10 +1,12 @@
 """A forgotten call raises at the first step and names the line to add; a second call for one epoch changes nothing."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from rekindle import L2, L2SP, Batch, Clock, Direction, Method, Rifle, Tuner
+from rekindle import L2, L2SP, Batch, Clock, Direction, Method, Net, Passes, Rifle, Source, Tuner
 from tests.toys import run_epochs, toy, toy_batch, toy_tuner
 
 CE = nn.functional.cross_entropy
@@ -196,15 +198,18 @@ class Relabel(Method):
     def task_weight(self) -> float:
         return 0.5
 
-    def after_step_(self, clock: Clock, lr: dict[str, float]) -> None:
-        self.rates = lr
+    def attach(self, net: Net, source: Source) -> None:
+        self.first = {name: next(iter(members.values())) for name, members in (("backbone", net.shared()), ("head", net.new()))}
+
+    def after_step_(self, clock: Clock, lr: Callable[[nn.Parameter], float]) -> None:
+        self.rates = {name: lr(parameter) for name, parameter in self.first.items()}
 
 
 class Preparing(Method):
     """Needs a pass over data."""
 
-    def prepare(self, pass_over_data: object) -> None:
-        self.seen = sum(len(y) for _, y in pass_over_data())  # type: ignore[operator]
+    def prepare(self, data: Passes) -> None:
+        self.seen = sum(len(y) for _, y in data.target())
 
 
 class Halve(Direction):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from rekindle.data.pixels import Pixels
+from rekindle.draws import generator, uniform
 from rekindle.errors import UserError
-from rekindle.method import generator
 
 Triple = Sequence[float]
 DRAWS = 3
@@ -49,27 +49,6 @@ def shard(batch: Tensor, rank: int, world: int) -> Tensor:
     return batch[rank::world]
 
 
-def splitmix64(counters: np.ndarray) -> np.ndarray:
-    """The outputs of SplitMix64 with seed 0 at these positions, uint64 from uint64: a stream that can be read anywhere.
-
-    Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. A `torch.Generator` for each picture
-    would cost more than cutting it out.
-    """
-    with np.errstate(over="ignore"):
-        z = (counters + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def uniform(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
-    """(N, 3) float64 in [0, 1) for each of (N,) sample indices; the three places after each other in one stream an epoch."""
-    begin = np.uint64(generator(seed, "augment", epoch).initial_seed())
-    with np.errstate(over="ignore"):
-        counters = begin + samples.astype(np.uint64)[:, None] * np.uint64(DRAWS) + np.arange(DRAWS, dtype=np.uint64)
-    return (splitmix64(counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
 def train_batch(
     pixels: Pixels, indices: Tensor, *, image_size: int, flip: bool, seed: int, epoch: int, mean: Triple, std: Triple
 ) -> Tensor:
@@ -86,7 +65,7 @@ def train_batch(
         std: Per channel.
     """
     samples = indices.numpy()
-    draws = uniform(seed, epoch, samples)
+    draws = uniform(samples, DRAWS, seed, "augment", epoch)
     room = pixels.shapes[samples] - image_size + 1
     if room.min() < 1:
         raise UserError(

@@ -6,7 +6,7 @@ pre-trained weights worth keeping. Who wants the whole head anew names it: ``hea
 
 import copy
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -45,6 +45,28 @@ def find_classifier(module: nn.Module, name: str | None = None) -> list[str]:
         return [_last_layer(module, item) for item in present]
     usual = [child for child, _ in module.named_children() if child in USUAL and _holds_layer(module, child)]
     return [_last_layer(module, usual[-1] if usual else "")]
+
+
+def source_classifier(source: nn.Module, head: Sequence[str]) -> str:
+    """Name of the part of a pre-trained network that takes the features and gives the logits; "" if none or several do.
+
+    It is the layer that `find_classifier` names; for a convolution inside the `classifier` of the network (SqueezeNet) it is
+    that whole part, whose pooling makes logits of its maps.
+
+    Args:
+        source: The pre-trained network.
+        head: Names of the new classifier's layers, which are the old one's where the kind was kept.
+    """
+    kept = [name for name in head if name in _layers(source)]
+    try:
+        names = kept if kept and len(kept) == len(head) else find_classifier(source)
+    except UserError:
+        return ""
+    parent = names[0].rpartition(".")[0]
+    if len(names) > 1:  # Layers of one part that is drawn anew as a whole; two classifiers side by side have no part around them.
+        return parent if parent and all(name.startswith(f"{parent}.") for name in names) else ""
+    whole = isinstance(source.get_submodule(names[0]), CONVOLUTIONS) and parent in USUAL
+    return parent if whole else names[0]
 
 
 def replace_classifier(module: nn.Module, classes: int, *, head: str | None = None, head_type: str = "auto") -> list[str]:

@@ -1,0 +1,48 @@
+"""Random numbers whose value depends on a key alone: not on rank, worker, batch size or what ran before.
+
+So resume and many ranks need no stored generator state.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """Make a generator whose stream depends on `key` alone.
+
+    Args:
+        key: What is drawn and when, such as ``(seed, "rifle", epoch)``. A draw for weights must not name the rank.
+    """
+    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
+    made = torch.Generator()
+    made.manual_seed(int.from_bytes(digest, "little") >> 1)
+    return made
+
+
+def splitmix64(counters: np.ndarray) -> np.ndarray:
+    """The outputs of SplitMix64 with seed 0 at these positions, uint64 from uint64: a stream that can be read anywhere.
+
+    Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. A `torch.Generator` for each sample
+    would cost more than what is drawn for it.
+    """
+    with np.errstate(over="ignore"):
+        z = (counters + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def uniform(samples: np.ndarray, draws: int, *key: int | str) -> np.ndarray:
+    """(N, draws) float64 in [0, 1) for each of (N,) sample indices, from one stream a key.
+
+    Args:
+        samples: Indices of samples, at least 0.
+        draws: Numbers a sample.
+        key: What is drawn and when, such as ``(seed, "augment", epoch)``.
+    """
+    begin = np.uint64(generator(*key).initial_seed())
+    with np.errstate(over="ignore"):
+        counters = begin + samples.astype(np.uint64)[:, None] * np.uint64(draws) + np.arange(draws, dtype=np.uint64)
+    return (splitmix64(counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53

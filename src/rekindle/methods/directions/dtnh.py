@@ -1,0 +1,50 @@
+"""DTNH: towards a direction in which the regulariser never hurts the empirical loss.
+
+Wan, Xiong, Li, Zhu, Huan: Towards Making Deep Transfer Learning Never Hurt, ICDM 2019 (arXiv 1911.07489). With g the
+gradient of the loss and h that of the regulariser, a regulariser that points against the loss (<g, h> < 0) is replaced by
+its part orthogonal to g, so that the step keeps its full first-order progress on the loss: <direction, g> >= ||g||^2.
+
+The abstract says that a descent direction is re-estimated; that it is done on conflict only, and for all shared parameters
+as one vector, is our reading of it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from rekindle.method import Direction, require
+
+GRANULARITIES = ("global", "layer", "tensor")
+LARGEST = 1e30
+
+
+@dataclass(frozen=True)
+class DTNH(Direction):
+    """Remove from the regulariser's gradient what points against the loss's, on conflict only.
+
+    Args:
+        granularity: "global" takes all shared parameters as one vector, "layer" those of a module, "tensor" each by itself.
+    """
+
+    granularity: Literal["global", "layer", "tensor"] = "global"
+
+    paper: ClassVar[str] = "Wan, Xiong, Li, Zhu, Huan, ICDM 2019, arXiv 1911.07489"
+
+    def __post_init__(self) -> None:
+        check_granularity("dtnh", self.granularity)
+
+    def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
+        """The plain sum at acute angles, g + P(h) else."""
+        return orthogonal(gg, gh) if gh < 0 else (1.0, 1.0)
+
+
+def orthogonal(gg: float, gh: float) -> tuple[float, float]:
+    """Weights of g + P(h), P(h) = h - <g,h>/<g,g> * g; where g is zero, or too small for the quotient, nothing can be hurt and P(h) = h."""
+    if gg == 0 or not math.isfinite(gh / gg) or abs(gh / gg) > LARGEST:
+        return 1.0, 1.0
+    return 1.0 - gh / gg, 1.0
+
+
+def check_granularity(owner: str, value: str) -> None:
+    """Refuse an unknown granularity."""
+    require(value in GRANULARITIES, f"{owner}: granularity must be one of {', '.join(GRANULARITIES)}, found {value!r}.")

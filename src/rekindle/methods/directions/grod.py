@@ -1,0 +1,49 @@
+"""GrOD: the regulariser acts orthogonally to the loss's gradient, always.
+
+Li, Xiong, Xu, Wan, Huan, Dou: Towards Making Deep Transfer Learning Never Hurt, the journal version (GrOD), ACM TKDD 2022.
+The authors' code works on each tensor by itself and lets the regulariser fade: strength 0.1 * 0.99^epoch, which is
+``l2_sp(alpha=0.1)`` with ``grod(preset="code")``. What its Paddle port executes differs from the formula in its comment (it
+projects on w instead of g); the formula is what stands here.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from rekindle.method import Clock, Direction, require
+from rekindle.methods.directions.dtnh import check_granularity, orthogonal
+
+PRESET = {"granularity": "tensor", "rho": 0.99}
+
+
+@dataclass(frozen=True)
+class Grod(Direction):
+    """Keep of the regulariser's gradient only what is orthogonal to the loss's, at every step.
+
+    Args:
+        granularity: "tensor" takes each parameter by itself, "layer" those of a module, "global" all shared ones together.
+        rho: The regulariser's strength is multiplied by rho^epoch, from above 0 to 1.
+        preset: "code" sets what the authors' code does: each tensor, rho 0.99.
+    """
+
+    granularity: Literal["global", "layer", "tensor"] = "tensor"
+    rho: float = 1.0
+    preset: str | None = None
+
+    paper: ClassVar[str] = "Li et al., GrOD, ACM TKDD 2022"
+
+    def __post_init__(self) -> None:
+        require(self.preset in (None, "code"), f"grod: preset must be 'code' or None, found {self.preset!r}.")
+        if self.preset:
+            for option, value in PRESET.items():
+                object.__setattr__(self, option, value)
+        check_granularity("grod", self.granularity)
+        ok = isinstance(self.rho, int | float) and not isinstance(self.rho, bool) and 0 < self.rho <= 1
+        require(ok, f"grod: rho must be above 0 and at most 1, found {self.rho!r}.")
+
+    def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
+        """g + P(h)."""
+        return orthogonal(gg, gh)
+
+    def strength(self, clock: Clock) -> float:
+        """rho^epoch."""
+        return float(self.rho**clock.epoch)
