@@ -4,6 +4,8 @@ So resume and many ranks need no stored generator state.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -19,6 +21,15 @@ def generator(*key: int | str) -> torch.Generator:
     made = torch.Generator()
     made.manual_seed(int.from_bytes(digest, "little") >> 1)
     return made
+
+
+@contextmanager
+def drawing(stream: torch.Generator) -> Iterator[None]:
+    """Let a framework's initialiser, which knows the global generator of the CPU alone, draw from `stream`; then put it back."""
+    seed = int(torch.randint(2**62, (), generator=stream))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def splitmix64(counters: np.ndarray) -> np.ndarray:

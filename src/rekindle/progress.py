@@ -33,11 +33,11 @@ class Bar:
         """Print a sentence."""
         self._console.print(text, markup=False)
 
-    def reading(self, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int) -> None:
         """Move the bar; elsewhere than on a terminal, a line at the end."""
-        self._progress.update(self._task, description="reading pictures", total=total, completed=done, text=f"{done}/{total}", visible=True)
+        self._progress.update(self._task, description=what, total=total, completed=done, text=f"{done}/{total}", visible=True)
         if done == total and not self._console.is_terminal:
-            self.note(f"read {total} pictures.")
+            self.note(f"{what}: {total} done.")
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
         """Move the bar."""

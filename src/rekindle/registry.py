@@ -1,6 +1,6 @@
 """Finds methods by name and parses recipes such as ``l2_sp(alpha=0.01)+rifle(periods=4)``.
 
-A method is found when its module lies anywhere below `rekindle.methods`: adding one is adding one file.
+A method or direction is found when its module lies anywhere below `rekindle.methods`: adding one is adding one file.
 """
 
 import ast
@@ -8,13 +8,14 @@ import dataclasses
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import rekindle.methods
 from rekindle.errors import UserError
-from rekindle.method import Method, snake
+from rekindle.method import Direction, Method, snake
+
+Kind = TypeVar("Kind", Method, Direction)
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "rifle_a": ("rifle", {"cycle": "none"}),
@@ -25,11 +26,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 @cache
 def methods() -> dict[str, type[Method]]:
     """Every method class by name, sorted."""
-    found: dict[str, type[Method]] = {}
+    return _found(Method)
+
+
+@cache
+def directions() -> dict[str, type[Direction]]:
+    """Every direction class by name, sorted."""
+    return _found(Direction)
+
+
+def _found(base: type[Kind]) -> dict[str, type[Kind]]:
+    found: dict[str, type[Kind]] = {}
     for info in pkgutil.walk_packages(rekindle.methods.__path__, "rekindle.methods."):
         module = importlib.import_module(info.name)
         for item in vars(module).values():
-            if isinstance(item, type) and issubclass(item, Method) and item.__module__ == info.name:
+            if isinstance(item, type) and issubclass(item, base) and item.__module__ == info.name:
                 found[snake(item.__name__)] = item
     return dict(sorted(found.items()))
 
@@ -45,16 +56,33 @@ def parse(recipe: str) -> list[Method]:
     """
     if recipe.strip() in ("", "none"):
         return []
-    try:
-        tree = ast.parse(recipe.strip(), mode="eval").body
-    except SyntaxError:
-        raise UserError(f"--method {recipe!r} cannot be read; write it like 'l2_sp(alpha=0.01)+rifle(periods=4)'.") from None
-    made = [_build(node, recipe) for node in _terms(tree)]
+    asked = f"--method {recipe!r}"
+    made = [_build(node, asked, "method", methods(), VARIANTS) for node in _terms(_tree(recipe, asked, "l2_sp(alpha=0.01)+rifle(periods=4)"))]
     names = [type(method).__name__ for method in made]
     twice = sorted({snake(name) for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"--method {recipe!r} names {', '.join(twice)} more than once; keep one.")
+        raise UserError(f"{asked} names {', '.join(twice)} more than once; keep one.")
     return made
+
+
+def parse_direction(text: str) -> Direction:
+    """Build one direction, such as ``dtnh`` or ``grod(rho=0.99)``.
+
+    Raises:
+        UserError: As `parse`.
+    """
+    asked = f"--direction {text!r}"
+    return _build(_tree(text, asked, "grod(rho=0.99)"), asked, "direction", directions(), {})
+
+
+def summaries() -> dict[str, dict[str, Any]]:
+    """Family, first line, paper and options with their defaults of every method and direction, by name."""
+    found = {}
+    for name, kind in [*methods().items(), *directions().items()]:
+        first = (kind.__doc__ or "").strip().splitlines()[0]
+        options = {field.name: field.default for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
+        found[name] = {"family": kind.__module__.split(".")[2], "summary": first, "paper": kind.paper, "options": options}
+    return found
 
 
 def unparse(chosen: list[Method]) -> str:
@@ -62,12 +90,19 @@ def unparse(chosen: list[Method]) -> str:
     return "+".join(describe(method) for method in chosen) or "none"
 
 
-def describe(method: Method) -> str:
-    """One method as a term of a recipe."""
+def describe(method: Method | Direction) -> str:
+    """One method or direction as a term of a recipe."""
     options = {field.name: getattr(method, field.name) for field in dataclasses.fields(method) if field.init}  # type: ignore[arg-type]
     plain = {field.name: field.default for field in dataclasses.fields(method)}  # type: ignore[arg-type]
     given = [f"{name}={value!r}" for name, value in options.items() if value != plain[name]]
     return snake(type(method).__name__) + (f"({', '.join(given)})" if given else "")
+
+
+def _tree(text: str, asked: str, example: str) -> ast.expr:
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise UserError(f"{asked} cannot be read; write it like {example!r}.") from None
 
 
 def _terms(node: ast.expr) -> list[ast.expr]:
@@ -76,23 +111,23 @@ def _terms(node: ast.expr) -> list[ast.expr]:
     return [node]
 
 
-def _build(node: ast.expr, recipe: str) -> Method:
+def _build(node: ast.expr, asked: str, what: str, kinds: dict[str, type[Kind]], variants: dict[str, tuple[str, dict[str, Any]]]) -> Kind:
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     if not isinstance(call.func, ast.Name) or call.args:
-        raise UserError(f"--method {recipe!r}: write each part as name or name(option=value), joined by '+'.")
+        joined = ", joined by '+'" if what == "method" else ""
+        raise UserError(f"{asked}: write each part as name or name(option=value){joined}.")
     name = call.func.id
-    base, preset = VARIANTS.get(name, (name, {}))
-    if base not in methods():
-        known = [*methods(), *VARIANTS]
+    base, preset = variants.get(name, (name, {}))
+    if base not in kinds:
+        known = sorted([*kinds, *variants])
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"there is no method {name!r}{hint} Known: {', '.join(sorted(known))}.")
-    kind = methods()[base]
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise UserError(f"there is no {what} {name!r}{hint} Known: {', '.join(known)}.")
     given = {keyword.arg or "**": _value(keyword, name) for keyword in call.keywords}
-    return _construct(kind, name, preset, given)
+    return _construct(kinds[base], name, preset, given)
 
 
-def _construct(kind: Callable[..., Method], name: str, preset: dict[str, Any], given: dict[str, Any]) -> Method:
+def _construct(kind: type[Kind], name: str, preset: dict[str, Any], given: dict[str, Any]) -> Kind:
     allowed = [field.name for field in dataclasses.fields(kind) if field.init and field.name not in preset]  # type: ignore[arg-type]
     unknown = [option for option in given if option not in allowed]
     if unknown:
@@ -109,4 +144,4 @@ def _value(keyword: ast.keyword, name: str) -> Any:
         return ast.literal_eval(keyword.value)
     except ValueError:
         text = ast.unparse(keyword.value)
-        raise UserError(f"{name}: the value {text} of {keyword.arg} is not a number, a text in quotes, True or False.") from None
+        raise UserError(f"{name}: the value {text} of {keyword.arg} is not a number, a text in quotes, True, False, None or a tuple of them.") from None

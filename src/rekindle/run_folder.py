@@ -23,7 +23,10 @@ from rekindle.checkpoints import write_atomic, write_json
 from rekindle.data import Dataset, Undecodable, decode, find_images, preview
 from rekindle.data.batches import centre, normalise
 from rekindle.errors import UserError
+from rekindle.method import Method, Source
+from rekindle.registry import parse
 from rekindle.spec import RunSpec
+from rekindle.tuner import operate
 
 if TYPE_CHECKING:
     from rekindle.trainer import Preprocessing, Samples
@@ -81,8 +84,14 @@ class Run:
 
     @cached_property
     def model(self) -> tuple[nn.Module, dict[str, Any]]:
-        """The trained network in evaluation mode, and its recipe."""
-        return models.load_model(self.folder)
+        """The trained network in evaluation mode, and its recipe. Surgery is repeated, so that the weights find their places."""
+        methods = parse(models.read_recipe(self.folder).get("method", "none"))
+        surgeons = [method for method in methods if type(method).surgery is not Method.surgery]
+
+        def repeat(module: nn.Module, before: nn.Module, head: list[str], recipe: dict[str, Any]) -> None:
+            operate(module, surgeons, Source(before), head)
+
+        return models.load_model(self.folder, repeat if surgeons else None)
 
     def predict(self, files: Sequence[str | Path] | str | Path, top_k: int = 1) -> list[Prediction]:
         """Classify picture files, or all below a folder; a broken one gets its row with the reason.

@@ -19,8 +19,9 @@ from rekindle import models, probe
 from rekindle.analysis import summarize
 from rekindle.checkpoints import load_newest, write_atomic, write_json
 from rekindle.errors import UserError
-from rekindle.method import Method, Source
-from rekindle.registry import parse
+from rekindle.method import Direction, Method, Passes, Source
+from rekindle.methods.layer_wise.freeze import Freeze
+from rekindle.registry import parse, parse_direction
 from rekindle.run_folder import Run, open_folder, read_spec, write_predictions
 from rekindle.spec import RunSpec
 from rekindle.tuner import Tuner
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 PAPER_LR = 0.01
 SCRATCH_LR = 0.1
+AUTO = "auto"
+
 
 class Silent:
     """A listener that looks away."""
@@ -39,7 +42,7 @@ class Silent:
     def note(self, text: str) -> None:
         """Nothing."""
 
-    def reading(self, done: int, total: int) -> None:
+    def progress(self, what: str, done: int, total: int) -> None:
         """Nothing."""
 
     def step(self, *values: Any) -> None:
@@ -79,12 +82,18 @@ def fit(data: str | Path | None = None, *, out: str | Path = "runs", resume: str
     else:
         folder = None
         spec = RunSpec(data=str(data), **options)
+    if spec.freeze_until == AUTO:
+        from rekindle.select import search_freeze
+
+        return search_freeze(spec, out=out, listener=listener).run
     return _execute(spec, Path(out), folder, listener or Silent())
 
 
 def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any) -> Run:
     began = time.perf_counter()
-    methods = parse(spec.method)
+    methods, direction = parse(spec.method), parse_direction(spec.direction)
+    if spec.freeze_until:
+        methods = [method for method in methods if not isinstance(method, Freeze)] + [Freeze(spec.freeze_until)]
     dataset = data_room.scan(
         Path(spec.data), seed=spec.seed, val_fraction=spec.val_fraction, test_fraction=spec.test_fraction, per_class=spec.per_class or None
     )
@@ -95,7 +104,7 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any) -> R
     preprocessing = _preprocessing(spec, loaded)
     paths = [path for split in dataset.splits.values() for path in split.paths]
     pixels = data_room.Pixels.load(
-        paths, preprocessing.edge, preprocessing.interpolation, progress=lambda done: listener.reading(done, len(paths))
+        paths, preprocessing.edge, preprocessing.interpolation, progress=lambda done: listener.progress("reading pictures", done, len(paths))
     )
     run_id = spec.run_id(_data_hash(dataset, pixels), _weights_hash(loaded.module))
     name = f"{Path(spec.data).resolve().name}-{_slug(spec.model)}-{_slug(spec.method)}-s{spec.seed}-{run_id}"
@@ -108,7 +117,7 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any) -> R
         if (folder / "result.json").is_file():
             listener.note(f"{folder} is finished already; nothing was trained again.")
         else:
-            _Job(spec, fabric, loaded, methods, dataset, pixels, preprocessing, run_id, folder, listener, began).run()
+            _Job(spec, fabric, loaded, methods, direction, dataset, pixels, preprocessing, run_id, folder, listener, began).run()
     return Run(folder)
 
 
@@ -120,6 +129,7 @@ class _Job:
     fabric: "Fabric"
     loaded: models.LoadedModel
     methods: list[Method]
+    direction: Direction
     dataset: data_room.Dataset
     pixels: data_room.Pixels
     preprocessing: "Preprocessing"
@@ -133,11 +143,11 @@ class _Job:
         state = load_newest(self.folder / "checkpoints", self._damaged)
         splits = self._splits()
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
-            training, head, rate = self._training(splits, state)
+            training, rate = self._training(splits, state)
             if self.fabric.is_global_zero:
                 rewrite_metrics(self.folder, state["history"] if state else [])
             training.fit(state)
-            self._finish(training, splits, head, rate)
+            self._finish(training, splits, rate)
 
     def _damaged(self, path: Path, why: str) -> None:
         self.listener.note(f"{path} is damaged ({why}); an older checkpoint is tried.")
@@ -152,7 +162,7 @@ class _Job:
             start += len(split.paths)
         return splits
 
-    def _training(self, splits: "dict[str, Samples]", state: dict[str, Any] | None) -> "tuple[Training, list[str], float]":
+    def _training(self, splits: "dict[str, Samples]", state: dict[str, Any] | None) -> "tuple[Training, float]":
         from rekindle.trainer import Training
 
         spec, train = self.spec, splits["train"]
@@ -165,10 +175,12 @@ class _Job:
         sizes = data_room.batches(len(train), spec.batch_size, torch.arange(len(train)), world=self.fabric.world_size)
         try:
             tuner = Tuner(
-                model, self.methods, source=source, head=head, origin={} if spec.weights == "none" else None,
+                model, self.methods, source=source, head=head, origin={} if spec.weights == "none" else None, direction=self.direction,
                 epochs=spec.epochs or automatic_epochs(len(train)), steps_per_epoch=len(sizes), seed=spec.seed,
             )  # fmt: skip
-        except ValueError as error:  # A method that cannot work on this network or for so few epochs.
+            if state is None and tuner.needs_data:
+                tuner.prepare(self._passes(train))
+        except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
             raise UserError(str(error)) from None
         rate, speed = self._try(model, tuner, criterion, train, state)
         optimizer = make_optimizer(spec.optimizer, tuner.param_groups(rate))
@@ -178,14 +190,25 @@ class _Job:
         listener = _Recorder(self.listener, self.folder, self.fabric.is_global_zero)
         training = Training(
             self.fabric, model, tuner, optimizer, criterion, train, splits["val"], spec.batch_size, spec.seed,
-            self.folder / "checkpoints", spec.keep, listener,
+            self.folder / "checkpoints", spec.keep, listener, spec.accumulate,
         )  # fmt: skip
-        return training, head, rate
+        return training, rate
+
+    def _passes(self, train: "Samples") -> Passes:
+        """Training images at the centre crop, in one shuffled order, for methods that look at them before training."""
+        order = data_room.order(len(train), self.spec.seed, 0)
+
+        def target() -> Iterator[tuple[Tensor, Tensor]]:
+            for rows in order.split(self.spec.batch_size):
+                x = train.evaluation(rows).to(self.fabric.device, memory_format=torch.channels_last)
+                yield x, train.labels[rows].to(self.fabric.device)
+
+        return Passes(target, note=self.listener.note, progress=self.listener.progress)
 
     def _try(self, model: nn.Module, tuner: Tuner, criterion: Any, train: "Samples", state: dict[str, Any] | None) -> tuple[float, float | None]:
         """The learning rate and the speed in images a second; after a resume the rate is the stored one."""
         if state is not None:
-            return float(state["scheduler"]["base_lrs"][0]), None
+            return float(state["lr"]), None
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
             rows = (torch.arange(self.spec.batch_size) + step * self.spec.batch_size) % len(train)
@@ -230,17 +253,17 @@ class _Job:
                 f"{tuner.epochs} epochs at learning rate {rate:g} ({found}), {speed:.0f} images/s: about {duration(seconds)} on {self.fabric.device}."
             )
 
-    def _finish(self, training: "Training", splits: "dict[str, Samples]", head: list[str], rate: float) -> None:
+    def _finish(self, training: "Training", splits: "dict[str, Samples]", rate: float) -> None:
         from rekindle.trainer import evaluate
 
-        found = {name: evaluate(self.fabric, training.model, splits[name]) for name in splits if name != "train"}
+        found = {name: evaluate(self.fabric, training.model, splits[name]) for name in splits if name == "val" or (name == "test" and self.spec.read_test)}
         if not self.fabric.is_global_zero:
             return
         write_predictions(self.folder, self.dataset, found)
-        models.save_model(self.folder, training.model, self._recipe(head))
+        models.save_model(self.folder, training.model, self._recipe(training.tuner))
         result = {
             "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,
-            "seed": self.spec.seed, "lr": rate, "classes": self.dataset.classes, "epochs": training.tuner.epochs, "kept_epoch": training.kept_epoch,
+            "direction": self.spec.direction, "freeze_until": self.spec.freeze_until, "seed": self.spec.seed, "lr": rate, "classes": self.dataset.classes, "epochs": training.tuner.epochs, "kept_epoch": training.kept_epoch,
             **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
         }  # fmt: skip
@@ -250,10 +273,11 @@ class _Job:
         write_report(self.folder, result)
         write_json(self.folder / "result.json", result)
 
-    def _recipe(self, head: list[str]) -> dict[str, Any]:
+    def _recipe(self, tuner: Tuner) -> dict[str, Any]:
         p = self.preprocessing
         return {
-            "model": self.spec.model, "head": self.spec.head, "head_type": self.spec.head_type, "head_modules": head,
+            "model": self.spec.model, "head": self.spec.head, "head_type": self.spec.head_type, "head_modules": list(tuner.net.head),
+            "method": self.spec.method, "source_classes": models.width_of_classifier(tuner.source.model),
             "classes": self.dataset.classes, "image_size": p.image_size, "mean": list(p.mean), "std": list(p.std), "interpolation": p.interpolation,
         }  # fmt: skip
 

@@ -18,10 +18,13 @@ class RunSpec:
         model: "resnet18" (any timm name), "torchvision:NAME", "cifar_resnet20", "cifar_resnet56" or "tiny".
         weights: "default" for the model's own pre-trained weights, "none" for random ones, or a .safetensors file.
         method: Recipe, such as "l2_sp(alpha=0.01)+rifle(periods=2)"; `rekindle methods` lists the parts.
+        direction: How the gradients of loss and penalties are combined: "plain_sum", "dtnh" or "grod", with options in brackets.
+        freeze_until: Last stage to leave as it is trained, such as "layer2"; "auto" searches it on the validation split; empty trains all.
         epochs: Passes over the training set; 0 chooses by the number of training images.
         lr: Base learning rate; 0 finds one by short trials on training images.
         optimizer: Any optimiser of torch.optim by name; SGD gets momentum 0.9.
         batch_size: Images a step, over all devices.
+        accumulate: Micro-batches that a step's images are split into, where memory is short.
         image_size: Edge of the crop in pixels; 0 takes what the weights were trained on.
         per_class: Train on exactly this many images a class; 0 takes all.
         val_fraction: Share of the training images that becomes the validation split where there is none.
@@ -31,6 +34,7 @@ class RunSpec:
         class_weights: Weigh classes in the loss: "none", or "balanced" by inverse frequency.
         head: Name of the classifier module; empty finds it.
         head_type: "auto" keeps the kind of classifier, "linear" puts pooling and one linear layer in its place.
+        read_test: Measure on the test split at the end; leave it unread while you choose among settings.
         keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart).
         precision: "auto", "32" or "bf16".
         devices: Processes that train together.
@@ -41,10 +45,13 @@ class RunSpec:
     model: str = "resnet18"
     weights: str = "default"
     method: str = "l2"
+    direction: str = "plain_sum"
+    freeze_until: str = ""
     epochs: int = 0
     lr: float = 0.0
     optimizer: str = "SGD"
     batch_size: int = 32
+    accumulate: int = 1
     image_size: int = 0
     per_class: int = 0
     val_fraction: float = 0.2
@@ -54,6 +61,7 @@ class RunSpec:
     class_weights: Literal["none", "balanced"] = "none"
     head: str = ""
     head_type: Literal["auto", "linear"] = "auto"
+    read_test: bool = True
     keep: Literal["last", "best"] = "last"
     precision: Literal["auto", "32", "bf16"] = "auto"
     devices: int = 1
@@ -69,6 +77,9 @@ class RunSpec:
                 raise UserError(f"--{name.replace('_', '-')} must lie between 0 and 1, found {getattr(self, name)}.")
         if not self.label_smoothing < 1:
             raise UserError(f"--label-smoothing must be below 1, found {self.label_smoothing}.")
+        if self.batch_size < 2 * self.accumulate * self.devices:
+            least = 2 * self.accumulate * self.devices
+            raise UserError(f"--batch-size {self.batch_size} is too small to be split: {self.accumulate} micro-batches on {self.devices} device(s) need at least {least}.")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"--{name.replace('_', '-')} must be one of {', '.join(allowed)}, found {getattr(self, name)!r}.")
@@ -85,7 +96,7 @@ class RunSpec:
 
 
 LOWEST: dict[str, float] = {
-    "epochs": 0, "lr": 0, "batch_size": 2, "image_size": 0, "per_class": 0, "label_smoothing": 0, "devices": 1, "seed": 0,
+    "epochs": 0, "lr": 0, "batch_size": 2, "accumulate": 1, "image_size": 0, "per_class": 0, "label_smoothing": 0, "devices": 1, "seed": 0,
 }  # fmt: skip
 CHOICES: dict[str, tuple[str, ...]] = {
     "class_weights": ("none", "balanced"),

@@ -18,18 +18,24 @@ class Taps:
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
         self._kept: dict[str, Tensor] = {}
+        self._handles = []
         for name in sorted(set(names)):
             module = model.get_submodule(name.removesuffix(INPUT))
             if name.endswith(INPUT):
-                module.register_forward_pre_hook(_Keep(name, self._kept))
+                self._handles.append(module.register_forward_pre_hook(_Keep(name, self._kept)))
             else:
-                module.register_forward_hook(_Keep(name, self._kept))
+                self._handles.append(module.register_forward_hook(_Keep(name, self._kept)))
 
     def take(self) -> dict[str, Tensor]:
         """The activations since the last call."""
         kept = dict(self._kept)
         self._kept.clear()
         return kept
+
+    def remove(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
 
 
 class _Keep:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from rekindle.analysis.classification import SMALLEST
+from rekindle.analysis import mean_nll
 from rekindle.checkpoints import random_state, save_state, set_random_state
 from rekindle.data import Pixels, batches, eval_batch, order, shard, train_batch
 from rekindle.errors import UserError
@@ -41,8 +41,8 @@ class Listener(Protocol):
     def note(self, text: str) -> None:
         """A sentence worth reading."""
 
-    def reading(self, done: int, total: int) -> None:
-        """Pictures decoded so far, before training."""
+    def progress(self, what: str, done: int, total: int) -> None:
+        """What goes on before training, and how far it is."""
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
         """After a step: running loss and accuracy of the epoch, images per second, seconds left in the run."""
@@ -150,11 +150,12 @@ class Training:
         criterion: The task's loss.
         train: Training samples.
         val: Validation samples.
-        batch_size: Images a step over all ranks.
+        batch_size: Images a step over all ranks and micro-batches.
         seed: Key of order and augmentation.
         folder: Where checkpoints go.
         keep: "last" or "best".
         listener: Who watches.
+        accumulate: Micro-batches a step.
     """
 
     fabric: Fabric
@@ -169,6 +170,7 @@ class Training:
     folder: Path
     keep: str
     listener: Listener
+    accumulate: int = 1
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
 
@@ -204,7 +206,7 @@ class Training:
 
     def _epoch(self, epoch: int, requested: Callable[[], bool]) -> None:
         restarted = self.tuner.start_epoch(epoch)
-        rates = {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups}
+        rates = self._rates()
         steps = batches(len(self.train), self.batch_size, order(len(self.train), self.seed, epoch), world=self.fabric.world_size)
         self._module.train()
         began = time.perf_counter()
@@ -227,34 +229,48 @@ class Training:
 
     def _step(self, epoch: int, step: int, rows: Tensor) -> None:
         mine = shard(rows, self.fabric.global_rank, self.fabric.world_size)
-        x = self._device(self.train.training(mine, self.seed, epoch))
-        y = self.train.labels[mine].to(self.fabric.device)
-        loss = self.tuner.loss(self._module, x, y, self.criterion, indices=self.train.indices[mine])
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise _diverged(value, epoch, step, self.optimizer)
-        # Averaging over ranks must give the mean over the global batch, also where ranks hold unequal shares of it.
-        self.fabric.backward(loss * (len(mine) * self.fabric.world_size / len(rows)))
+        parts = batches(len(mine), max(2, -(-len(mine) // self.accumulate)), mine) if self.accumulate > 1 else [mine]
+        for number, part in enumerate(parts):
+            with self.fabric.no_backward_sync(self._module, enabled=number + 1 < len(parts) and self.fabric.world_size > 1):
+                # Averaging over ranks must give the mean over the global batch, also where ranks hold unequal shares of it.
+                self._backward(epoch, step, part, len(part) * self.fabric.world_size / len(rows))
         self.tuner.gradients_()
         self._wrapped_optimizer.step()
         self._wrapped_optimizer.zero_grad()
-        self._meter.add(value, int((self.tuner.outputs.argmax(1) == y).sum()), len(mine))
+
+    def _backward(self, epoch: int, step: int, rows: Tensor, share: float) -> None:
+        x = self._device(self.train.training(rows, self.seed, epoch))
+        y = self.train.labels[rows].to(self.fabric.device)
+        loss = self.tuner.loss(self._module, x, y, self.criterion, indices=self.train.indices[rows])
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise _diverged(value, epoch, step, self.optimizer)
+        self.fabric.backward(loss * share)
+        self._meter.add(value, int((self.tuner.outputs.argmax(1) == y).sum()), len(rows))
+
+    def _rates(self) -> dict[str, float]:
+        """Learning rate of backbone and head; where a method scales that of some layers, the highest."""
+        rates: dict[str, float] = {}
+        for group in self.optimizer.param_groups:
+            rates[group["name"]] = max(rates.get(group["name"], 0.0), float(group["lr"]))
+        return rates
 
     def _record(self, epoch: int, rates: dict[str, float], restarted: bool) -> None:
         sums = self.fabric.all_reduce(torch.tensor([self._meter.loss, self._meter.hits, self._meter.count], dtype=torch.float64), reduce_op="sum")
         train = Meter(float(sums[0]), int(sums[1]), int(sums[2])).means()
         probabilities = evaluate(self.fabric, self._module, self.val)
-        labels = self.val.labels
+        labels, angles = self.val.labels, self.tuner.angles()
         record = {
             "epoch": epoch,
             "lr": rates,
             "train": train,
             "val": {
-                "loss": float(F.nll_loss(probabilities.clamp_min(SMALLEST).log(), labels)),
+                "loss": mean_nll(probabilities, labels),
                 "accuracy": float((probabilities.argmax(1) == labels).double().mean()),
             },
             "penalty": self.tuner.penalties(),
             "restarted": restarted,
+            **({} if angles is None else {"direction": angles}),
             "timing": {"seconds": self._seconds, "images_per_second": len(self.train) / self._seconds},
         }
         self.history.append(record)
@@ -287,6 +303,7 @@ class Training:
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "tuner": self.tuner.state_dict(),
+                "lr": self.tuner.lr,
                 "ranks": ranks,
                 "skip": step,
                 "seconds": self._seconds,

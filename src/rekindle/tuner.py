@@ -88,7 +88,6 @@ class Tuner:
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self._own_source = source is None
         self.source = source if isinstance(source, Source) else Source(model if source is None else source)
-        self.net = _net(model, self.source, head, origin, self._own_source, seed)
         self._epoch, self._step, self._micro = -1, 0, 0
         self._called: set[str] = set()
         self._optimizer: Optimizer | None = None
@@ -100,8 +99,7 @@ class Tuner:
         self._terms: dict[str, Tensor] = {}
         self._schedule = schedule or Cosine()
         self._owners = self._find_owners()
-        for method in self.methods:
-            method.surgery(self.net, self.source)
+        self.net = operate(model, self.methods, self.source, head, origin, self._own_source, seed)
         for method in self.methods:
             method.attach(self.net, self.source)
         self._taps = Taps(model, [tap for method in self.methods for tap in method.taps])
@@ -408,13 +406,30 @@ def _check_pairs(methods: list[Method]) -> None:
             require(reason is None, f"{one.name} and {other.name} do not go together: {reason}")
 
 
-def _net(model: nn.Module, source: Source, head: str | Sequence[str] | None, origin: dict[str, str] | None, own: bool, seed: int) -> Net:
+def operate(
+    model: nn.Module, methods: Sequence[Method], source: Source, head: str | Sequence[str] | None, origin: dict[str, str] | None = None,
+    own: bool = False, seed: int = 0,
+) -> Net:  # fmt: skip
+    """Let methods change a network's modules, and name its parts; what `Tuner` does first, and whoever rebuilds a trained network.
+
+    Args:
+        model: Changed in place.
+        methods: In order.
+        source: The pre-trained network.
+        head: Names of the new classifier's layers; None finds them.
+        origin: {parameter name: name in the source}; None matches by equal name and shape.
+        own: Whether the source is a copy of the model itself, whose head then counts as new.
+        seed: Key of draws.
+    """
     from rekindle.models import find_classifier, source_classifier, stages
 
     names = (head,) if isinstance(head, str) else tuple(find_classifier(model) if head is None else head)
     require(len(names) > 0, "head must name at least one module.")
     matched = _origin(model, source, names, own) if origin is None else dict(origin)
-    return Net(model, names, matched, stages(model, list(names)), source_classifier(source.model, names), seed)
+    net = Net(model, names, matched, stages(model, list(names)), source_classifier(source.model, names), seed)
+    for method in methods:
+        method.surgery(net, source)
+    return net
 
 
 def _origin(model: nn.Module, source: Source, head: tuple[str, ...], from_model: bool) -> dict[str, str]:

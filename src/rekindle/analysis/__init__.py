@@ -1,5 +1,5 @@
 """Measurements of trained networks."""
 
-from rekindle.analysis.classification import summarize
+from rekindle.analysis.classification import mean_nll, summarize
 
-__all__ = ["summarize"]
+__all__ = ["mean_nll", "summarize"]

@@ -11,6 +11,11 @@ BINS = 15
 SMALLEST = 1e-12
 
 
+def mean_nll(probabilities: Tensor, labels: Tensor) -> float:
+    """Mean negative log-likelihood in nats, of (N, C) probabilities and (N,) labels; a probability of 0 counts as 1e-12."""
+    return float(nll_loss(probabilities.clamp_min(SMALLEST).log(), labels))
+
+
 def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:
     """Figures of one split, as result.json holds them; all but loss and counts are fractions from 0 to 1.
 
@@ -41,7 +46,7 @@ def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict
         for name, p, r, f, n in zip(classes, *table, strict=True)
     ]
     return {
-        "loss": float(nll_loss(probabilities.clamp_min(SMALLEST).log(), labels)),
+        "loss": mean_nll(probabilities, labels),
         "accuracy": float((predicted == true).mean()),
         "macro_f1": float(table[2].mean()),
         # torchmetrics would take a rounding error above 1 as a sign of logits, and apply a softmax to all rows.

@@ -69,6 +69,15 @@ def source_classifier(source: nn.Module, head: Sequence[str]) -> str:
     return parent if whole else names[0]
 
 
+def width_of_classifier(module: nn.Module) -> int:
+    """Classes that a network tells apart; 0 where it has no classifier."""
+    try:
+        layer = module.get_submodule(find_classifier(module)[-1])
+    except UserError:
+        return 0
+    return int(layer.weight.shape[0])  # type: ignore[union-attr, index]
+
+
 def replace_classifier(module: nn.Module, classes: int, *, head: str | None = None, head_type: str = "auto") -> list[str]:
     """Put a fresh classifier for `classes` classes in place, drawn by its framework's default from the global generator.
 

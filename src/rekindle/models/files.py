@@ -1,6 +1,8 @@
 """A trained network as two files: weights in safetensors, and all that is needed to build it again in JSON."""
 
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,10 @@ from torch import nn
 from rekindle.checkpoints import write_atomic, write_json
 from rekindle.errors import UserError
 from rekindle.models.build import build, misfits, read_weights
-from rekindle.models.classifier import replace_classifier
+from rekindle.models.classifier import find_classifier, replace_classifier, set_output_width
 
-FORMAT = 1
+FORMAT = 2
+Operation = Callable[[nn.Module, nn.Module, list[str], dict[str, Any]], None]
 NEEDED = {"model": str, "head": str, "head_type": str, "classes": list, "image_size": int, "mean": list, "std": list, "interpolation": str}
 
 
@@ -31,18 +34,29 @@ def save_model(folder: Path, module: nn.Module, recipe: dict[str, Any]) -> None:
     write_json(folder / "model.json", {"format": FORMAT, **recipe})
 
 
-def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Build the network of a run folder again, in evaluation mode, and return it with its recipe.
+
+    Args:
+        folder: A run folder.
+        operate: Called with (network with its new head, the network before, names of the head's layers, recipe), for methods
+            that changed the network's modules.
 
     Raises:
         UserError: If a file is missing, damaged, or of a later version.
     """
-    recipe = _read_recipe(folder)
+    recipe = read_recipe(folder)
     path = folder / "model.safetensors"
     tensors = read_weights(path)
     with torch.random.fork_rng(devices=[]):
         module = build(recipe["model"], weights="none").module
-        replace_classifier(module, len(recipe["classes"]), head=recipe["head"] or None, head_type=recipe["head_type"])
+        before = copy.deepcopy(module) if operate else module
+        if operate and recipe.get("source_classes"):
+            for name in find_classifier(before):
+                set_output_width(before, name, recipe["source_classes"])
+        head = replace_classifier(module, len(recipe["classes"]), head=recipe["head"] or None, head_type=recipe["head_type"])
+        if operate:
+            operate(module, before, head, recipe)
     faults = misfits(module, tensors)
     if faults:
         raise UserError(f"{path} does not fit the {recipe['model']} of model.json beside it: {'; '.join(faults)}; train the run again.")
@@ -50,7 +64,8 @@ def load_model(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     return module.eval(), recipe
 
 
-def _read_recipe(folder: Path) -> dict[str, Any]:
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """What model.json of a run folder holds, checked."""
     path = folder / "model.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no trained network (no model.json); finish the run with rekindle fit --resume {folder}.")

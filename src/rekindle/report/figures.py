@@ -188,6 +188,28 @@ def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
     return figure
 
 
+def freeze_curve(candidates: list[tuple[str, list[float]]], chosen: int) -> Figure:
+    """Validation accuracy against the last frozen stage: a dot a seed, a line through the means, the chosen one marked.
+
+    Args:
+        candidates: (last frozen stage, accuracy of each seed), from no stage to all.
+        chosen: Position of the chosen one.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(max(5.0, 0.55 * len(candidates) + 2), 4.2), layout="constrained")
+        axes = figure.subplots()
+        means = [100 * sum(values) / len(values) for _, values in candidates]
+        axes.plot(means, color=BLUE, marker="o", markersize=4, label="mean")
+        for place, (_, values) in enumerate(candidates):
+            axes.plot([place] * len(values), [100 * value for value in values], ".", color=GREY, zorder=1)
+        axes.plot(chosen, means[chosen], "o", color=RED, markersize=9, fillstyle="none", markeredgewidth=1.6, label="chosen")
+        axes.set_xticks(range(len(candidates)), [name for name, _ in candidates], rotation=45, ha="right")
+        axes.set_xlabel("frozen up to")
+        axes.set_title("validation accuracy (%) by frozen stages")
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
 def _grid(images: Sequence[np.ndarray], titles: list[str], heading: str) -> Figure:
     rows = -(-len(images) // COLUMNS)
     lines = 1 + max(title.count("\n") for title in titles)

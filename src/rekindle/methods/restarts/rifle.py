@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rekindle.draws import drawing
 from rekindle.method import Clock, Method, Net, Source, require
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -157,13 +158,8 @@ class Rifle(Method):
 
 
 def reinitialize_(modules: list[nn.Module], stream: torch.Generator) -> None:
-    """Call `reset_parameters` on every submodule that has it: same tensors, new values; BatchNorm in the head included.
-
-    The frameworks' initialisers draw from the global generator, so it is set from `stream` and put back afterwards.
-    """
-    seed = int(torch.randint(2**62, (), generator=stream))
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.default_generator.manual_seed(seed)
+    """Call `reset_parameters` on every submodule that has it: same tensors, new values; BatchNorm in the head included."""
+    with drawing(stream), torch.no_grad():
         for module in modules:
             for part in module.modules():
                 if callable(getattr(part, "reset_parameters", None)):

@@ -1,0 +1,1 @@
+"""What stands on the features, and how it starts."""

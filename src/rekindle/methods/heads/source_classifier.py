@@ -1,0 +1,169 @@
+"""Keep the source classification layer and grow depth on it, with normalisation and scaling (PCL fine-tuning).
+
+Shermin et al.: Enhanced Transfer Learning with ImageNet Trained Classification Layer, PSIVT 2019 (arXiv 1903.10150).
+Normalisation and scale are those of Wang, Ramanan, Hebert: Growing a Brain, CVPR 2017 (arXiv 1907.07844), section 3.2:
+y = gamma * h / ||h||_2, gamma one number a unit, learnt.
+
+Neither states widths, the start of gamma, or whether logits or probabilities feed what is new: logits, no hidden layer and a
+gamma that keeps the mean length of the source logits are our choice.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rekindle.draws import drawing, generator
+from rekindle.method import Method, Net, Passes, Source, require
+from rekindle.methods.source_head import source_part
+
+
+@dataclass
+class SourceClassifier(Method):
+    """Put the new classifier on top of the source's logits instead of in its place.
+
+    Args:
+        hidden: Width of a hidden layer between the two, or a tuple of widths, each at least 1; 0 or () is none.
+        activation: "none" or "relu", on the source's logits.
+        gamma: Start of the scale, above 0; 0 takes the mean length of what is normalised, over one pass of training data.
+
+    Raises:
+        ValueError: For an argument out of range, or a source without a classifier, or with two.
+    """
+
+    hidden: int | tuple[int, ...] = 0
+    activation: Literal["none", "relu"] = "none"
+    gamma: float = 0.0
+
+    paper: ClassVar[str] = "Shermin et al., PSIVT 2019, arXiv 1903.10150; Wang, Ramanan, Hebert, CVPR 2017, arXiv 1907.07844"
+    neutral: ClassVar[dict[str, Any] | None] = None
+
+    def __post_init__(self) -> None:
+        ok = all(isinstance(width, int) and not isinstance(width, bool) and width >= 1 for width in self.widths)
+        require(ok, f"source_classifier: hidden must be a width of at least 1, a tuple of them, or 0 for none, found {self.hidden!r}.")
+        require(self.activation in ("none", "relu"), f"source_classifier: activation must be none or relu, found {self.activation!r}.")
+        ok = isinstance(self.gamma, int | float) and not isinstance(self.gamma, bool) and 0 <= self.gamma < float("inf")
+        require(ok, f"source_classifier: gamma must be a number above 0, or 0 for the mean length, found {self.gamma!r}.")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths of the hidden layers."""
+        return self.hidden if isinstance(self.hidden, tuple) else (self.hidden,) if self.hidden else ()
+
+    def surgery(self, net: Net, source: Source) -> None:
+        """Replace the new classifier by source classifier, scale, hidden layers and a new classifier."""
+        kept = source_part(net, source, "source_classifier")
+        old = net.model.get_submodule(net.classifier)
+        like = next(old.parameters())
+        with drawing(generator(net.seed, "source_classifier")):
+            new = self._new_layers(output_width(kept, "source_classifier"), output_width(old, "source_classifier"))
+        parts = OrderedDict(source=kept, flatten=nn.Flatten(1), **new)
+        _put(net.model, net.classifier, nn.Sequential(parts).to(like.device, like.dtype).train(old.training))
+        self._rename(net, kept, new)
+
+    def prepare(self, data: Passes) -> None:
+        """Set each scale to the mean length of what comes into it, the first one first."""
+        if self.gamma:
+            return
+        for number, scale in enumerate(self._scales, 1):
+            data.progress("source_classifier: scale", number, len(self._scales))
+            scale.restart(_mean_length(self._model, scale, data))
+
+    def attach(self, net: Net, source: Source) -> None:
+        """Remember the scales."""
+        self._model = net.model
+        part = net.model.get_submodule(net.classifier)
+        self._scales = [module for module in part.children() if isinstance(module, NormScale)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What each scale starts from, and starts from again when it is drawn anew."""
+        return {"starts": [scale.start for scale in self._scales]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the starts back; the scales themselves are weights of the network."""
+        for scale, start in zip(self._scales, state["starts"], strict=True):
+            scale.start = start
+
+    def _new_layers(self, width: int, classes: int) -> "OrderedDict[str, nn.Module]":
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if self.activation == "relu":
+            layers["activation"] = nn.ReLU()
+        layers["scale"] = NormScale(width, self.gamma or 1.0)
+        for number, hidden in enumerate(self.widths):
+            layers[f"hidden{number}"] = nn.Linear(width, hidden)
+            layers[f"relu{number}"] = nn.ReLU()
+            layers[f"scale{number}"] = NormScale(hidden, self.gamma or 1.0)
+            width = hidden
+        layers["linear"] = nn.Linear(width, classes)
+        return layers
+
+    def _rename(self, net: Net, kept: nn.Module, new: "OrderedDict[str, nn.Module]") -> None:
+        """The kept layer is shared under its new name and a stage of its own; the head is what is new."""
+        part = net.classifier
+        net.origin = {name: origin for name, origin in net.origin.items() if not name.startswith(f"{part}.")}
+        net.origin |= {f"{part}.source.{leaf}": f"{part}.{leaf}" for leaf, _ in kept.named_parameters()}
+        net.head = tuple(f"{part}.{name}" for name, module in new.items() if any(True for _ in module.parameters()))
+        net.stages = {**net.stages, "source_classifier": [f"{part}.source.{leaf}" for leaf, _ in kept.named_parameters()]}
+
+
+class NormScale(nn.Module):
+    """y = gamma * h / ||h||_2 a sample, gamma one learnt number a unit; y = 0 where h = 0.
+
+    Args:
+        width: Units.
+        start: What gamma starts from.
+    """
+
+    def __init__(self, width: int, start: float = 1.0) -> None:
+        super().__init__()
+        self.start = start
+        self.gamma = nn.Parameter(torch.full((width,), float(start)))
+
+    def reset_parameters(self) -> None:
+        """Start gamma again."""
+        nn.init.constant_(self.gamma, self.start)
+
+    @torch.no_grad()
+    def restart(self, start: float) -> None:
+        """Start gamma from another value."""
+        self.start = start
+        self.gamma.fill_(start)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, D) to (B, D), in float32 or better."""
+        wide = h.to(torch.promote_types(h.dtype, torch.float32))
+        length = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+        # The quotient's gradient at length 0 would be infinite: divide by 1 there, where h itself is 0.
+        return self.gamma * (wide / torch.where(length > 0, length, torch.ones_like(length)))
+
+
+def output_width(part: nn.Module, owner: str) -> int:
+    """Units that a classifier gives: the width of its last linear or convolutional layer."""
+    widths = [width for module in part.modules() for width in [getattr(module, "out_features", getattr(module, "out_channels", None))] if isinstance(width, int)]
+    require(bool(widths), f"{owner}: the classifier, a {type(part).__name__}, has no linear or convolutional layer to read its width from.")
+    return widths[-1]
+
+
+@torch.no_grad()
+def _mean_length(model: nn.Module, scale: NormScale, data: Passes) -> float:
+    lengths: list[Tensor] = []
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        lengths.append(torch.linalg.vector_norm(inputs[0].double(), dim=1).cpu())
+
+    handle = scale.register_forward_pre_hook(watch)
+    try:
+        for x, _ in data.target():
+            model(x)
+    finally:
+        handle.remove()
+    mean = float(torch.cat(lengths).mean()) if lengths else 0.0
+    require(0 < mean < float("inf"), f"source_classifier: the mean length of the source logits is {mean:g}, so it cannot be a scale; give gamma.")
+    return mean
+
+
+def _put(model: nn.Module, name: str, part: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, part)

@@ -1,0 +1,1 @@
+"""Which layers train, and how fast."""

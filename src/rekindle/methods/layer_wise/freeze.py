@@ -1,0 +1,60 @@
+"""Freeze the first stages of a network: they transfer as they are.
+
+Yosinski, Clune, Bengio, Lipson: How transferable are features in deep neural networks?, NeurIPS 2014 (arXiv 1411.1792).
+`rekindle fit --freeze auto` finds the number of stages on a validation split (Shermin et al., arXiv 1903.10150).
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from rekindle.method import Method, Net, Source, require
+
+
+@dataclass
+class Freeze(Method):
+    """Leave the stages up to a named one as they were trained.
+
+    Args:
+        until: Name of the last stage to freeze; `rekindle models NAME` lists the stages of a network; "" freezes nothing.
+        norm: "eval" lets frozen BatchNorm use the source's statistics, and keeps them; "train" lets it follow the batches.
+
+    Raises:
+        ValueError: For an argument out of range, or a network without that stage.
+    """
+
+    until: str = ""
+    norm: Literal["eval", "train"] = "eval"
+
+    paper: ClassVar[str] = "Yosinski, Clune, Bengio, Lipson, NeurIPS 2014, arXiv 1411.1792"
+    neutral: ClassVar[dict[str, Any] | None] = {"until": ""}
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.until, str), f"freeze: until must be the name of a stage, found {self.until!r}.")
+        require(self.norm in ("eval", "train"), f"freeze: norm must be eval or train, found {self.norm!r}.")
+
+    def attach(self, net: Net, source: Source) -> None:
+        """Freeze parameters, and BatchNorm whose parameters are all frozen."""
+        if not self.until:
+            return
+        order = list(net.stages)
+        require(self.until in order, f"freeze: there is no stage {self.until!r}; the stages are {', '.join(order)}.")
+        frozen = {name for stage in order[: order.index(self.until) + 1] for name in net.stages[stage]}
+        for name, parameter in net.parameters().items():
+            if name in frozen:
+                parameter.requires_grad_(False)
+        if self.norm == "eval":
+            for module in net.model.modules():
+                if getattr(module, "running_mean", None) is not None and _is_frozen(module):
+                    module.register_forward_pre_hook(_stay_in_eval)
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    own = list(module.parameters(recurse=False))
+    return bool(own) and not any(p.requires_grad for p in own)
+
+
+def _stay_in_eval(module: nn.Module, inputs: Any) -> None:
+    """Before each forward pass: loops call train() on the whole network at every epoch."""
+    module.training = False

@@ -1,0 +1,115 @@
+"""Choose among runs on the validation split; the test split is read once, by the run that is chosen."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rekindle import models
+from rekindle.checkpoints import write_json
+from rekindle.errors import UserError
+from rekindle.run_folder import Run
+from rekindle.runs import Silent, fit
+from rekindle.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One number of frozen stages.
+
+    Attributes:
+        frozen: How many stages, counted from the input.
+        until: The last of them; "" for none.
+        trainable: Parameters left to train.
+        accuracies: Validation accuracy of each seed.
+    """
+
+    frozen: int
+    until: str
+    trainable: int
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean validation accuracy over the seeds."""
+        return sum(self.accuracies) / len(self.accuracies)
+
+
+@dataclass(frozen=True)
+class FreezeSearch:
+    """What `search_freeze` found.
+
+    Attributes:
+        curve: Every candidate, from no stage frozen to all.
+        chosen: The best mean validation accuracy; of equals the one that trains least.
+        run: The run with the chosen number of stages, which has read the test split.
+        folder: Holds curve.png, search.json and the candidates' run folders.
+    """
+
+    curve: tuple[Candidate, ...]
+    chosen: Candidate
+    run: Run
+    folder: Path
+
+
+def search_freeze(spec: RunSpec, *, seeds: int = 1, out: str | Path = "runs", listener: Any = None) -> FreezeSearch:
+    """Layer-wise search: train with the first 0, 1, 2, ... stages frozen and keep what validates best.
+
+    Shermin et al., arXiv 1903.10150, choose the frozen layers so. Every candidate has the same budget and the same data; none
+    reads the test split. Candidates that were finished before are not trained again.
+
+    Args:
+        spec: A run; its `freeze_until` is not looked at.
+        seeds: Seeds a candidate, counted up from the spec's, at least 1.
+        out: Where run folders go; the search has a folder of its own among them.
+        listener: Told of progress; see `rekindle.trainer.Listener`.
+
+    Raises:
+        UserError: For bad input, as `rekindle.fit`.
+    """
+    if seeds < 1:
+        raise UserError(f"seeds must be at least 1, found {seeds}.")
+    listener = listener or Silent()
+    blocks = _stages(spec)
+    folder = Path(out) / f"freeze-{Path(spec.data).resolve().name}-s{spec.seed}"
+    curve = []
+    for frozen in range(len(blocks) + 1):
+        until = list(blocks)[frozen - 1] if frozen else ""
+        listener.note(f"freeze search, {frozen} of {len(blocks)} stages" + (f" (up to {until})" if until else "") + ":")
+        runs = [_train(spec, until, seed, folder, listener) for seed in range(spec.seed, spec.seed + seeds)]
+        accuracies = tuple(float(run.result["val"]["accuracy"]) for run in runs)
+        curve.append(Candidate(frozen, until, sum(list(blocks.values())[frozen:]), accuracies))
+    chosen = choose(curve)
+    _write(folder, curve, chosen)
+    listener.note(f"chosen: {chosen.frozen} of {len(blocks)} stages frozen, validation accuracy {100 * chosen.mean:.1f} %; {folder / 'curve.png'}")
+    options = {**spec.to_dict(), "freeze_until": chosen.until}
+    return FreezeSearch(tuple(curve), chosen, fit(out=out, listener=listener, **options), folder)
+
+
+def choose(curve: list[Candidate]) -> Candidate:
+    """The best mean validation accuracy; of equals the one with the fewest trainable parameters."""
+    return max(curve, key=lambda candidate: (candidate.mean, -candidate.trainable))
+
+
+def _train(spec: RunSpec, until: str, seed: int, folder: Path, listener: Any) -> Run:
+    options = {**spec.to_dict(), "freeze_until": until, "seed": seed, "read_test": False}
+    return fit(out=folder, listener=listener, **options)
+
+
+def _stages(spec: RunSpec) -> dict[str, int]:
+    """Stages of the network by name, from the input, with their numbers of parameters."""
+    module = models.build(spec.model, weights="none").module
+    sizes = {name: p.numel() for name, p in module.named_parameters()}
+    head = models.find_classifier(module, spec.head or None)
+    blocks = {stage: sum(sizes[name] for name in names) for stage, names in models.stages(module, head).items()}
+    if "source_classifier" in spec.method:
+        blocks["source_classifier"] = sum(size for name, size in sizes.items() if name.startswith(tuple(f"{part}." for part in head)))
+    return blocks
+
+
+def _write(folder: Path, curve: list[Candidate], chosen: Candidate) -> None:
+    from rekindle.report.figures import freeze_curve, save
+
+    rows = [{**dataclasses.asdict(candidate), "mean": candidate.mean} for candidate in curve]
+    write_json(folder / "search.json", {"chosen": chosen.until, "frozen": chosen.frozen, "curve": rows})
+    save(freeze_curve([(candidate.until or "none", list(candidate.accuracies)) for candidate in curve], chosen.frozen), folder / "curve.png")
