@@ -16,6 +16,7 @@ It knows no method by name. A loop makes these calls, and one that is forgotten 
 Methods that look at data first (Fisher, DELTA) need ``tuner.prepare(pass_over_data)`` before the first epoch.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -94,6 +95,7 @@ class Tuner:
         self._scheduler: TunerScheduler | None = None
         self._prepared = False
         self._restarted = False
+        self._scaled = False
         self._decoupled = decoupled
         self._angles = Angles()
         self._terms: dict[str, Tensor] = {}
@@ -102,6 +104,7 @@ class Tuner:
         self.net = operate(model, self.methods, self.source, head, origin, self._own_source, seed)
         for method in self.methods:
             method.attach(self.net, self.source)
+        self._device = self._find_device()
         self._taps = Taps(model, [tap for method in self.methods for tap in method.taps])
         self._asks_source = any(method.uses_source for method in self.methods)
         self._source_taps = Taps(self.source.model, [tap for method in self.methods for tap in method.source_taps])
@@ -151,6 +154,7 @@ class Tuner:
         """
         if self._prepared:
             return
+        self._follow()
         passes = data if isinstance(data, Passes) else Passes(data)
         modes = {module: module.training for module in self.net.model.modules()}
         self.net.model.eval()
@@ -173,6 +177,8 @@ class Tuner:
         """
         if epoch == self._epoch:
             return self._restarted
+        self.count_skipped_step()
+        self._follow()
         require(0 <= epoch < self.epochs, f"epoch {epoch} is outside this run of {self.epochs} epochs (0 to {self.epochs - 1}).")
         optimizer = self._the_optimizer()
         self._check_last_epoch(epoch)
@@ -202,6 +208,7 @@ class Tuner:
 
     def labels(self, y: Tensor, indices: Tensor | None = None) -> Tensor:
         """The labels to train on; the first half of `loss`, for loops that compute the network's outputs themselves."""
+        self.count_skipped_step()
         clock = self._clock()
         for method in self.methods:
             y = method.labels(y, indices, clock)
@@ -237,6 +244,8 @@ class Tuner:
             UserError: If a direction meets a gradient that is not finite, without a scaler.
         """
         optimizer = self._the_optimizer()
+        self.count_skipped_step()
+        self._scaled = scale != 1
         clock = self._clock()
         acts = any(_overrides(method, verb) for method in self.methods for verb in ("labels", "penalty", "task_weight"))
         require(not acts or "loss" in self._called, "a method acts on labels or outputs: use tuner.loss(model, x, y, criterion).backward().")
@@ -253,6 +262,16 @@ class Tuner:
         else:
             _add_(pairs)
         self._called.add("gradients_")
+
+    def count_skipped_step(self) -> None:
+        """Count the last step if a gradient scaler left it out, its gradients being infinite.
+
+        `labels`, `loss`, `gradients_`, `start_epoch` and `state_dict` call it. Only a loop with a scaler that computes the
+        network's outputs before `labels` calls it itself, after ``scaler.step(optimizer)``: the next step may begin with a restart.
+        """
+        if self._scaled and "gradients_" in self._called:
+            self._called.clear()
+            self._next_step(self._the_optimizer())
 
     @property
     def is_decoupled(self) -> bool:
@@ -288,6 +307,7 @@ class Tuner:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the run stands, and what the methods cannot recompute."""
+        self.count_skipped_step()
         return {
             "epoch": self._epoch,
             "step": self._step,
@@ -308,6 +328,7 @@ class Tuner:
         stored = [entry["name"] for entry in state["methods"]]
         mine = [method.name for method in self.methods]
         require(stored == mine, f"this checkpoint was trained with {stored}, but the methods here are {mine}.")
+        self._follow()
         for method, entry in zip(self.methods, state["methods"], strict=True):
             method.load_state_dict(entry["state"])
         self._epoch, self._step, self._micro = state["epoch"], state["step"], 0
@@ -345,13 +366,16 @@ class Tuner:
         require(self._epoch >= 0, "add tuner.start_epoch(epoch) at the beginning of each epoch.")
         require("gradients_" in self._called, "add tuner.gradients_() between backward() and optimizer.step().")
         self._called.clear()
-        require(self._step < self.steps_per_epoch, f"epoch {self._epoch} makes more optimiser steps than "
-                f"steps_per_epoch={self.steps_per_epoch}; tuner.start_epoch(epoch) must begin each epoch.")
         optimizer = self._the_optimizer()
         rates, clock = _rates(optimizer), self._clock()
         with torch.no_grad():
             for method in self.methods:
                 method.after_step_(clock, lambda parameter: rates.get(id(parameter), 0.0))
+        self._next_step(optimizer)
+
+    def _next_step(self, optimizer: Optimizer) -> None:
+        require(self._step < self.steps_per_epoch, f"epoch {self._epoch} makes more optimiser steps than "
+                f"steps_per_epoch={self.steps_per_epoch}; tuner.start_epoch(epoch) must begin each epoch.")
         self._step, self._micro = self._step + 1, 0
         if self._step < self.steps_per_epoch:
             assert self._scheduler is not None
@@ -365,6 +389,20 @@ class Tuner:
             return None, {}
         outputs = logits(self.source.model.to(x.device)(x))
         return outputs, self._source_taps.take()
+
+    def _find_device(self) -> torch.device:
+        return next(iter(self.net.parameters().values())).device
+
+    def _follow(self) -> None:
+        """Attach the methods anew where the network has moved to another device since: anchors lie beside what they pull."""
+        device = self._find_device()
+        if device == self._device:
+            return
+        self._device = device
+        for method in self.methods:
+            state = copy.deepcopy(method.state_dict())
+            method.attach(self.net, self.source)
+            method.load_state_dict(state)
 
     def _agree(self) -> None:
         """Give every rank what rank 0 prepared, so that a last bit of difference between machines cannot split them."""
