@@ -201,6 +201,11 @@ class Method:
         """The name under which recipes and logs know the method."""
         return snake(type(self).__name__)
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether `prepare` must be called before the first epoch."""
+        return type(self).prepare is not Method.prepare
+
     def surgery(self, net: Net, source: Source) -> None:
         """Change modules in place. Keys of `state_dict` stay; new keys only for new layers."""
 

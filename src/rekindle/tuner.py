@@ -282,7 +282,7 @@ class Tuner:
     @property
     def needs_data(self) -> list[str]:
         """Names of the methods that `prepare` must be called for."""
-        return [method.name for method in self.methods if _overrides(method, "prepare")]
+        return [method.name for method in self.methods if method.needs_data]
 
     def angles(self) -> dict[str, Any] | None:
         """What the direction met since the epoch began: mean cosine of g and h, mean share of conflicts, and the cosine of

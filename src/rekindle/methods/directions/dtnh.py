@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 from rekindle.method import Direction, require
 
 GRANULARITIES = ("global", "layer", "tensor")
-LARGEST = 1e30
+LARGEST = 1e38  # Weights multiply float32 tensors.
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,13 @@ Shermin et al.: Enhanced Transfer Learning with ImageNet Trained Classification 
 Normalisation and scale are those of Wang, Ramanan, Hebert: Growing a Brain, CVPR 2017 (arXiv 1907.07844), section 3.2:
 y = gamma * h / ||h||_2, gamma one number a unit, learnt.
 
-Neither states widths, the start of gamma, or whether logits or probabilities feed what is new: logits, no hidden layer and a
-gamma that keeps the mean length of the source logits are our choice.
+Neither states widths, the start of gamma, or whether logits or probabilities feed what is new: logits and no hidden layer are
+our choice. Gamma starts at the square root of the width, so that what the new layer reads has mean square 1 a unit, for which
+its initialisation is made. To start from the mean length of the source logits ("mean") keeps their scale, which can be far
+too large: SqueezeNet's 1000 logits are some 300 long, and at the papers' learning rates training then diverges.
 """
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -27,7 +30,8 @@ class SourceClassifier(Method):
     Args:
         hidden: Width of a hidden layer between the two, or a tuple of widths, each at least 1; 0 or () is none.
         activation: "none" or "relu", on the source's logits.
-        gamma: Start of the scale, above 0; 0 takes the mean length of what is normalised, over one pass of training data.
+        gamma: Start of the scale: "unit" is the square root of the width, "mean" the mean length of what is normalised over one
+            pass of training data, or a number above 0.
 
     Raises:
         ValueError: For an argument out of range, or a source without a classifier, or with two.
@@ -35,7 +39,7 @@ class SourceClassifier(Method):
 
     hidden: int | tuple[int, ...] = 0
     activation: Literal["none", "relu"] = "none"
-    gamma: float = 0.0
+    gamma: float | Literal["unit", "mean"] = "unit"
 
     paper: ClassVar[str] = "Shermin et al., PSIVT 2019, arXiv 1903.10150; Wang, Ramanan, Hebert, CVPR 2017, arXiv 1907.07844"
     neutral: ClassVar[dict[str, Any] | None] = None
@@ -44,8 +48,13 @@ class SourceClassifier(Method):
         ok = all(isinstance(width, int) and not isinstance(width, bool) and width >= 1 for width in self.widths)
         require(ok, f"source_classifier: hidden must be a width of at least 1, a tuple of them, or 0 for none, found {self.hidden!r}.")
         require(self.activation in ("none", "relu"), f"source_classifier: activation must be none or relu, found {self.activation!r}.")
-        ok = isinstance(self.gamma, int | float) and not isinstance(self.gamma, bool) and 0 <= self.gamma < float("inf")
-        require(ok, f"source_classifier: gamma must be a number above 0, or 0 for the mean length, found {self.gamma!r}.")
+        number = isinstance(self.gamma, int | float) and not isinstance(self.gamma, bool) and 0 < self.gamma < float("inf")
+        require(number or self.gamma in ("unit", "mean"), f"source_classifier: gamma must be unit, mean or a number above 0, found {self.gamma!r}.")
+
+    @property
+    def needs_data(self) -> bool:
+        """Only the mean length does."""
+        return self.gamma == "mean"
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -65,7 +74,7 @@ class SourceClassifier(Method):
 
     def prepare(self, data: Passes) -> None:
         """Set each scale to the mean length of what comes into it, the first one first."""
-        if self.gamma:
+        if not self.needs_data:
             return
         for number, scale in enumerate(self._scales, 1):
             data.progress("source_classifier: scale", number, len(self._scales))
@@ -90,14 +99,17 @@ class SourceClassifier(Method):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if self.activation == "relu":
             layers["activation"] = nn.ReLU()
-        layers["scale"] = NormScale(width, self.gamma or 1.0)
+        layers["scale"] = NormScale(width, self._start(width))
         for number, hidden in enumerate(self.widths):
             layers[f"hidden{number}"] = nn.Linear(width, hidden)
             layers[f"relu{number}"] = nn.ReLU()
-            layers[f"scale{number}"] = NormScale(hidden, self.gamma or 1.0)
+            layers[f"scale{number}"] = NormScale(hidden, self._start(hidden))
             width = hidden
         layers["linear"] = nn.Linear(width, classes)
         return layers
+
+    def _start(self, width: int) -> float:
+        return math.sqrt(width) if isinstance(self.gamma, str) else float(self.gamma)
 
     def _rename(self, net: Net, kept: nn.Module, new: "OrderedDict[str, nn.Module]") -> None:
         """The kept layer is shared under its new name and a stage of its own; the head is what is new."""
