@@ -53,9 +53,10 @@ def parser() -> argparse.ArgumentParser:
          ("--json", {"action": "store_true", "help": "JSON instead of a table"}))  # fmt: skip
     _add(commands, "compare", _compare, "put finished runs side by side, with paired statistics", "rekindle compare runs/a runs/b",
          ("runs", {"nargs": "+", "help": "run folders"}), ("--json", {"action": "store_true", "help": "JSON instead of tables"}))  # fmt: skip
-    _add(commands, "methods", _methods, "list the methods and their options", "rekindle methods",
+    _add(commands, "methods", _methods, "list the methods and their options, or show the card of one", "rekindle methods rifle",
+         ("name", {"nargs": "?", "help": "a method or direction, to show its card"}),
          ("--json", {"action": "store_true", "help": "JSON instead of text"}))  # fmt: skip
-    _add(commands, "models", _models, "list the networks", "rekindle models 'resnet*'",
+    _add(commands, "models", _models, "list the networks; of a single one, its classifier and stages", "rekindle models 'resnet*'",
          ("pattern", {"nargs": "?", "default": "*", "help": "shell pattern (default: *)"}))  # fmt: skip
     _add(commands, "demo", _demo, "fine-tune the packaged network on handwritten digits, with and without RIFLE", "rekindle demo",
          ("--out", {"default": "demo", "help": "folder for data, runs and table (default: demo)"}))  # fmt: skip
@@ -202,32 +203,40 @@ def _show(tables: Any) -> None:
 
 
 def _methods(options: argparse.Namespace) -> int:
-    from rekindle.registry import VARIANTS, methods
+    from rekindle.registry import VARIANTS, card, summaries
 
-    found = {}
-    for name, kind in methods().items():
-        first = (kind.__doc__ or "").strip().splitlines()[0]
-        settings = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-        found[name] = {"summary": first, "paper": kind.paper, "options": settings}
+    if options.name:
+        print(card(options.name))
+        return OK
+    found = summaries()
     if options.json:
         print(json.dumps({"methods": found, "variants": {name: {"of": base, **fixed} for name, (base, fixed) in VARIANTS.items()}}))
         return OK
-    for name, item in found.items():
-        listed = ", ".join(f"{option}={value!r}" for option, value in item["options"].items())
-        print(f"{name}({listed})\n    {item['summary']}\n    {item['paper']}")
+    for family in dict.fromkeys(item["family"] for item in found.values()):
+        print(f"\n{family.replace('_', '-')}")
+        for name, item in found.items():
+            if item["family"] == family:
+                listed = ", ".join(f"{option}={value!r}" for option, value in item["options"].items())
+                print(f"  {name}({listed})\n      {item['summary']}\n      {item['paper']}")
+    print()
     for name, (base, fixed) in VARIANTS.items():
         print(f"{name}: {base} with {', '.join(f'{option}={value!r}' for option, value in fixed.items())}")
-    print("Join them with +, as in --method 'l2_sp(alpha=0.01)+rifle(periods=4)'.")
+    print("Join methods with +, as in --method 'l2_sp(alpha=0.01)+rifle(periods=4)'; --direction takes one of the directions.")
+    print("rekindle methods NAME shows the card of one.")
     return OK
 
 
 def _models(options: argparse.Namespace) -> int:
-    from rekindle.models import names
+    from rekindle import models
 
-    found = names(options.pattern)
+    found = models.names(options.pattern)
     if not found:
         raise UserError(f"no network matches {options.pattern!r}; try 'resnet*' or 'torchvision:*'.")
     print("\n".join(found))
+    if found == [options.pattern]:
+        module = models.build(options.pattern, weights="none").module
+        head = models.find_classifier(module)
+        print(f"classifier: {', '.join(head)}\nstages: {', '.join(models.stages(module, head))}")
     return OK
 
 

@@ -7,8 +7,11 @@ import ast
 import dataclasses
 import difflib
 import importlib
+import inspect
 import pkgutil
+import re
 from functools import cache
+from importlib.resources import files
 from typing import Any, TypeVar
 
 import rekindle.methods
@@ -85,6 +88,28 @@ def summaries() -> dict[str, dict[str, Any]]:
     return found
 
 
+def card(name: str) -> str:
+    """The card of a method or direction: what it does, formula, when to use it, its options, and how the papers' code differs.
+
+    Raises:
+        UserError: If there is no such method.
+    """
+    base, preset = VARIANTS.get(name, (name, {}))
+    kinds: dict[str, Any] = {**methods(), **directions()}
+    _known("method", name, base, [*kinds, *VARIANTS])
+    text = files("rekindle.methods").joinpath("cards", f"{base}.md").read_text("utf-8")
+    fixed = f"\n`{name}` is `{base}` with {', '.join(f'{option}={value!r}' for option, value in preset.items())}.\n" if preset else ""
+    return f"{text.rstrip()}\n{fixed}\n## Options\n\n{_options(kinds[base])}"
+
+
+def _options(kind: type) -> str:
+    """Each option with its default and what the docstring says of it."""
+    section = (inspect.getdoc(kind) or "").partition("Args:")[2].partition("Raises:")[0]
+    texts = {name: " ".join(text.split()) for name, text in re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w+: |\Z)", section, re.M | re.S)}
+    lines = [f"- `{field.name}={field.default!r}`: {texts.get(field.name, '')}" for field in dataclasses.fields(kind) if field.init]
+    return "\n".join(lines) or "None."
+
+
 def unparse(chosen: list[Method]) -> str:
     """The recipe that parses back to equal methods, holding only what differs from a default."""
     return "+".join(describe(method) for method in chosen) or "none"
@@ -118,13 +143,16 @@ def _build(node: ast.expr, asked: str, what: str, kinds: dict[str, type[Kind]], 
         raise UserError(f"{asked}: write each part as name or name(option=value){joined}.")
     name = call.func.id
     base, preset = variants.get(name, (name, {}))
-    if base not in kinds:
-        known = sorted([*kinds, *variants])
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise UserError(f"there is no {what} {name!r}{hint} Known: {', '.join(known)}.")
+    _known(what, name, base, [*kinds, *variants])
     given = {keyword.arg or "**": _value(keyword, name) for keyword in call.keywords}
     return _construct(kinds[base], name, preset, given)
+
+
+def _known(what: str, name: str, base: str, known: list[str]) -> None:
+    if base not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise UserError(f"there is no {what} {name!r}{hint} Known: {', '.join(sorted(known))}.")
 
 
 def _construct(kind: type[Kind], name: str, preset: dict[str, Any], given: dict[str, Any]) -> Kind:

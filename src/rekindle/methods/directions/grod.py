@@ -1,7 +1,7 @@
 """GrOD: the regulariser acts orthogonally to the loss's gradient, always.
 
-Li, Xiong, Xu, Wan, Huan, Dou: Towards Making Deep Transfer Learning Never Hurt, the journal version (GrOD), ACM TKDD 2022.
-The authors' code works on each tensor by itself and lets the regulariser fade: strength 0.1 * 0.99^epoch, which is
+Xiong, Wan, Zhao, Chen, Li, Zhu, Huan: GrOD: Deep Learning with Gradients Orthogonal Decomposition for Knowledge Transfer,
+Distillation, and Adversarial Training, ACM TKDD 2022. The authors' code works on each tensor by itself and lets the regulariser fade: strength 0.1 * 0.99^epoch, which is
 ``l2_sp(alpha=0.1)`` with ``grod(preset="code")``. What its Paddle port executes differs from the formula in its comment (it
 projects on w instead of g); the formula is what stands here.
 """
@@ -29,7 +29,7 @@ class Grod(Direction):
     rho: float = 1.0
     preset: str | None = None
 
-    paper: ClassVar[str] = "Li et al., GrOD, ACM TKDD 2022"
+    paper: ClassVar[str] = "Xiong, Wan, Zhao, Chen, Li, Zhu, Huan, ACM TKDD 2022"
 
     def __post_init__(self) -> None:
         require(self.preset in (None, "code"), f"grod: preset must be 'code' or None, found {self.preset!r}.")
