@@ -1,0 +1,1 @@
+"""What the pre-trained network does is kept while its weights move: outputs, activations, relations between classes."""

@@ -1,0 +1,68 @@
+"""Keep the flow between layers: squared distance of Gram matrices of a stage's input and output.
+
+Yim, Joo, Bae, Kim: A Gift from Knowledge Distillation, CVPR 2017, equations 1 and 2: G_ij = 1/(HW) * sum over positions of
+A_i * B_j, loss = mean over the batch of the sum over pairs of ||G_t - G_s||_F^2.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rekindle.method import Batch, Method, Net, Source
+from rekindle.methods.distillation.layers import INPUT, find_layers, paired_maps, pooled
+from rekindle.methods.distillation.options import check_layers, check_number
+
+
+@dataclass
+class FSP(Method):
+    """Keep the relation between each stage's input and output as it is in the source (flow of solution procedure).
+
+    Args:
+        strength: At least 0.
+        layers: "stages" for every stage, or a name or names of layers; each gives the pair of its input and its output. Where
+            they differ in size, the larger is averaged down.
+
+    Raises:
+        ValueError: For an argument out of range or an unknown layer.
+    """
+
+    strength: float = 1.0
+    layers: str | tuple[str, ...] = "stages"
+
+    paper: ClassVar[str] = "Yim, Joo, Bae, Kim, CVPR 2017"
+    neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
+
+    def __post_init__(self) -> None:
+        check_number("fsp", "strength", self.strength)
+        check_layers("fsp", self.layers)
+        self.uses_source = self.strength > 0
+
+    def attach(self, net: Net, source: Source) -> None:
+        """Find the layers, input and output of each."""
+        if self.uses_source:
+            self._net = net
+            names = find_layers(net, source, self.layers, self.name)
+            self.taps = self.source_taps = tuple(tap for name in names for tap in (f"{name}{INPUT}", name))
+
+    def penalty(self, batch: Batch) -> Tensor | None:
+        """strength * mean over the batch of the squared distances of the matrices."""
+        if not self.uses_source:
+            return None
+        # Inside autocast the product would be taken in half precision.
+        with torch.autocast(batch.outputs.device.type, enabled=False):
+            distances = [(mine - theirs).square().sum((1, 2)).mean() for mine, theirs in self._matrices(batch)]
+        return self.strength * torch.stack(distances).sum()
+
+    def _matrices(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        found = list(paired_maps(batch, self.taps, self._net, self.name))
+        for before, after in zip(found[::2], found[1::2], strict=True):
+            yield flow(before[0], after[0]), flow(before[1], after[1])
+
+
+def flow(a: Tensor, b: Tensor) -> Tensor:
+    """(B, C, *S) and (B, D, *T) to (B, C, D): inner products of channels over positions, divided by their number."""
+    first, second = pooled(a, b)
+    return first @ second.transpose(1, 2) / first.shape[2]
