@@ -1,0 +1,1 @@
+"""Noise in training: dropout of features, weights, blocks and labels, and stochastic normalisation."""

@@ -1,0 +1,113 @@
+"""Re-initialise the last blocks of a transformer before training.
+
+Zhang, Wu, Katiyar, Weinberger, Artzi: Revisiting Few-sample BERT Fine-tuning, ICLR 2021 (arXiv 2006.05987), section 5: the
+blocks nearest the output are too specialised to the pre-training task. Weights ~ N(0, 0.02), biases 0, LayerNorm (1, 0). The
+authors' sample command takes L = 5, with bias-corrected Adam at 2e-5 and a tenth of the run as warm-up.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rekindle.draws import generator
+from rekindle.method import Method, Net, Source, require
+
+STD = 0.02
+ATTENTION = ("attn", "self_attention", "self_attn", "attention")
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _BatchNorm)
+
+
+@dataclass
+class ReinitTop(Method):
+    """Draw the last transformer blocks anew before training; they count as new parameters then.
+
+    Scales of layers (`gamma`) and temperatures keep their values, since the paper's networks have none.
+
+    Args:
+        blocks: L, from 0 (nothing happens) to the depth of the network.
+        norm: Reset the normalisation behind the last block as well.
+
+    Raises:
+        ValueError: For an argument out of range, or a network without transformer blocks or with fewer than asked for.
+    """
+
+    blocks: int = 0
+    norm: bool = False
+
+    paper: ClassVar[str] = "Zhang, Wu, Katiyar, Weinberger, Artzi, ICLR 2021, arXiv 2006.05987"
+    neutral: ClassVar[dict[str, Any] | None] = {"blocks": 0}
+
+    def __post_init__(self) -> None:
+        ok = isinstance(self.blocks, int) and not isinstance(self.blocks, bool) and self.blocks >= 0
+        require(ok, f"reinit_top: blocks must be a whole number of at least 0, found {self.blocks!r}.")
+        require(isinstance(self.norm, bool), f"reinit_top: norm must be True or False, found {self.norm!r}.")
+        require(self.blocks > 0 or not self.norm, "reinit_top: norm needs blocks of at least 1, found 0.")
+
+    def surgery(self, net: Net, source: Source) -> None:
+        """Draw in place, and take what was drawn out of the shared parameters."""
+        if not self.blocks:
+            return
+        found = transformer_blocks(net.model)
+        require(bool(found), f"reinit_top: {type(net.model).__name__} has no transformer blocks, which hold attention and a LayerNorm.")
+        require(self.blocks <= len(found), f"reinit_top: blocks must be at most the {len(found)} transformer blocks of the network, found {self.blocks}.")
+        chosen = found[-self.blocks :] + ([_norm_behind(net, found)] if self.norm else [])
+        stream = generator(net.seed, "reinit_top")
+        drawn = {id(parameter) for name in chosen for parameter in reinitialize_(net.model.get_submodule(name), stream)}
+        names = {name for name, parameter in net.parameters().items() if id(parameter) in drawn}
+        net.origin = {name: origin for name, origin in net.origin.items() if name not in names}
+
+
+def transformer_blocks(model: nn.Module) -> list[str]:
+    """Names of the outermost modules that hold attention and a LayerNorm, from input to output."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if not inside and _is_transformer_block(module):
+            found.append(name)
+    return found
+
+
+@torch.no_grad()
+def reinitialize_(module: nn.Module, stream: torch.Generator) -> list[nn.Parameter]:
+    """Weights ~ N(0, 0.02), biases 0, normalisation (1, 0), in place; drawn on the CPU, so equal on every device.
+
+    Returns:
+        The parameters that have new values.
+    """
+    changed: list[nn.Parameter] = []
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            if _is_norm(part):
+                parameter.fill_(1.0 if name == "weight" else 0.0)
+            elif parameter.ndim >= 2:
+                parameter.copy_(STD * torch.randn(parameter.shape, generator=stream))
+            elif name.endswith("bias"):
+                parameter.zero_()
+            else:
+                continue
+            changed.append(parameter)
+        if isinstance(part, _BatchNorm):
+            part.reset_running_stats()
+    return changed
+
+
+def _is_transformer_block(module: nn.Module) -> bool:
+    attends = any(name in ATTENTION and any(True for _ in child.parameters()) for name, child in module.named_children())
+    return attends and any(isinstance(part, nn.LayerNorm | nn.RMSNorm) for part in module.modules())
+
+
+def _is_norm(part: nn.Module) -> bool:
+    return isinstance(part, NORMS)
+
+
+def _norm_behind(net: Net, blocks: list[str]) -> str:
+    """Name of the last normalisation behind the last block."""
+    names = [name for name, _ in net.model.named_modules()]
+    behind = names[names.index(blocks[-1]) + 1 :]
+    outside = [name for name in behind if not name.startswith(f"{blocks[-1]}.") and not name.startswith(tuple(f"{head}." for head in net.head))]
+    found = [name for name in outside if name not in net.head and _is_norm(net.model.get_submodule(name))]
+    require(bool(found), f"reinit_top: {type(net.model).__name__} has no normalisation behind its last block; leave norm out.")
+    return found[-1]
