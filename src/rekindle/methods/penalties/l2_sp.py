@@ -8,61 +8,70 @@ beta 1e-4, all parameters); the L2-SP paper itself takes weights only and beta 0
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from rekindle.method import Clock, GradientPairs, Method, Net, Source, require
-from rekindle.methods.penalties.quadratic import Pull, check_scope, check_strength, in_scope
+from rekindle.method import Method, Net, Source
+from rekindle.methods.penalties.quadratic import Measure, check_switch
+from rekindle.methods.penalties.towards_start import TowardsStart
 
 
 @dataclass
-class L2SP(Method):
+class L2SP(TowardsStart, Method):
     """Pull shared parameters towards their pre-trained values, new ones towards zero.
 
     Args:
         alpha: Strength on shared parameters, at least 0.
         beta: Strength on new parameters, at least 0.
         scope: "all", or "weights" for tensors with two or more dimensions.
+        orthogonal: Leave the length of each output channel free: only what is orthogonal to its pre-trained weights is
+            penalised, in tensors with two or more dimensions. For layers before a normalisation, which undoes their scale.
 
     Raises:
-        ValueError: If a strength or the scope is out of range, or the network shares nothing with its source.
+        ValueError: If an argument is out of range, or the network shares nothing with its source.
     """
 
     alpha: float = 0.01
     beta: float = 1e-4
     scope: str = "all"
+    orthogonal: bool = False
 
     paper: ClassVar[str] = "Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0, "beta": 0.0}
 
     def __post_init__(self) -> None:
-        check_strength("l2_sp", "alpha", self.alpha)
-        check_strength("l2_sp", "beta", self.beta)
-        check_scope("l2_sp", self.scope)
+        super().__post_init__()
+        check_switch(self._owner, "orthogonal", self.orthogonal)
 
-    def attach(self, net: Net, source: Source) -> None:
-        """Copy the anchors: float32, detached, never from weights that may have moved."""
-        shared = in_scope(net.shared(), self.scope)
-        require(bool(shared), "l2_sp: the network shares no parameter with its source, so there is nothing to pull towards.")
-        self._names = list(shared)
-        anchors = [source.tensors[net.origin[name]].to(p.device, copy=True) for name, p in shared.items()]
-        self._shared = Pull(list(shared.values()), anchors, self.alpha)
-        self._new = Pull(list(in_scope(net.new(), self.scope).values()), None, self.beta)
+    def _measure(self, net: Net, source: Source) -> Measure:
+        return Orthogonal(self._anchors) if self.orthogonal else Measure()
 
-    def gradient(self, clock: Clock) -> GradientPairs:
-        """alpha * (w - w0) on shared parameters, beta * w on new ones."""
-        return self._shared.gradient() + self._new.gradient()
 
-    def value(self, clock: Clock) -> Tensor:
-        """alpha/2 * ||w - w0||^2 + beta/2 * ||w_new||^2."""
-        return self._shared.value() + self._new.value()
+class Orthogonal(Measure):
+    """1/2 * ||d - <d,u> u||^2 for each output channel, u its pre-trained weights at length 1.
 
-    def state_dict(self) -> dict[str, Any]:
-        """The anchors by parameter name."""
-        assert self._shared.anchors is not None
-        return {"anchors": dict(zip(self._names, self._shared.anchors, strict=True))}
+    It is the authors' 1/2 * ||w - (<w,w0>/||w0||^2) w0||^2, since the part of w0 orthogonal to itself is 0. A channel of
+    zeros has no direction and keeps its whole distance.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put the stored anchors back, in place."""
-        assert self._shared.anchors is not None
-        for name, anchor in zip(self._names, self._shared.anchors, strict=True):
-            anchor.copy_(state["anchors"][name])
+    Args:
+        anchors: w0, one tensor a parameter; read at each call, so that a resumed run sees those it has loaded.
+    """
+
+    def __init__(self, anchors: list[Tensor]) -> None:
+        self._anchors = anchors
+
+    def costs(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
+        """Half the square of the orthogonal part."""
+        return super().costs(self.slopes(distances, rows), rows)
+
+    def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
+        """The orthogonal part itself: a projection is its own square."""
+        return [orthogonal_part(d, self._anchors[row]) if d.ndim >= 2 else d for d, row in zip(distances, rows, strict=True)]
+
+
+def orthogonal_part(distance: Tensor, anchor: Tensor) -> Tensor:
+    """(O, ...) the part of each output channel's distance that is orthogonal to the anchor's channel."""
+    d, a = distance.flatten(1), anchor.flatten(1)
+    length = torch.linalg.vector_norm(a, dim=1, keepdim=True)
+    unit = a / torch.where(length > 0, length, torch.ones_like(length))
+    return (d - (d * unit).sum(1, keepdim=True) * unit).view_as(distance)

@@ -1,6 +1,7 @@
-"""The quadratic pull that L2 and L2-SP share: strength/2 * ||w - anchor||^2, in closed form."""
+"""Pulls on weights, strength * measure(w - anchor), in closed form; the measure of L2 and L2-SP is half the square."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,26 @@ from rekindle.method import GradientPairs, require
 SCOPES = ("all", "weights")
 
 
+class Measure:
+    """What a distance w - anchor costs: half its square. Other penalties override it.
+
+    Every verb gets distances, one tensor a parameter, and their `rows`: positions among all parameters of the pull, for
+    measures that hold a tensor or a number for each of them.
+    """
+
+    def costs(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
+        """A scalar for each distance, differentiable."""
+        return [0.5 * d.square().sum() for d in distances]
+
+    def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
+        """The gradient of each cost, of the distance's shape."""
+        return distances
+
+    def shrunk(self, distance: Tensor, row: int, amount: float) -> Tensor:
+        """The proximal operator of amount * cost at a distance."""
+        raise TypeError(f"{type(self).__name__} has no proximal operator.")
+
+
 @dataclass
 class Pull:
     """Parameters pulled with one strength towards `anchors`, or towards zero where that is None."""
@@ -17,33 +38,41 @@ class Pull:
     parameters: list[nn.Parameter]
     anchors: list[Tensor] | None
     strength: float
-
-    def trainable(self) -> tuple[list[nn.Parameter], list[Tensor] | None]:
-        """The part that may move: a frozen parameter contributes nothing and gets no gradient."""
-        kept = [i for i, p in enumerate(self.parameters) if p.requires_grad]
-        parameters = [self.parameters[i] for i in kept]
-        return parameters, None if self.anchors is None else [self.anchors[i] for i in kept]
+    measure: Measure = field(default_factory=Measure)
 
     def gradient(self) -> GradientPairs:
-        """Strength * (w - anchor), in float32 or better."""
-        parameters, anchors = self.trainable()
-        if not parameters or self.strength == 0:
+        """Strength * slope of the measure at w - anchor, in float32 or better."""
+        rows = self._rows()
+        if not rows or self.strength == 0:
             return []
-        distance = _distances([p.detach() for p in parameters], anchors)
-        return list(zip(parameters, torch._foreach_mul(distance, self.strength), strict=True))
+        slopes = self.measure.slopes(self._distances(rows, detached=True), rows)
+        return list(zip([self.parameters[row] for row in rows], torch._foreach_mul(slopes, self.strength), strict=True))
 
     def value(self) -> Tensor:
-        """Strength/2 * ||w - anchor||^2, differentiable."""
-        parameters, anchors = self.trainable()
-        if not parameters:
+        """Strength * measure of w - anchor, differentiable."""
+        rows = self._rows()
+        if not rows:
             return torch.zeros(())
-        squares = [d.square().sum() for d in _distances(parameters, anchors)]
-        return 0.5 * self.strength * torch.stack(squares).sum()
+        return self.strength * torch.stack(self.measure.costs(self._distances(rows), rows)).sum()
 
+    @torch.no_grad()
+    def shrink_(self, lr: Callable[[nn.Parameter], float]) -> None:
+        """Apply the proximal operator of lr * strength * measure to each parameter in place."""
+        rows = [row for row in self._rows() if lr(self.parameters[row]) > 0]
+        if not rows or self.strength == 0 or self.anchors is None:
+            return
+        for row, distance in zip(rows, self._distances(rows, detached=True), strict=True):
+            parameter = self.parameters[row]
+            parameter.copy_(self.anchors[row] + self.measure.shrunk(distance, row, lr(parameter) * self.strength))
 
-def _distances(parameters: list[Tensor], anchors: list[Tensor] | None) -> list[Tensor]:
-    wide = [p.to(torch.promote_types(p.dtype, torch.float32)) for p in parameters]
-    return wide if anchors is None else list(torch._foreach_sub(wide, anchors))
+    def _rows(self) -> list[int]:
+        """What may move: a frozen parameter contributes nothing and gets no gradient."""
+        return [row for row, p in enumerate(self.parameters) if p.requires_grad]
+
+    def _distances(self, rows: list[int], detached: bool = False) -> list[Tensor]:
+        parameters = [self.parameters[row].detach() if detached else self.parameters[row] for row in rows]
+        wide = [p.to(torch.promote_types(p.dtype, torch.float32)) for p in parameters]
+        return wide if self.anchors is None else list(torch._foreach_sub(wide, [self.anchors[row] for row in rows]))
 
 
 def in_scope(parameters: dict[str, nn.Parameter], scope: str) -> dict[str, nn.Parameter]:
@@ -52,11 +81,22 @@ def in_scope(parameters: dict[str, nn.Parameter], scope: str) -> dict[str, nn.Pa
 
 
 def check_strength(owner: str, name: str, value: float) -> None:
-    """Refuse NaN, infinity and negative strengths."""
-    ok = isinstance(value, int | float) and 0 <= value < float("inf")
+    """Refuse NaN, infinity, negative strengths and what is not a number."""
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
     require(ok, f"{owner}: {name} must be a finite number of at least 0, found {value!r}.")
+
+
+def check_choice(owner: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a word that is not one of those allowed."""
+    listed = " or ".join(f'"{word}"' for word in allowed)
+    require(isinstance(value, str) and value in allowed, f"{owner}: {name} must be {listed}, found {value!r}.")
+
+
+def check_switch(owner: str, name: str, value: bool) -> None:
+    """Refuse what is neither True nor False."""
+    require(isinstance(value, bool), f"{owner}: {name} must be True or False, found {value!r}.")
 
 
 def check_scope(owner: str, scope: str) -> None:
     """Refuse an unknown scope."""
-    require(scope in SCOPES, f'{owner}: scope must be "all" or "weights", found {scope!r}.')
+    check_choice(owner, "scope", scope, SCOPES)

@@ -1,0 +1,89 @@
+"""L2 mixture: alpha/2 * ||w - w0||^2 + decay/2 * ||w||^2 on shared parameters, with strengths of their own for each stage.
+
+Plested, Shen, Gedeon: Non-binary deep transfer learning for image classification, 2021 (arXiv 2107.08585): how much is
+transferred is a matter of degree, layer by layer. The sum is one pull, of strength alpha + decay, to the shrunk anchor
+alpha/(alpha + decay) * w0, and a constant.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rekindle.method import Method, Net, Source, require
+from rekindle.methods.penalties.quadratic import Measure, check_strength
+from rekindle.methods.penalties.towards_start import TowardsStart
+
+
+@dataclass
+class L2Mixture(TowardsStart, Method):
+    """Pull shared parameters towards their pre-trained values and towards zero at once, stage by stage.
+
+    Args:
+        alpha: Strength of the pull to the pre-trained values, at least 0.
+        decay: Strength of the pull to zero, at least 0.
+        beta: Strength on new parameters, to zero, at least 0.
+        scope: "all", or "weights" for tensors with two or more dimensions.
+        stages: (stage, alpha, decay) triples for stages that are to have their own; `rekindle models NAME` lists the stages.
+
+    Raises:
+        ValueError: If an argument is out of range, the network shares nothing with its source, or has no stage of a name.
+    """
+
+    alpha: float = 0.01
+    decay: float = 1e-4
+    beta: float = 1e-4
+    scope: str = "all"
+    stages: tuple[tuple[str, float, float], ...] = ()
+
+    paper: ClassVar[str] = "Plested, Shen, Gedeon, 2021, arXiv 2107.08585"
+    neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0, "decay": 0.0, "beta": 0.0}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_strength(self._owner, "decay", self.decay)
+        ok = isinstance(self.stages, tuple) and all(isinstance(item, tuple) and len(item) == 3 and isinstance(item[0], str) for item in self.stages)
+        require(ok, f"{self._owner}: stages must be a tuple of (stage, alpha, decay) triples, found {self.stages!r}.")
+        for stage, alpha, decay in self.stages:
+            check_strength(self._owner, f"stages: alpha of {stage}", alpha)
+            check_strength(self._owner, f"stages: decay of {stage}", decay)
+        names = [stage for stage, _, _ in self.stages]
+        require(len(set(names)) == len(names), f"{self._owner}: stages must name each stage once, found {names}.")
+
+    def attach(self, net: Net, source: Source) -> None:
+        """Copy the anchors, and give each parameter its strengths."""
+        super().attach(net, source)
+        self._shared.strength = float(self.alpha + self.decay + sum(alpha + decay for _, alpha, decay in self.stages) > 0)
+
+    def _measure(self, net: Net, source: Source) -> Measure:
+        for stage, _, _ in self.stages:
+            require(stage in net.stages, f"{self._owner}: there is no stage {stage!r}; the stages are {', '.join(net.stages)}.")
+        own = {name: (alpha, decay) for stage, alpha, decay in self.stages for name in net.stages[stage]}
+        return Mixture(self._anchors, [own.get(name, (self.alpha, self.decay)) for name in self._names])
+
+
+class Mixture(Measure):
+    """alpha/2 * ||d||^2 + decay/2 * ||d + w0||^2: the strengths differ between parameters, so that of the pull is 1.
+
+    Args:
+        anchors: w0, one tensor a parameter; read at each call.
+        strengths: (alpha, decay), one pair a parameter.
+    """
+
+    def __init__(self, anchors: list[Tensor], strengths: list[tuple[float, float]]) -> None:
+        self._anchors, self._strengths = anchors, strengths
+
+    def costs(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
+        """Both halves."""
+        found = []
+        for d, row in zip(distances, rows, strict=True):
+            alpha, decay = self._strengths[row]
+            found.append(0.5 * alpha * d.square().sum() + 0.5 * decay * (d + self._anchors[row]).square().sum())
+        return found
+
+    def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
+        """(alpha + decay) * d + decay * w0, which is alpha * (w - w0) + decay * w."""
+        pairs = [self._strengths[row] for row in rows]
+        anchors = torch._foreach_mul([self._anchors[row] for row in rows], [decay for _, decay in pairs])
+        return list(torch._foreach_add(torch._foreach_mul(distances, [alpha + decay for alpha, decay in pairs]), anchors))
