@@ -185,6 +185,7 @@ class Method:
     Attributes:
         paper: Citation, one line.
         neutral: Settings at which the method does nothing; the contract suite trains with them. None: there are none.
+        example: Settings at which it does something, where its defaults do not; the contract suite trains with them too.
         uses_source: Whether `penalty` needs the source's outputs or activations on each batch.
         taps: What `penalty` needs of the network: names of modules for their outputs, "NAME:input" for a module's first input.
         source_taps: The same of the source.
@@ -192,6 +193,7 @@ class Method:
 
     paper: ClassVar[str] = ""
     neutral: ClassVar[dict[str, Any] | None] = {}
+    example: ClassVar[dict[str, Any]] = {}
     uses_source: bool = False
     taps: Sequence[str] = ()
     source_taps: Sequence[str] = ()

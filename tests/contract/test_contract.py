@@ -24,7 +24,7 @@ def _same_draws() -> None:
 
 
 def make(name: str) -> Method:
-    return methods()[name]()
+    return methods()[name](**methods()[name].example)
 
 
 def draws_in_forward(name: str) -> bool:

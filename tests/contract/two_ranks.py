@@ -55,7 +55,7 @@ def main() -> int:
     rank = dist.get_rank()
     faults = []
     for name, kind in methods().items():
-        faults += [f"{name}: {tensor}" for tensor in apart(train([kind()], None, rank, 2))]
+        faults += [f"{name}: {tensor}" for tensor in apart(train([kind(**kind.example)], None, rank, 2))]
     for recipe in ("attention_transfer(beta=10.0)+l2_sp(alpha=0.1)", "soft_targets", "l2_sp(alpha=0.1)"):
         for accumulate in (1, 2):
             both = train(parse(recipe), DTNH(), rank, 2, accumulate, norm=False)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import rekindle
 from rekindle import data, models
 from rekindle.models.build import IMAGENET_MEAN, IMAGENET_STD
-from rekindle.registry import parse
+from rekindle.registry import parse, parse_direction
 from rekindle.tuner import Tuner
 from tests.toys import picture_folder
 
@@ -29,8 +29,16 @@ def settings(root: Path) -> dict[str, Any]:
             "epochs": 4, "lr": 0.02, "batch_size": 8, "precision": "32", "seed": 5}  # fmt: skip
 
 
+RECIPES = [
+    ("l2_sp+rifle(periods=2)", "plain_sum"), ("l2_sp(alpha=0.1)", "dtnh"), ("attention_transfer(beta=10.0)", "plain_sum"),
+    ("attention_transfer(beta=10.0)+l2_sp", "dtnh"), ("dropout(p=0.3)+disturb_label(gamma=0.2)", "plain_sum"),
+    ("stochastic_depth+cyclic_lr(cycles=2)", "plain_sum"), ("source_classifier(gamma='mean')+layer_decay(factor=0.7)", "plain_sum"),
+]  # fmt: skip
+
+
 def plain_loop(options: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The five lines of the documentation on the same pictures."""
+    pieces = options.get("accumulate", 1)
     dataset = data.scan(Path(options["data"]), seed=options["seed"])
     pixels = data.Pixels.load(dataset.splits["train"].paths, round(32 * 256 / 224))
     labels = dataset.splits["train"].labels
@@ -39,16 +47,24 @@ def plain_loop(options: dict[str, Any]) -> dict[str, torch.Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(options["seed"])
         models.replace_classifier(model, 2)
+    torch.manual_seed(options["seed"] * 1009)
     model = model.to(memory_format=torch.channels_last)
     steps = data.batches(22, 8, torch.arange(22))
-    tuner = Tuner(model, parse(METHODS), source=source, epochs=4, steps_per_epoch=len(steps), seed=options["seed"])
+    direction = parse_direction(options.get("direction", "plain_sum"))
+    tuner = Tuner(
+        model, parse(options["method"]), source=source, direction=direction, epochs=options["epochs"], steps_per_epoch=len(steps), seed=options["seed"]
+    )
+    tuner.prepare(lambda: [(data.eval_batch(pixels, rows, image_size=32, mean=IMAGENET_MEAN, std=IMAGENET_STD), labels[rows])
+                           for rows in data.order(22, options["seed"], 0).split(8)])  # fmt: skip
     optimizer = torch.optim.SGD(tuner.param_groups(lr=0.02), momentum=0.9)
     scheduler = tuner.scheduler(optimizer)
-    for epoch in range(4):
+    for epoch in range(tuner.epochs):
         tuner.start_epoch(epoch)
-        for rows in data.batches(22, 8, data.order(22, options["seed"], epoch)):
-            x = data.train_batch(pixels, rows, image_size=32, flip=True, seed=options["seed"], epoch=epoch, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-            tuner.loss(model, x, labels[rows], torch.nn.functional.cross_entropy).backward()
+        for batch in data.batches(22, 8, data.order(22, options["seed"], epoch)):
+            for rows in batch.chunk(pieces):
+                x = data.train_batch(pixels, rows, image_size=32, flip=True, seed=options["seed"], epoch=epoch, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+                loss = tuner.loss(model, x, labels[rows], torch.nn.functional.cross_entropy, indices=rows)
+                (loss * (len(rows) / len(batch))).backward()
             tuner.gradients_()
             optimizer.step()
             optimizer.zero_grad()
@@ -56,8 +72,10 @@ def plain_loop(options: dict[str, Any]) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
-def test_plain_loop_equals_the_trainer_to_the_bit(tmp_path: Path) -> None:
-    options = settings(tmp_path)
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(("recipe", "direction"), RECIPES)
+def test_plain_loop_equals_the_trainer_to_the_bit(recipe: str, direction: str, accumulate: int, tmp_path: Path) -> None:
+    options = {**settings(tmp_path), "method": recipe, "direction": direction, "accumulate": accumulate, "epochs": 2}
     run = rekindle.fit(**options, out=tmp_path / "runs")
     trained = load_file(run.folder / "model.safetensors")
     for key, value in plain_loop(options).items():

@@ -29,6 +29,7 @@ class Freeze(Method):
 
     paper: ClassVar[str] = "Yosinski, Clune, Bengio, Lipson, NeurIPS 2014, arXiv 1411.1792"
     neutral: ClassVar[dict[str, Any] | None] = {"until": ""}
+    example: ClassVar[dict[str, Any]] = {"until": "layer1"}
 
     def __post_init__(self) -> None:
         require(isinstance(self.until, str), f"freeze: until must be the name of a stage, found {self.until!r}.")

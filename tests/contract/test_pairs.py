@@ -1,0 +1,102 @@
+"""Every pair of methods from different families works together, or is refused with the reason."""
+
+import itertools
+import re
+import time
+
+import pytest
+import torch
+
+from rekindle import Direction, Method, Source
+from rekindle.registry import describe, directions, methods, parse, parse_direction, summaries
+from rekindle.tuner import operate
+from tests.contract.network import Loop, batch, hybrid
+
+FAMILIES = {"penalties": "regulariser", "distillation": "regulariser", "restarts": "restart", "noise": "noise", "heads": "head",
+            "layer_wise": "head", "directions": "direction"}  # fmt: skip
+REFUSED = {
+    frozenset({"lp_ft", "rifle"}): "rifle draws the head anew, which discards what lp_ft has fitted",
+}
+ACTIVE = {name: describe(kind(**kind.example)) for name, kind in methods().items()} | {name: name for name in directions()}
+
+
+def families() -> dict[str, list[str]]:
+    """Names by family."""
+    found: dict[str, list[str]] = {}
+    for name, item in summaries().items():
+        found.setdefault(FAMILIES[item["family"]], []).append(name)
+    return found
+
+
+def pairs() -> list[tuple[str, str]]:
+    """All pairs across families."""
+    return [pair for one, other in itertools.combinations(families().values(), 2) for pair in itertools.product(one, other)]
+
+
+def made(names: list[str]) -> tuple[list[Method], Direction | None]:
+    recipe = "+".join(ACTIVE[name] for name in names if name in methods()) or "none"
+    direction = [parse_direction(ACTIVE[name]) for name in names if name in directions()]
+    return parse(recipe), direction[0] if direction else None
+
+
+def covering() -> list[list[str]]:
+    """Recipes of at most one method a family in which each allowed pair occurs: the richest addition first, by a fixed order."""
+    left = {frozenset(pair) for pair in pairs()} - REFUSED.keys()
+    recipes = []
+    while left:
+        recipe: list[str] = sorted(min(left, key=sorted))
+        for members in families().values():
+            if not set(members) & set(recipe):
+                allowed = [name for name in members if not any(frozenset({name, other}) in REFUSED for other in recipe)]
+                recipe.append(max(allowed, key=lambda name: (sum(frozenset({name, other}) in left for other in recipe), name)))
+        left -= {frozenset(pair) for pair in itertools.combinations(recipe, 2)}
+        recipes.append(recipe)
+    return recipes
+
+
+def test_what_is_refused_is_refused_with_its_reason_and_nothing_else_is() -> None:
+    for pair in pairs():
+        chosen, direction = made(list(pair))
+        reason = REFUSED.get(frozenset(pair))
+        if reason is None:
+            Loop(chosen, direction=direction)
+        else:
+            with pytest.raises(ValueError, match=re.escape(reason)):
+                Loop(chosen, direction=direction)
+
+
+def test_the_set_covers_every_pair() -> None:
+    covered = {frozenset(pair) for recipe in covering() for pair in itertools.combinations(recipe, 2)}
+    assert {frozenset(pair) for pair in pairs()} - covered == REFUSED.keys()
+    assert all(len({FAMILIES[summaries()[name]["family"]] for name in recipe}) == len(recipe) for recipe in covering())
+
+
+@pytest.mark.parametrize("recipe", covering(), ids="+".join)
+def test_recipe_trains_resumes_and_predicts(recipe: list[str]) -> None:
+    began = time.perf_counter()
+    torch.manual_seed(0)
+    whole = _loop(recipe).run()
+    torch.manual_seed(0)
+    loop = _loop(recipe)
+    loop.run(stop=(1, 1))
+    saved = loop.saved()
+    other = _loop(recipe, seed=9)
+    other.load(saved)
+    resumed = other.run()
+    assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+    assert all(torch.isfinite(value).all() for value in whole.values())
+    assert torch.equal(_rebuilt(recipe, whole)(batch(5)[0]), other.model.eval()(batch(5)[0]))
+    assert time.perf_counter() - began < 10
+
+
+def _loop(recipe: list[str], seed: int = 0) -> Loop:
+    chosen, direction = made(recipe)
+    return Loop(chosen, hybrid(seed), epochs=2, steps=2, direction=direction, lr=0.001)
+
+
+def _rebuilt(recipe: list[str], weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """The network as predict builds it: surgery on a fresh one, then the weights."""
+    model = hybrid(seed=5)
+    operate(model, made(recipe)[0], Source(model), ["fc"])
+    model.load_state_dict(weights)
+    return model.eval()

@@ -1,0 +1,39 @@
+"""The search for the stages to freeze: every candidate on the same budget, chosen on validation, test read once."""
+
+import json
+from pathlib import Path
+
+import rekindle
+from rekindle.select import Candidate, choose, search_freeze
+from rekindle.spec import RunSpec
+from tests.toys import picture_folder
+
+
+def test_the_best_mean_wins_and_of_equals_the_smaller_network() -> None:
+    curve = [Candidate(0, "", 100, (0.5, 0.7)), Candidate(1, "stem", 90, (0.6, 0.6)), Candidate(2, "layer1", 50, (0.7, 0.4))]
+    assert choose(curve).until == "stem"
+    assert choose(curve[:1] + curve[2:]).until == ""
+
+
+def test_search_returns_the_whole_curve(tmp_path: Path) -> None:
+    picture_folder(tmp_path / "data", {"train": 8, "val": 4, "test": 4})
+    spec = RunSpec(str(tmp_path / "data"), model="tiny", epochs=1, lr=0.01, batch_size=8, freeze_until="auto")
+    found = search_freeze(spec, seeds=2, out=tmp_path / "runs")
+    assert [candidate.until for candidate in found.curve] == ["", "stem", "layer1", "layer2", "layer3"]
+    trainable = [candidate.trainable for candidate in found.curve]
+    assert trainable == sorted(trainable, reverse=True) and trainable[-1] == 0
+    results = [json.loads(path.read_text()) for path in found.folder.glob("*/result.json")]
+    assert len(results) == 10 and all("test" not in result for result in results), "no candidate reads the test split"
+    assert "test" in found.run.result and found.run.result["freeze_until"] == found.chosen.until
+    stored = json.loads((found.folder / "search.json").read_text())
+    assert [row["accuracies"] for row in stored["curve"]] == [list(candidate.accuracies) for candidate in found.curve]
+    assert (found.folder / "curve.png").stat().st_size > 1000
+
+
+def test_auto_by_the_command(tmp_path: Path) -> None:
+    from rekindle.cli import main
+
+    picture_folder(tmp_path / "data", {"train": 8, "val": 4})
+    assert main(["fit", str(tmp_path / "data"), "--model", "tiny", "--epochs", "1", "--lr", "0.01", "--freeze", "auto", "--out", str(tmp_path / "runs")]) == 0
+    [folder] = [path for path in (tmp_path / "runs").iterdir() if not path.name.startswith("freeze-")]
+    assert rekindle.Run(folder).result["status"] == "done"
