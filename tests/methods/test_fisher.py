@@ -59,6 +59,12 @@ def test_w5_softmax() -> None:
     assert torch.allclose(found, torch.tensor([2 / 9, 8 / 9], dtype=torch.float64).expand(3, 2), rtol=0, atol=1e-15)
 
 
+def test_squares_of_small_half_precision_gradients_are_not_lost() -> None:
+    model = Logistic(0.0).half().eval()
+    found = diagonal_fisher(model, ["w"], [(torch.full((3, 1), 1e-4).half(), torch.zeros(3))], "expected")["w"]
+    assert found.dtype == torch.float32 and float(found) == pytest.approx(0.25e-8, rel=0.01)
+
+
 class Transposed(nn.Module):
     """Convolution, BatchNorm, positions as tokens: where vmap with torch 2.15 gets the gradient of the kernel wrong."""
 
@@ -185,7 +191,8 @@ def with_fisher(method: L2SPFisher, values: list[float], now: list[float]) -> tu
     with torch.no_grad():
         model.w.copy_(torch.tensor(now))
     raw = {"w": torch.tensor(values, dtype=torch.float64)}
-    method.load_state_dict(method.state_dict() | {"fisher": fisher.stabilised(fisher.normalised(raw, method.normalize), method.stabilizer, method.eps)})
+    final = fisher.stabilised(fisher.normalised(raw, method.normalize), method.stabilizer, method.eps)
+    method.load_state_dict(method.state_dict() | {"fisher": final})
     return float(method.value(CLOCK).detach()), next(g for p, g in method.gradient(CLOCK) if p is model.w).tolist()
 
 
@@ -228,7 +235,8 @@ def prepared(method: Method, data: Passes, classes: int = 4, own: bool = False) 
 
 
 def tell(notes: list[str], target: Batches, source: Batches | None = None) -> Passes:
-    return Passes(lambda: target, None if source is None else lambda: source, notes.append, lambda what, done, total: notes.append(f"{what} {done}/{total}"))
+    given = None if source is None else lambda: source
+    return Passes(lambda: target, given, notes.append, lambda what, done, total: notes.append(f"{what} {done}/{total}"))
 
 
 @pytest.mark.parametrize("method", [L2SPFisher(estimate="expected"), GroupLassoSP(fisher=True)])

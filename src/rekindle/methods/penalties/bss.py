@@ -62,7 +62,7 @@ def smallest_squares(features: Tensor, k: int) -> Tensor:
     """
     with torch.autocast(features.device.type, enabled=False):
         matrix = (features.mean((2, 3)) if features.ndim == 4 else features.flatten(1)).to(torch.promote_types(features.dtype, torch.float32))
-        rank = min(matrix.shape)
-        found = f"found {k}; take a smaller k, or a larger batch"
-        require(k <= rank, f"bss: k must be at most {rank}, the smaller of the batch's {len(matrix)} samples and {matrix.shape[1]} features, {found}.")
+        samples, width = matrix.shape
+        most = f"at most {min(samples, width)}, the smaller of the batch's {samples} samples and {width} features"
+        require(k <= min(samples, width), f"bss: k must be {most}, found {k}; take a smaller k, or a larger batch.")
         return torch.linalg.svdvals(matrix)[-k:].square().sum()  # Sorted from largest to smallest.

@@ -66,16 +66,19 @@ class Squares:
 
     def _expected(self, sample: Tensor) -> Weights:
         log_p, pull = self._pull(sample)
-        total = {name: torch.zeros_like(w) for name, w in self._weights.items()}
+        total = self._zeros()
         for k, unit in enumerate(torch.eye(len(log_p), dtype=log_p.dtype, device=log_p.device)):
             (found,) = pull(unit)
-            total = {name: total[name] + log_p[k].exp() * g.square() for name, g in found.items()}
+            total = {name: total[name] + log_p[k].exp() * _square(g) for name, g in found.items()}
         return total
 
     def _labelled(self, sample: Tensor, label: Tensor) -> Weights:
         log_p, pull = self._pull(sample)
         (found,) = pull(one_hot(label, len(log_p)).to(log_p.dtype))
-        return {name: g.square() for name, g in found.items()}
+        return {name: _square(g) for name, g in found.items()}
+
+    def _zeros(self) -> Weights:
+        return {name: torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for name, w in self._weights.items()}
 
     def _pull(self, sample: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Weights]]]:
         """(C,) log p of one sample, and the map from weights of classes to the gradient."""
@@ -83,7 +86,7 @@ class Squares:
         return log_p, pull
 
     def _summed(self, one: Callable[..., Weights], *samples: Tensor) -> Weights:
-        total = {name: torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for name, w in self._weights.items()}
+        total = self._zeros()
         for part in zip(*(tensor.split(self._chunk) for tensor in samples), strict=True):
             for squares in self._of_chunk(one, part):
                 for name, tensor in squares.items():
@@ -94,7 +97,8 @@ class Squares:
         layout = (one.__name__, part[0].shape, part[0].stride())
         together = self._together(one, part) if self._trusted.get(layout, True) else None
         if together is not None and layout not in self._trusted:
-            together = together if agree(one(*(tensor[-1] for tensor in part)), {name: s[-1] for name, s in together.items()}) else None
+            last = {name: squares[-1] for name, squares in together.items()}
+            together = together if agree(one(*(tensor[-1] for tensor in part)), last) else None
         self._trusted[layout] = together is not None
         if together is not None:
             yield {name: squares.sum(0) for name, squares in together.items()}
@@ -108,6 +112,11 @@ class Squares:
         except RuntimeError:  # The network branches on values, or writes in place, or the chunk is too large for the device.
             return None
         return found
+
+
+def _square(gradient: Tensor) -> Tensor:
+    """In float32 or better: in float16 the square of a small gradient is 0."""
+    return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square()
 
 
 def agree(found: Weights, other: Weights) -> bool:
@@ -130,7 +139,8 @@ def drawn_labels(log_p: Tensor, start: int, seed: int) -> Tensor:
 
 
 def diagonal_fisher(
-    model: nn.Module, names: Sequence[str], batches: Iterable[tuple[Tensor, Tensor]], estimate: str, seed: int = 0, done: Callable[[int], None] = nothing
+    model: nn.Module, names: Sequence[str], batches: Iterable[tuple[Tensor, Tensor]], estimate: str, seed: int = 0,
+    done: Callable[[int], None] = nothing,
 ) -> Weights:  # fmt: skip
     """Estimate F of the named parameters.
 
@@ -155,7 +165,8 @@ def diagonal_fisher(
     count = 0
     for x, y in batches:
         with torch.autocast(x.device.type, enabled=False), torch.no_grad():  # vjp keeps its own graphs.
-            found = squares.expected(x) if estimate == "expected" else squares.labelled(x, _labels(model, x, y, estimate, count, seed))
+            labels = None if estimate == "expected" else _labels(model, x, y, estimate, count, seed)
+            found = squares.expected(x) if labels is None else squares.labelled(x, labels)
         total = {name: total[name] + tensor for name, tensor in found.items()} if total else found
         count += len(x)
         done(count)
@@ -208,7 +219,7 @@ class Information:
     """
 
     def __init__(self, owner: str, net: Net, source: Source, names: list[str], like: list[Tensor]) -> None:
-        require(bool(net.classifier), f"{owner}: the source has no single classifier, so it gives no probabilities to estimate the Fisher information from.")
+        require(bool(net.classifier), f"{owner}: the source has no single classifier, so it gives no probabilities to differentiate.")
         self.tensors = [torch.zeros_like(tensor) for tensor in like]
         self._owner, self._net, self._source, self._names = owner, net, source, names
         self._untrained = classifier_is_new(net, source)
@@ -220,7 +231,7 @@ class Information:
             ValueError: If "empirical" is asked for without the source's data, or the estimate is negative or not finite.
         """
         known = estimate != "empirical" or data.source is not None
-        require(known, f'{self._owner}: estimate="empirical" needs data of the source; the labels of the training set are of other classes than the source knows.')
+        require(known, f'{self._owner}: estimate="empirical" needs data of the source; the training set has labels of other classes than the source\'s.')
         self._say_where_from(data)
         passes = data.target if data.source is None else data.source
         total, classes = survey(self._source.model, passes)
@@ -229,9 +240,8 @@ class Information:
             estimate = "expected" if classes <= MANY_CLASSES else "sampled"
         self._say_cost(data, estimate, total, classes)
         names = sorted({self._net.origin[name] for name in self._names})
-        found = diagonal_fisher(
-            self._source.model, names, passes(), estimate, self._net.seed, lambda count: data.progress(f"{self._owner}: Fisher information", count, total)
-        )  # fmt: skip
+        what = f"{self._owner}: Fisher information"
+        found = diagonal_fisher(self._source.model, names, passes(), estimate, self._net.seed, lambda count: data.progress(what, count, total))
         check_fisher(found)
         found = stabilised(normalised(found, normalize), stabilizer, eps)
         self._set({name: found[self._net.origin[name]] for name in self._names})
@@ -265,7 +275,8 @@ class Information:
     def _say_cost(self, data: Passes, estimate: str, total: int, classes: int) -> None:
         size = sum(tensor.numel() for tensor in self.tensors)
         backward = f"{classes} backward passes" if estimate == "expected" else "1 backward pass"
-        data.note(f"{self._owner}: the {estimate} Fisher information of {size:,} weights takes {backward} for each of {total:,} images, before training starts.")
+        cost = f"takes {backward} for each of {total:,} images, before training starts"
+        data.note(f"{self._owner}: the {estimate} Fisher information of {size:,} weights {cost}.")
 
 
 def survey(model: nn.Module, passes: PassOverData) -> tuple[int, int]:

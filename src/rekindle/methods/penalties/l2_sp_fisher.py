@@ -53,7 +53,8 @@ class L2SPFisher(TowardsStart, Method):
         check_choice(self._owner, "normalize", self.normalize, NORMALISATIONS)
         check_choice(self._owner, "stabilizer", self.stabilizer, STABILISERS)
         check_strength(self._owner, "eps", self.eps)
-        require(self.stabilizer == "add" or self.eps > 0, f'{self._owner}: eps must be above 0 with stabilizer="clip", which takes it as the most F can be.')
+        ok = self.stabilizer == "add" or self.eps > 0
+        require(ok, f'{self._owner}: eps must be above 0 with stabilizer="clip", which lets F be no larger than that.')
 
     def prepare(self, data: Passes) -> None:
         """Estimate F, unless nothing asks for it."""
