@@ -158,7 +158,7 @@ def test_k4_fsp() -> None:
     a, b, c = (torch.tensor(row, dtype=torch.float64).view(1, 1, 1, 2) for row in ([1, 2], [3, 4], [1, 1]))
     assert float(flow(a, b)) == 5.5 and float(flow(c, b)) == 3.5
     model = Sheet()
-    method = FSP(layers=("map",))
+    method = FSP(strength=1.0, layers=("map",))
     method.attach(Net(model, ("fc",), {}), Source(model))
     batch = Batch(a, torch.zeros(1), None, a, CLOCK, {"map:input": a, "map": b}, None, {"map:input": c, "map": b})
     assert float(method.penalty(batch)) == 4.0

@@ -37,7 +37,8 @@ class Delta(Method):
         beta: Strength on new parameters, towards zero, at least 0.
         weights: "attention", by importance, or "uniform".
         layers: "stages" for the output of every stage, or a name or names of layers.
-        reduction: "sum" over the batch, as published, or "batchmean".
+        reduction: "sum" over the batch, as published, or "batchmean", which does not change with the size of a batch, its
+            micro-batches or the number of devices.
         batches: Batches that importance is averaged over, at least 1.
 
     Raises:
@@ -53,6 +54,7 @@ class Delta(Method):
 
     paper: ClassVar[str] = "Li et al., ICLR 2019, arXiv 1901.09229"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0, "beta": 0.0}
+    example: ClassVar[dict[str, Any]] = {"reduction": "batchmean"}  # A sum over a batch is not the mean of the sums over its halves.
 
     def __post_init__(self) -> None:
         check_number("delta", "alpha", self.alpha)

@@ -22,7 +22,8 @@ class FeatureMaps(Method):
     Args:
         strength: At least 0.
         layers: "stages" for the output of every stage, or a name or names of layers.
-        reduction: "sum" over the batch, as published, or "batchmean".
+        reduction: "sum" over the batch, as published, or "batchmean", which does not change with the size of a batch, its
+            micro-batches or the number of devices.
 
     Raises:
         ValueError: For an argument out of range or an unknown layer.
@@ -34,6 +35,7 @@ class FeatureMaps(Method):
 
     paper: ClassVar[str] = "Romero et al. (FitNets), ICLR 2015, arXiv 1412.6550"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
+    example: ClassVar[dict[str, Any]] = {"reduction": "batchmean"}  # A sum over a batch is not the mean of the sums over its halves.
 
     def __post_init__(self) -> None:
         check_number("feature_maps", "strength", self.strength)
