@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 import rekindle
-from rekindle.method import Clock
-from tests.toys import toy, toy_tuner
+from rekindle.registry import VARIANTS, directions, methods
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -29,11 +28,7 @@ def test_the_loop() -> None:
     assert space["scheduler"].last_epoch == 4
 
 
-def test_a_method_of_your_own() -> None:
-    space: dict[str, Any] = {}
-    exec(block("class PullHead"), space)  # noqa: S102
-    method = space["PullHead"](alpha=0.5)
-    model = toy()
-    toy_tuner([method], model)
-    found = {id(p): g for p, g in method.gradient(Clock(0, 1))}
-    assert torch.equal(found[id(model.fc.weight)], 0.5 * model.fc.weight.detach()) and len(found) == 2
+def test_the_table_of_methods_is_complete() -> None:
+    table = README.read_text("utf-8").partition("## Methods")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"`(\w+)`", table))
+    assert listed >= {*methods(), *VARIANTS, *directions()} - {"cosine", "plain_sum"}

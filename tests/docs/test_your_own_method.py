@@ -1,0 +1,42 @@
+"""The document's method, as one new file, is found and stands the contract suite."""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rekindle import registry
+from rekindle.methods import penalties
+from tests.contract import test_contract as contract
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "your_own_method.md"
+
+
+@pytest.fixture
+def _one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put the page's code where a method's file goes; a second folder of the package stands for the tree itself."""
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)
+    (tmp_path / "early_strong.py").write_text(code)
+    monkeypatch.setattr(penalties, "__path__", [*penalties.__path__, str(tmp_path)])
+    registry.methods.cache_clear()
+    yield
+    registry.methods.cache_clear()
+    sys.modules.pop("rekindle.methods.penalties.early_strong", None)
+
+
+@pytest.mark.usefixtures("_one_new_file")
+def test_it_is_found_and_passes() -> None:
+    name = "early_strong"
+    assert registry.unparse(registry.parse(f"l2_sp+{name}(alpha=0.1)")) == f"l2_sp+{name}(alpha=0.1)"
+    listed = registry.summaries()[name]
+    assert (listed["family"], listed["summary"]) == ("penalties", "Pull the new head towards zero, ever less.")
+    contract.test_neutral_settings_change_nothing(name)
+    contract.test_repr_and_recipe_parse_back(name)
+    contract.test_surgery_keeps_keys(name)
+    contract.test_closed_form_is_autograds(name)
+    contract.test_resume_is_exact(name)
+    contract.test_accumulation_equals_none(name)
+    contract.test_bf16_and_compile(name)
+    contract.test_bad_options_are_refused(name)
