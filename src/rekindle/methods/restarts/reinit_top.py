@@ -39,6 +39,7 @@ class ReinitTop(Method):
 
     paper: ClassVar[str] = "Zhang, Wu, Katiyar, Weinberger, Artzi, ICLR 2021, arXiv 2006.05987"
     neutral: ClassVar[dict[str, Any] | None] = {"blocks": 0}
+    example: ClassVar[dict[str, Any]] = {"blocks": 1}
 
     def __post_init__(self) -> None:
         ok = isinstance(self.blocks, int) and not isinstance(self.blocks, bool) and self.blocks >= 0
@@ -51,8 +52,9 @@ class ReinitTop(Method):
         if not self.blocks:
             return
         found = transformer_blocks(net.model)
-        require(bool(found), f"reinit_top: {type(net.model).__name__} has no transformer blocks, which hold attention and a LayerNorm.")
-        require(self.blocks <= len(found), f"reinit_top: blocks must be at most the {len(found)} transformer blocks of the network, found {self.blocks}.")
+        kind, depth = type(net.model).__name__, len(found)
+        require(depth > 0, f"reinit_top: {kind} has no transformer blocks, which hold attention and a LayerNorm.")
+        require(self.blocks <= depth, f"reinit_top: blocks must be at most the {depth} transformer blocks of the network, found {self.blocks}.")
         chosen = found[-self.blocks :] + ([_norm_behind(net, found)] if self.norm else [])
         stream = generator(net.seed, "reinit_top")
         drawn = {id(parameter) for name in chosen for parameter in reinitialize_(net.model.get_submodule(name), stream)}
