@@ -8,7 +8,7 @@ from pathlib import Path
 SRC = Path(__file__).resolve().parents[2] / "src" / "rekindle"
 LEVELS = {
     "draws": 0, "errors": 0, "method": 0, "methods": 1, "checkpoints": 2, "taps": 0, "schedule": 2, "directing": 2, "tuner": 2, "models": 2, "data": 2, "analysis": 2, "probe": 2,
-    "trainer": 3, "registry": 3, "spec": 0, "run_folder": 4, "runs": 4, "select": 4, "report": 4, "demo": 4, "progress": 5, "cli": 5,
+    "trainer": 3, "integrations": 3, "registry": 3, "spec": 0, "run_folder": 4, "runs": 4, "select": 4, "report": 4, "demo": 4, "progress": 5, "cli": 5,
 }  # fmt: skip
 
 
