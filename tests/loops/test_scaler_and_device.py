@@ -6,6 +6,7 @@ from torch import nn
 
 from rekindle import L2SP, Rifle
 from rekindle.registry import methods
+from tests.contract.network import Loop, hybrid, passes
 from tests.toys import run_epochs, toy, toy_batch, toy_tuner
 
 CE = nn.functional.cross_entropy
@@ -62,15 +63,15 @@ def test_methods_attach_anew_after_a_move(name: str) -> None:
     """No second device here: the tuner is made to believe in one, and what it was told by a checkpoint must survive."""
 
     def trained(moved: bool) -> dict[str, torch.Tensor]:
-        model, tuner, optimizer = toy_tuner([methods()[name]()], toy(norm=True), epochs=2)
-        _, elder, _ = toy_tuner([methods()[name]()], toy(seed=9, norm=True), epochs=2)
-        scheduler = tuner.scheduler(optimizer)
-        tuner.prepare(lambda: iter([toy_batch(7, 30)]))
-        tuner.load_state_dict({**tuner.state_dict(), "methods": elder.state_dict()["methods"]})
+        torch.manual_seed(0)
+        kind = methods()[name]
+        loop, elder = Loop([kind(**kind.example)], epochs=2), Loop([kind(**kind.example)], hybrid(seed=9), epochs=2)
+        for each in (loop, elder):
+            each.tuner.prepare(passes)
+        loop.tuner.load_state_dict({**loop.tuner.state_dict(), "methods": elder.tuner.state_dict()["methods"]})
         if moved:
-            tuner._device = torch.device("meta")
-        run_epochs(model, tuner, optimizer, scheduler, range(2))
-        return model.state_dict()
+            loop.tuner._device = torch.device("meta")
+        return loop.run()
 
     still, gone = trained(False), trained(True)
     assert all(torch.equal(value, gone[key]) for key, value in still.items())

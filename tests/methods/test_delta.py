@@ -48,13 +48,13 @@ def on_k6(method: Method, copies: int = 1) -> float:
 
 
 def test_k6_penalty() -> None:
-    method = Delta(alpha=1.0, layers="0")
+    method = Delta(alpha=1.0, layers="0", reduction="sum")
     method.load_state_dict({"weights": {"0": channel_weights(torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64))}})
     assert on_k6(method) == pytest.approx(0.696756327803, abs=1e-12)
     assert on_k6(method, 2) == pytest.approx(2 * 0.696756327803, abs=1e-12)
-    assert on_k6(Delta(alpha=1.0, layers="0", weights="uniform")) == pytest.approx(0.75, abs=1e-12)
-    assert on_k6(Delta(alpha=1.0, layers="0", weights="uniform", reduction="batchmean"), 2) == pytest.approx(0.75, abs=1e-12)
-    assert on_k6(Delta(layers="0", weights="uniform")) == pytest.approx(0.0075, abs=1e-12)
+    assert on_k6(Delta(alpha=1.0, layers="0", weights="uniform", reduction="sum")) == pytest.approx(0.75, abs=1e-12)
+    assert on_k6(Delta(alpha=1.0, layers="0", weights="uniform"), 2) == pytest.approx(0.75, abs=1e-12)
+    assert on_k6(Delta(layers="0", weights="uniform")) == pytest.approx(64 * 0.0075, abs=1e-12)
 
 
 def importance_by_hand(net: Net, layer: str, axis: int, batches: list[tuple[Tensor, Tensor]]) -> Tensor:

@@ -150,8 +150,8 @@ def test_k3_feature_maps() -> None:
     mine, theirs = (torch.tensor(rows, dtype=torch.float64).view(1, 1, 2, 2) for rows in ([[1, 2], [3, 4]], [[0, 2], [3, 2]]))
     assert on_sheet(FeatureMaps(strength=1.0, layers="map"), mine, theirs) == 2.5
     twice = mine.repeat(2, 1, 1, 1), theirs.repeat(2, 1, 1, 1)
-    assert on_sheet(FeatureMaps(strength=1.0, layers="map"), *twice) == 5.0
-    assert on_sheet(FeatureMaps(strength=1.0, layers="map", reduction="batchmean"), *twice) == 2.5
+    assert on_sheet(FeatureMaps(strength=1.0, layers="map", reduction="sum"), *twice) == 5.0
+    assert on_sheet(FeatureMaps(strength=1.0, layers="map"), *twice) == 2.5
 
 
 def test_k4_fsp() -> None:
@@ -249,7 +249,7 @@ def test_outputs_of_the_kept_classifier(kind: str, method: Method) -> None:
 
 
 def test_the_sum_of_features_grows_with_the_batch() -> None:
-    for method, factor in ((FeatureMaps(), 2), (FeatureMaps(reduction="batchmean"), 1)):
+    for method, factor in ((FeatureMaps(reduction="sum"), 2), (FeatureMaps(), 1)):
         net, source = attached(method)
         moved(net)
         x = pictures()
@@ -428,7 +428,7 @@ def test_training_through_the_tuner(kind: str, method: Method) -> None:
 def test_a_strong_penalty_keeps_activations_nearer() -> None:
     distances = []
     for strength in (1e-9, 0.05):
-        tuner, optimizer = tuned(FeatureMaps(strength=strength, reduction="batchmean"))
+        tuner, optimizer = tuned(FeatureMaps(strength=strength))
         train(tuner, optimizer, 4)
         measure = FeatureMaps(strength=1.0)
         measure.attach(tuner.net, tuner.source)

@@ -6,7 +6,8 @@ Networks, ICLR 2019 (arXiv 1901.09229), section 3:
     alpha/2 * sum over samples, layers, channels of (C_l * a_c) * ||F_s,c - F_t,c||^2 / (H * W)  +  beta/2 * ||w_new||^2
 
 a is a softmax over a layer's channels of their standardised importance (see `importance`) divided by 5, as in the authors' code;
-times the number of channels C_l its mean is 1. The published sum over the batch ties alpha to batches of 64.
+times the number of channels C_l its mean is 1. The published sum over the batch ties alpha, 0.01, to batches of 64; the default is
+the mean over the batch with 64 times that.
 """
 
 from dataclasses import dataclass
@@ -37,24 +38,23 @@ class Delta(Method):
         beta: Strength on new parameters, towards zero, at least 0.
         weights: "attention", by importance, or "uniform".
         layers: "stages" for the output of every stage, or a name or names of layers.
-        reduction: "sum" over the batch, as published, or "batchmean", which does not change with the size of a batch, its
-            micro-batches or the number of devices.
+        reduction: "batchmean", which does not change with the size of a batch, its micro-batches or the number of devices, or
+            "sum" over the batch, as published.
         batches: Batches that importance is averaged over, at least 1.
 
     Raises:
         ValueError: For an argument out of range or an unknown layer.
     """
 
-    alpha: float = 0.01
+    alpha: float = 0.64
     beta: float = 0.01
     weights: Literal["attention", "uniform"] = "attention"
     layers: str | tuple[str, ...] = "stages"
-    reduction: Literal["sum", "batchmean"] = "sum"
+    reduction: Literal["sum", "batchmean"] = "batchmean"
     batches: int = 4
 
     paper: ClassVar[str] = "Li et al., ICLR 2019, arXiv 1901.09229"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0, "beta": 0.0}
-    example: ClassVar[dict[str, Any]] = {"reduction": "batchmean"}  # A sum over a batch is not the mean of the sums over its halves.
 
     def __post_init__(self) -> None:
         check_number("delta", "alpha", self.alpha)

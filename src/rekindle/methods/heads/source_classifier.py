@@ -177,5 +177,8 @@ def _mean_length(model: nn.Module, scale: NormScale, data: Passes) -> float:
 
 
 def _put(model: nn.Module, name: str, part: nn.Module) -> None:
+    """Replace a module; what watched the features that came into the old one watches those of the new one."""
+    for hook in model.get_submodule(name)._forward_pre_hooks.values():
+        part.register_forward_pre_hook(hook)
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, part)

@@ -41,17 +41,22 @@ class Dropconnect(Method):
     def __post_init__(self) -> None:
         check_probability("dropconnect", "p", self.p, below_one=True)
         check_choice("dropconnect", "per", self.per, ("batch", "sample"))
+        self._hooks: list[Any] = []
 
     def attach(self, net: Net, source: Source) -> None:
-        """Watch the layers of the head, after all surgery on it."""
+        """Watch the layers of the head, after all surgery on it; once, also where the network moves to another device."""
+        for hook in self._hooks:
+            hook.remove()
         if not self.p:
             return
         layers = net.head_modules()
         require(bool(layers), "dropconnect: the network has no head to act on; name its classifier with head=...")
-        for name, layer in zip(net.head, layers, strict=True):
+        connecting = [(name, layer) for name, layer in zip(net.head, layers, strict=True) if _connects(layer)]
+        require(bool(connecting), f"dropconnect: the head ({', '.join(net.head)}) has no weights between units to drop.")
+        for name, layer in connecting:
             require(_is_plain(layer), f"dropconnect: the head's {name} is a {type(layer).__name__}; wanted is a linear layer, "
                     "or a convolution without groups whose padding is zeros.")
-            layer.register_forward_hook(_DropWeights(self.p, self.per))
+        self._hooks = [layer.register_forward_hook(_DropWeights(self.p, self.per)) for _, layer in connecting]
 
 
 class _DropWeights:
@@ -92,6 +97,11 @@ def apply_weights(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
     many = None if bias is None else bias.repeat(count)  # type: ignore[operator]
     found = convolve(x.reshape(1, -1, *x.shape[2:]), weight.flatten(0, 1), many, groups=count, **shape)
     return found.reshape(count, outputs, *found.shape[2:])
+
+
+def _connects(layer: nn.Module) -> bool:
+    """Whether a layer has weights between units; scales and normalisations have one a unit, which are no connections."""
+    return any(p.ndim > 1 for p in layer.parameters())
 
 
 def _is_plain(layer: nn.Module) -> bool:

@@ -32,12 +32,14 @@ class Dropout(Method):
 
     def __post_init__(self) -> None:
         check_probability("dropout", "p", self.p, below_one=True)
+        self._hooks: list[Any] = []
 
     def attach(self, net: Net, source: Source) -> None:
-        """Watch what goes into the classifier, after all surgery on it."""
+        """Watch what goes into the classifier, after all surgery on it; once, also where the network moves to another device."""
+        for hook in self._hooks:
+            hook.remove()
         if self.p:
-            for part in classifiers(net, "dropout"):
-                part.register_forward_pre_hook(_DropInput(self.p))
+            self._hooks = [part.register_forward_pre_hook(_DropInput(self.p)) for part in classifiers(net, "dropout")]
 
 
 def classifiers(net: Net, owner: str) -> list[nn.Module]:
