@@ -269,7 +269,7 @@ class _Job:
         }  # fmt: skip
         from rekindle.report.run_report import write_pictures, write_report
 
-        write_pictures(self.folder, training.history, result, self.dataset.root)
+        write_pictures(self.folder, training.history, result, self.dataset.find)
         write_report(self.folder, result)
         write_json(self.folder / "result.json", result)
 
@@ -360,7 +360,7 @@ def _preprocessing(spec: RunSpec, loaded: models.LoadedModel) -> "Preprocessing"
 def _data_hash(dataset: data_room.Dataset, pixels: data_room.Pixels) -> str:
     names, labels = [], []
     for name, split in dataset.splits.items():
-        names += [f"{name}/{path.relative_to(dataset.root).as_posix()}" for path in split.paths]
+        names += [f"{name}/{dataset.relative(path)}" for path in split.paths]
         labels += split.labels.tolist()
     return pixels.content_hash(names, labels)
 

@@ -68,7 +68,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                 )
         if report:
             figures.save(figures.samples(np.zeros((2, 8, 8, 3), np.uint8), CLASSES[1:]), folder / "samples.png")
-            write_pictures(folder, lines, result, root)
+            write_pictures(folder, lines, result, root.joinpath)
             write_report(folder, result)
         (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
         return folder

@@ -20,12 +20,12 @@ def test_worst_mistakes_are_wrong_answers_by_confidence(make_run: MakeRun) -> No
 def test_no_picture_claims_that_there_are_no_mistakes_when_their_files_are_gone(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run("run", [(0, 0), (0, 1)], report=False)
     result = json.loads((folder / "result.json").read_text("utf-8"))
-    write_pictures(folder, history(2), result, tmp_path / "moved away")
+    write_pictures(folder, history(2), result, (tmp_path / "moved away").joinpath)
     assert (folder / "curves.png").is_file() and (folder / "confusion.png").is_file() and not (folder / "mistakes.png").exists()
 
 
 def test_an_unreadable_picture_is_passed_over(make_run: MakeRun, tmp_path: Path) -> None:
     folder = make_run("run", [(0, 1), (1, 0)], report=False)
     (tmp_path / "photos" / "0.png").write_bytes(b"broken")
-    write_pictures(folder, history(2), json.loads((folder / "result.json").read_text("utf-8")), tmp_path / "photos")
+    write_pictures(folder, history(2), json.loads((folder / "result.json").read_text("utf-8")), (tmp_path / "photos").joinpath)
     assert (folder / "mistakes.png").is_file()

@@ -1,28 +1,31 @@
-"""A checked folder: classes, splits, and what data.json says of them."""
+"""Checked data: classes, splits, and what data.json says of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rekindle.data.cells import Cell, Picture
+
 
 @dataclass(frozen=True)
 class Split:
     """Pictures of one split and their classes, (N,) int64."""
 
-    paths: list[Path]
+    paths: list[Picture]
     labels: Tensor
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A checked folder.
+    """A checked folder or table.
 
     Attributes:
-        root: The folder.
+        root: The folder, or that of the table.
         classes: Names in code-point order; a label is a position in it.
         splits: "train", "val" and, where there is one, "test".
         notes: Sentences on what was left out or is unusual.
@@ -42,9 +45,17 @@ class Dataset:
             for name, split in self.splits.items()
         }
 
-    def relative(self, path: Path) -> str:
-        """A picture's path inside the folder, with forward slashes."""
-        return path.relative_to(self.root).as_posix()
+    def relative(self, picture: Picture) -> str:
+        """A picture's name: its path inside the folder with forward slashes (all of it for one outside), or that of its cell."""
+        return name_in(self.root, picture)
+
+    def find(self, name: str) -> Picture:
+        """The picture of a name that `relative` gave."""
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Picture]:
+        return {self.relative(picture): picture for split in self.splits.values() for picture in split.paths}
 
     def to_json(self) -> dict[str, Any]:
         """What data.json holds: enough to make the same splits again."""
@@ -52,8 +63,15 @@ class Dataset:
         return {"classes": self.classes, "counts": self.counts(), **self.choices, "notes": self.notes, "files": files}
 
 
+def name_in(root: Path, picture: Picture) -> str:
+    """A picture's name in the data that lie in `root`; see `Dataset.relative`."""
+    if isinstance(picture, Cell):
+        return picture.name
+    return (picture.relative_to(root) if picture.is_relative_to(root) else picture).as_posix()
+
+
 def duplicates(dataset: Dataset, hashes: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of equal pictures in different splits, as relative paths; `hashes` follow the splits' order."""
+    """Pairs of equal pictures in different splits, by name; `hashes` follow the splits' order."""
     seen: dict[str, tuple[str, str]] = {}
     pairs = []
     rows = ((name, path) for name, split in dataset.splits.items() for path in split.paths)

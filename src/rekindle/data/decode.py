@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from rekindle.data.cells import Cell, Picture
 from rekindle.errors import UserError
 
 INTERPOLATIONS = {
@@ -25,14 +26,14 @@ class Undecodable(UserError):
     """A file that holds no picture; the message is the reason alone."""
 
 
-def decode(source: Path | str | bytes, edge: int, interpolation: str = "bilinear") -> np.ndarray:
+def decode(source: Picture | str | bytes, edge: int, interpolation: str = "bilinear") -> np.ndarray:
     """Read a picture as (H, W, 3) uint8 whose shorter edge is `edge` pixels, its aspect ratio kept.
 
     The first frame of an animation; turned as its EXIF orientation says; 16-bit greys divided by 257; CMYK, palettes and greys
     converted to RGB; transparent parts laid on white.
 
     Args:
-        source: The file, or its bytes.
+        source: The file or cell, or the bytes of one.
         edge: Length of the shorter edge after the resize, at least 1.
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos", antialiased by Pillow where it shrinks.
 
@@ -44,7 +45,7 @@ def decode(source: Path | str | bytes, edge: int, interpolation: str = "bilinear
         raise UserError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, found {interpolation!r}.")
     if edge < 1:
         raise UserError(f"the shorter edge must be at least 1 pixel, found {edge}.")
-    data = source if isinstance(source, bytes) else read(Path(source))
+    data = source if isinstance(source, bytes) else read(Path(source) if isinstance(source, str) else source)
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(resize(to_rgb(image), edge, interpolation))
@@ -57,14 +58,14 @@ def decode(source: Path | str | bytes, edge: int, interpolation: str = "bilinear
         raise Undecodable(str(error) or type(error).__name__) from None
 
 
-def read(path: Path) -> bytes:
-    """A file's bytes.
+def read(picture: Picture) -> bytes:
+    """The encoded bytes of a file or cell.
 
     Raises:
         Undecodable: If it cannot be opened.
     """
     try:
-        return path.read_bytes()
+        return picture.read() if isinstance(picture, Cell) else picture.read_bytes()
     except OSError as error:
         raise Undecodable(error.strerror or str(error)) from None
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import FileIO
-from pathlib import Path
 
 import numpy as np
 
+from rekindle.data.cells import Picture
 from rekindle.data.decode import Undecodable, decode, read
 from rekindle.data.tree import shortened
 from rekindle.errors import UserError
@@ -43,7 +43,7 @@ class Pixels:
     @classmethod
     def load(
         cls,
-        paths: Sequence[Path],
+        paths: Sequence[Picture],
         edge: int,
         interpolation: str = "bilinear",
         progress: Callable[[int], None] | None = None,
@@ -52,7 +52,7 @@ class Pixels:
         """Decode in parallel; Pillow lets other threads run meanwhile, and no more pictures are in memory than threads.
 
         Args:
-            paths: Picture files.
+            paths: Picture files or cells.
             edge: Shorter edge after the resize.
             interpolation: See `decode`.
             progress: Told of the number of pictures done, in the caller's thread.
@@ -132,10 +132,10 @@ class _Store:
         return np.frombuffer(mmap.mmap(self._file.fileno(), self._end, access=mmap.ACCESS_READ), np.uint8)
 
 
-def _enter(store: _Store, path: Path, edge: int, interpolation: str) -> "_Entry | str":
+def _enter(store: _Store, path: Picture, edge: int, interpolation: str) -> "_Entry | str":
     """Decode one file into the store, or say why it cannot be."""
     try:
-        data = read(Path(path))
+        data = read(path)
         image = decode(data, edge, interpolation)
     except Undecodable as error:
         return str(error)
