@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rekindle import cli_data
 from rekindle.errors import UserError
 from rekindle.spec import RunSpec
 
@@ -58,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
          ("--json", {"action": "store_true", "help": "JSON instead of text"}))  # fmt: skip
     _add(commands, "models", _models, "list the networks; of a single one, its classifier and stages", "rekindle models 'resnet*'",
          ("pattern", {"nargs": "?", "default": "*", "help": "shell pattern (default: *)"}))  # fmt: skip
+    cli_data.register(commands)
     _add(commands, "demo", _demo, "fine-tune the packaged network on handwritten digits, with and without RIFLE", "rekindle demo",
          ("--out", {"default": "demo", "help": "folder for data, runs and table (default: demo)"}))  # fmt: skip
     return top

@@ -1,0 +1,33 @@
+"""Stanford Dogs: 100 training pictures of each of 120 breeds. The pictures come from ImageNet, so a source trained on it has seen them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from rekindle.data.tasks.reading import by_class, home_of, matlab
+from rekindle.data.tasks.task import Layout, Source, Task
+
+LISTS = {"train": "train_list.mat", "test": "test_list.mat"}
+
+
+def read(folder: Path) -> Layout:
+    """train_list.mat and test_list.mat, "SYNSET-BREED/picture.jpg" in each cell."""
+    cells = {split: matlab(home_of(folder, name) / name)["file_list"] for split, name in LISTS.items()}
+    lists = {split: [str(name) for name in np.atleast_1d(found)] for split, found in cells.items()}
+    classes = sorted({name.split("/")[0] for name in lists["train"]})
+    images = home_of(folder, f"Images/{lists['train'][0]}") / "Images"
+    return Layout(classes, {split: by_class(images, names, classes) for split, names in lists.items()})
+
+
+DOGS = Task(
+    name="stanford_dogs",
+    title="Stanford Dogs (pictures from ImageNet)",
+    paper="Khosla, Jayadevaprakash, Yao, Fei-Fei, FGVC 2011",
+    page="http://vision.stanford.edu/aditya86/ImageNetDogs/",
+    licence="ImageNet's terms: non-commercial research and education",
+    sources=tuple(Source(name, (f"http://vision.stanford.edu/aditya86/ImageNetDogs/{name}",)) for name in ("images.tar", "lists.tar")),
+    read=read,
+    classes=120,
+    counts={"train": 12000, "test": 8580},
+    split="train_list.mat and test_list.mat, 100 training pictures a class",
+)
