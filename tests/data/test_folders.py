@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rekindle.data import Dataset, find_images, scan
-from rekindle.data.folders import Rules, rank
+from rekindle.data.divide import Rules, rank
 from rekindle.data.tree import Findings
 from rekindle.errors import UserError
 

@@ -30,6 +30,11 @@ class Cell:
         """The encoded bytes; OSError where there are none."""
         return self.column.read(self.row)
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """Its table and its row, to sort by."""
+        return self.name.rpartition("[")[0], self.row
+
     def __str__(self) -> str:
         return self.name
 

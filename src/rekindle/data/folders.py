@@ -1,19 +1,11 @@
-"""Folders of labelled photographs: found, checked as a whole, and split by rules that are the same everywhere.
+"""Folders of labelled photographs: found and checked as a whole."""
 
-Each choice among pictures orders them by a hash of (seed, purpose, relative path), so that subsets are nested, do not depend
-on the file system's order or on which other pictures exist, and are equal on every platform.
-"""
-
-import hashlib
 import os
-import unicodedata
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from rekindle.data.dataset import Dataset, Split
+from rekindle.data.dataset import Dataset
+from rekindle.data.divide import Found, Rules, Survey
 from rekindle.data.tree import Findings, holds, is_document, is_hidden, is_picture, listing, printable, some
 from rekindle.errors import UserError
 
@@ -22,31 +14,42 @@ SPLIT_NAMES = {name for names in ALIASES.values() for name in names}
 NEARLY_SPLITS = SPLIT_NAMES | {"training", "testing", "eval", "evaluation", "dev"}
 LAYOUT = "wanted is FOLDER/CLASS/picture.jpg, or FOLDER/train/CLASS/picture.jpg with val and test folders beside train"
 
-Found = dict[str, list[Path]]
-
 
 def scan(
-    root: Path | str, *, seed: int = 0, val_fraction: float = 0.2, test_fraction: float = 0.2, per_class: int | None = None
+    root: Path | str,
+    *,
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    per_class: int | None = None,
+    fraction: float | None = None,
 ) -> Dataset:
-    """Find classes, pictures and splits.
+    """Find classes, pictures and splits of a folder.
 
-    A folder with `train` is used as it is split, and a missing validation split is taken from train (after `per_class`). A
-    bare folder of class folders is split into test, validation and training per class.
+    A folder with `train` is used as it is split, and a missing validation split is taken from train (after `per_class` or
+    `fraction`). A bare folder of class folders is split into test, validation and training per class.
 
     Args:
         root: The folder.
         seed: Key of the splits and subsets.
-        val_fraction: Share of the training pictures of each class that becomes the validation split, above 0 and below 1;
-            at least one picture a class.
-        test_fraction: Share of each class of a bare folder that becomes the test split, above 0 and below 1; at least one.
-        per_class: Take exactly this many training pictures a class before validation is taken out; subsets are nested.
-            None takes all.
+        val_fraction: See `Rules`, as for the other options.
+        test_fraction: See there.
+        per_class: See there.
+        fraction: See there.
 
     Raises:
         UserError: Listing everything that is wrong, by path.
     """
-    root = Path(root)
-    rules = Rules(root, seed, val_fraction, test_fraction, per_class)
+    rules = Rules(Path(root), seed, val_fraction, test_fraction, per_class, fraction)
+    return survey(Path(root)).divide(rules)
+
+
+def survey(root: Path) -> Survey:
+    """Classes and pictures of a folder, and everything wrong with its names and places.
+
+    Raises:
+        UserError: If it is no folder, or one that cannot be opened.
+    """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise UserError(f"{root} {what}; {LAYOUT}.")
@@ -58,89 +61,7 @@ def scan(
     classes = sorted(found["train"])
     # Problems of classes come before those of files, so that a long list cannot hide them.
     findings.problems[:0] = _class_problems(found, classes, root)
-    findings.raise_if_any()
-    chosen = rules.divide(found, bare=not (root / "train").is_dir(), findings=findings)
-    findings.raise_if_any()
-    splits = {name: _as_split(chosen[name], classes) for name in ALIASES if name in chosen}
-    choices = {"seed": seed, "val_fraction": val_fraction, "test_fraction": test_fraction, "per_class": per_class}
-    return Dataset(root, classes, splits, findings.notes, choices)
-
-
-def rank(seed: int, purpose: str, name: str) -> bytes:
-    """Sorting key of a picture: a hash, so a choice is the same everywhere.
-
-    macOS may store an accented letter as two code points; both spellings get one key.
-    """
-    text = unicodedata.normalize("NFC", f"{seed}\x1f{purpose}\x1f{name}")
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How pictures are divided; see `scan` for the fields."""
-
-    root: Path
-    seed: int
-    val_fraction: float
-    test_fraction: float
-    per_class: int | None
-
-    def __post_init__(self) -> None:
-        for name in ("val_fraction", "test_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{name} must lie between 0 and 1, found {getattr(self, name)}; try 0.2.")
-        if self.per_class is not None and self.per_class < 1:
-            raise UserError(f"per_class must be at least 1, found {self.per_class}; leave it out to take all.")
-
-    def divide(self, found: dict[str, Found], bare: bool, findings: Findings) -> dict[str, Found]:
-        """Take out of train what is missing, class by class: {split: {class: pictures}}."""
-        chosen = {name: dict(split) for name, split in found.items() if name != "train"}
-        for name, pool in sorted(found["train"].items()):
-            problem = self._problem(name, pool, bare, "val" not in found)
-            if problem:
-                findings.problems.append(problem)
-                continue
-            for split, pictures in self._divide_class(pool, bare, "val" not in found).items():
-                chosen.setdefault(split, {})[name] = pictures
-        return chosen
-
-    def _divide_class(self, pool: list[Path], takes_test: bool, takes_val: bool) -> Found:
-        parts = {}
-        if takes_test:
-            parts["test"], pool = self._take(pool, "test", self._test_count(pool, takes_val))
-        if self.per_class is not None:
-            pool, _ = self._take(pool, "subset", self.per_class)
-        if takes_val:
-            parts["val"], pool = self._take(pool, "val", _share(len(pool), self.val_fraction, leave=1))
-        return {**parts, "train": pool}
-
-    def _problem(self, name: str, pool: list[Path], takes_test: bool, takes_val: bool) -> str:
-        """Why a class cannot be divided, or ""."""
-        need = 1 + takes_test + takes_val
-        if len(pool) < need:
-            return f"class {name} has {len(pool)} of the at least {need} pictures that its splits need; add pictures or remove the class"
-        if self.per_class is None:
-            return ""
-        left = len(pool) - (self._test_count(pool, takes_val) if takes_test else 0)
-        if self.per_class > left:
-            return f"class {name} has {left} training pictures, --per-class {self.per_class} asks for more; use at most {left}"
-        if self.per_class < 1 + takes_val:
-            return f"class {name}: --per-class {self.per_class} leaves nothing to train on once validation has its picture; use --per-class 2 or more"
-        return ""
-
-    def _test_count(self, pool: list[Path], takes_val: bool) -> int:
-        return _share(len(pool), self.test_fraction, leave=1 + takes_val)
-
-    def _take(self, pool: list[Path], purpose: str, count: int) -> tuple[list[Path], list[Path]]:
-        """The `count` pictures that come first by hash, and the rest, both in path order."""
-        ranked = sorted(pool, key=lambda path: rank(self.seed, purpose, path.relative_to(self.root).as_posix()))
-        taken = set(ranked[:count])
-        return [path for path in pool if path in taken], [path for path in pool if path not in taken]
-
-
-def _share(count: int, fraction: float, leave: int) -> int:
-    """A fraction of `count`, at least 1, with at least `leave` left."""
-    return min(max(1, round(count * fraction)), count - leave)
+    return Survey(root, found, classes, findings, bare=not (root / "train").is_dir())
 
 
 def _find_splits(root: Path, findings: Findings) -> dict[str, Found]:
@@ -246,9 +167,3 @@ def _counted(found: Found, root: Path) -> str:
     ((name, pictures),) = found.items()
     below = {path.relative_to(root / name).parts[0] for path in pictures if path.parent != root / name}
     return f"1 class folder ({name}{f'; if its folders are the classes, name {root / name} instead' if len(below) > 1 else ''})"
-
-
-def _as_split(found: Found, classes: list[str]) -> Split:
-    paths = [path for name in classes for path in found[name]]
-    labels = [label for label, name in enumerate(classes) for _ in found[name]]
-    return Split(paths, torch.tensor(labels, dtype=torch.int64))
