@@ -104,6 +104,7 @@ class Net:
         classifier: Name, here and in the source, of the part that takes the features and gives the logits; "" where the
             source has none, or more than one.
         seed: Key of draws at surgery.
+        undecayed: Names of new parameters that no penalty pulls to zero, such as learnt scales.
     """
 
     model: nn.Module
@@ -112,6 +113,7 @@ class Net:
     stages: dict[str, list[str]] = field(default_factory=dict)
     classifier: str = ""
     seed: int = 0
+    undecayed: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Parameters by name; tied ones once, under their first name (`named_parameters` counts by identity)."""
@@ -124,6 +126,10 @@ class Net:
     def new(self) -> dict[str, nn.Parameter]:
         """Parameters that the source does not have: the head, and any tensor whose shape changed."""
         return {name: p for name, p in self.parameters().items() if name not in self.origin}
+
+    def decayed(self, parameters: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+        """Those of the parameters that a penalty may pull to zero."""
+        return {name: p for name, p in parameters.items() if name not in self.undecayed}
 
     def head_modules(self) -> list[nn.Module]:
         """The modules named by `head`."""

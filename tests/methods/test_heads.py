@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from rekindle import L2SP, Rifle, Source, Tuner, models
-from rekindle.method import Passes
+from rekindle import L2, L2SP, Rifle, Source, Tuner, models
+from rekindle.method import Clock, Passes
 from rekindle.methods.heads.lp_ft import LpFt, fit_head
 from rekindle.methods.heads.source_classifier import NormScale, SourceClassifier
 from rekindle.tuner import operate
@@ -168,3 +168,13 @@ def test_the_grown_head_comes_back_in_predict(tmp_path: Path) -> None:
     [row] = [row for row in rows if row[1].endswith("class0/000.png")]
     assert one.classes == [row[3]] and one.confidences[0] == pytest.approx(float(row[4]), abs=1e-5)
     assert "linear.source.weight" in run.model[0].state_dict()
+
+
+def test_scales_are_not_pulled_to_zero() -> None:
+    """The default of the source classifier: its gamma is new, but no penalty shrinks it."""
+    for penalty in (L2(alpha=0.1), L2SP(beta=0.1)):
+        model = hybrid()
+        Tuner(model, [SourceClassifier(), penalty], head="fc", epochs=1, steps_per_epoch=1)
+        pulled = {id(p) for p, _ in penalty.gradient(Clock(0, 1))}
+        assert id(model.fc.linear.weight) in pulled and id(model.fc.source.weight) in pulled  # type: ignore[union-attr]
+        assert id(model.fc.scale.gamma) not in pulled  # type: ignore[union-attr]

@@ -36,6 +36,17 @@ def test_curves_mark_each_restart_and_name_it_once(epochs: int, tmp_path: Path) 
     assert {"training", "validation", "backbone", "head"} <= set(names)
 
 
+def test_curves_show_the_direction_where_there_is_one(tmp_path: Path) -> None:
+    lines = history(4)
+    for number, line in enumerate(lines):
+        line["direction"] = {"cosine": 0.5 - 0.25 * number, "conflicts": 0.25 * number, "cosines": []}
+    figure = figures.curves(lines)
+    drawn = {line.get_label(): list(line.get_ydata()) for line in figure.axes[-1].lines}
+    assert drawn["mean cosine"] == [0.5, 0.25, 0.0, -0.25] and drawn["share in conflict"] == [0.0, 0.25, 0.5, 0.75]
+    assert len(figures.curves(history(4)).axes) == len(figure.axes) - 1
+    assert written(figure, tmp_path).std() > 5
+
+
 def test_curves_show_the_numbers_at_the_end_of_their_epochs() -> None:
     figure = figures.curves(history(4))
     validation = next(line for line in figure.axes[1].lines if line.get_label() == "validation")

@@ -47,14 +47,19 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def curves(metrics: list[dict[str, Any]]) -> Figure:
-    """Loss and accuracy by epoch above, learning rates below; dashed lines where the head was re-initialised.
+    """Loss and accuracy by epoch above, learning rates below, then the direction where there is one; dashed lines where the head
+    was re-initialised.
 
     Args:
         metrics: Lines of metrics.jsonl.
     """
+    directed = all("direction" in line for line in metrics)
+    rows, heights = [["loss", "accuracy"], ["lr", "lr"]], [3.0, 1.25]
+    if directed:
+        rows, heights = [*rows, ["direction", "direction"]], [*heights, 1.5]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 5), layout="constrained")
-        panels = figure.subplot_mosaic([["loss", "accuracy"], ["lr", "lr"]], height_ratios=(3, 1.25))
+        figure = Figure(figsize=(9, 6.5 if directed else 5), layout="constrained")
+        panels = figure.subplot_mosaic(rows, height_ratios=heights)
         _split_curves(panels["loss"], metrics, "loss", 1)
         _split_curves(panels["accuracy"], metrics, "accuracy", 100)
         _rates(panels["lr"], metrics)
@@ -65,7 +70,9 @@ def curves(metrics: list[dict[str, Any]]) -> Figure:
         panels["loss"].set_title("loss")
         panels["accuracy"].set_title("accuracy (%)")
         panels["lr"].set_title("learning rate")
-        panels["lr"].set_xlabel("epoch")
+        if directed:
+            _direction(panels["direction"], metrics)
+        panels[rows[-1][0]].set_xlabel("epoch")
         named = {label: line for panel in panels.values() for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
         figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))
     return figure
@@ -73,7 +80,10 @@ def curves(metrics: list[dict[str, Any]]) -> Figure:
 
 def _split_curves(panel: Axes, metrics: list[dict[str, Any]], key: str, scale: float) -> None:
     epochs = [line["epoch"] + 1 for line in metrics]
-    for split, label, colour, style in (("train", "training", GREY, "--"), ("val", "validation", BLUE, "-")):
+    lines = (("train", "training", GREY, "--"), ("val", "validation", BLUE, "-"), ("watched_test", "test, watched only", GREEN, ":"))
+    for split, label, colour, style in lines:
+        if split not in metrics[0]:
+            continue
         panel.plot(
             epochs,
             [scale * line[split][key] for line in metrics],
@@ -92,6 +102,16 @@ def _rates(panel: Axes, metrics: list[dict[str, Any]]) -> None:
                 [line["lr"][group] for line in metrics], edges, baseline=None, color=colour, linestyle=style, linewidth=1.6, label=group
             )
     panel.set_ylim(bottom=0)
+
+
+def _direction(panel: Axes, metrics: list[dict[str, Any]]) -> None:
+    """Mean angle between the gradients of loss and regulariser, and how often they were in conflict."""
+    epochs = [line["epoch"] + 1 for line in metrics]
+    panel.set_title("loss and regulariser: cosine of their gradients, share of steps in conflict")
+    panel.plot(epochs, [line["direction"]["cosine"] for line in metrics], color=COLOURS[3], marker=".", label="mean cosine")
+    panel.plot(epochs, [line["direction"]["conflicts"] for line in metrics], "--", color=COLOURS[5], marker=".", label="share in conflict")
+    panel.axhline(0, color=GREY, linewidth=0.8)
+    panel.set_ylim(-1.05, 1.05)
 
 
 def _mark_restarts(panel: Axes, metrics: list[dict[str, Any]]) -> None:

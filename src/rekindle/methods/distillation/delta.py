@@ -69,7 +69,7 @@ class Delta(Method):
     def attach(self, net: Net, source: Source) -> None:
         """Find the layers, and the new parameters."""
         self._net = net
-        self._new = Pull(list(net.new().values()), None, self.beta)
+        self._new = Pull(list(net.decayed(net.new()).values()), None, self.beta)
         if self.uses_source:
             self.taps = self.source_taps = find_layers(net, source, self.layers, self.name)
 

@@ -7,7 +7,8 @@ y = gamma * h / ||h||_2, gamma one number a unit, learnt.
 Neither states widths, the start of gamma, or whether logits or probabilities feed what is new: logits and no hidden layer are
 our choice. Gamma starts at the square root of the width, so that what the new layer reads has mean square 1 a unit, for which
 its initialisation is made. To start from the mean length of the source logits ("mean") keeps their scale, which can be far
-too large: SqueezeNet's 1000 logits are some 300 long, and at the papers' learning rates training then diverges.
+too large: SqueezeNet's 1000 logits are some 300 long, and at the papers' learning rates training then diverges. Weight penalties
+leave gamma alone: to shrink it would weaken every unit behind it without making anything simpler.
 """
 
 import math
@@ -117,6 +118,7 @@ class SourceClassifier(Method):
         net.origin = {name: origin for name, origin in net.origin.items() if not name.startswith(f"{part}.")}
         net.origin |= {f"{part}.source.{leaf}": f"{part}.{leaf}" for leaf, _ in kept.named_parameters()}
         net.head = tuple(f"{part}.{name}" for name, module in new.items() if any(True for _ in module.parameters()))
+        net.undecayed += tuple(f"{part}.{name}.gamma" for name, module in new.items() if isinstance(module, NormScale))
         net.stages = {**net.stages, "source_classifier": [f"{part}.source.{leaf}" for leaf, _ in kept.named_parameters()]}
 
 

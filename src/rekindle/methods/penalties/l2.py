@@ -34,7 +34,7 @@ class L2(Method):
 
     def attach(self, net: Net, source: Source) -> None:
         """Take every parameter of the network."""
-        self._pull = Pull(list(in_scope(net.parameters(), self.scope).values()), None, self.alpha)
+        self._pull = Pull(list(in_scope(net.decayed(net.parameters()), self.scope).values()), None, self.alpha)
 
     def gradient(self, clock: Clock) -> GradientPairs:
         """alpha * w."""

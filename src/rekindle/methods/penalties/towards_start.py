@@ -36,7 +36,7 @@ class TowardsStart:
         self._names = list(shared)
         self._anchors = [source.tensors[net.origin[name]].to(p.device, copy=True) for name, p in shared.items()]
         self._shared = Pull(list(shared.values()), self._anchors, self.alpha, self._measure(net, source))
-        self._new = Pull(list(in_scope(net.new(), self.scope).values()), None, self.beta)
+        self._new = Pull(list(in_scope(net.decayed(net.new()), self.scope).values()), None, self.beta)
 
     def _measure(self, net: Net, source: Source) -> Measure:
         """What a distance from the start costs; `_names` and `_anchors` are there already."""
