@@ -74,7 +74,7 @@ def curves(metrics: list[dict[str, Any]]) -> Figure:
             _direction(panels["direction"], metrics)
         panels[rows[-1][0]].set_xlabel("epoch")
         named = {label: line for panel in panels.values() for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))
+        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named) if len(named) <= 5 else 4)
     return figure
 
 
