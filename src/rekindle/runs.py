@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from rekindle import data as data_room
 from rekindle import models, probe
 from rekindle.analysis import summarize
+from rekindle.analysis.recorders import recorders
 from rekindle.checkpoints import load_newest, write_atomic, write_json
 from rekindle.errors import UserError
 from rekindle.method import Direction, Method, Passes, Source
@@ -97,6 +98,8 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any) -> R
     dataset = data_room.scan(
         Path(spec.data), seed=spec.seed, val_fraction=spec.val_fraction, test_fraction=spec.test_fraction, per_class=spec.per_class or None
     )
+    if spec.watch_test and "test" not in dataset.splits:
+        raise UserError(f"--watch-test needs a test split, and {spec.data} has none; add a test folder beside train, or leave the option out.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)  # Random weights are part of what the seed decides.
         loaded = models.build(spec.model, weights=spec.weights)
@@ -180,6 +183,7 @@ class _Job:
             )  # fmt: skip
             if state is None and tuner.needs_data:
                 tuner.prepare(self._passes(train))
+            watching = recorders(spec.record, tuner.net, tuner.source)
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
             raise UserError(str(error)) from None
         rate, speed = self._try(model, tuner, criterion, train, state)
@@ -190,7 +194,7 @@ class _Job:
         listener = _Recorder(self.listener, self.folder, self.fabric.is_global_zero)
         training = Training(
             self.fabric, model, tuner, optimizer, criterion, train, splits["val"], spec.batch_size, spec.seed,
-            self.folder / "checkpoints", spec.keep, listener, spec.accumulate,
+            self.folder / "checkpoints", spec.keep, listener, spec.accumulate, watching, splits["test"] if spec.watch_test else None,
         )  # fmt: skip
         return training, rate
 
@@ -247,6 +251,7 @@ class _Job:
             self.listener.note(f"continuing after {len(state['history'])} of {tuner.epochs} epochs.")
         if speed is not None:
             n, v = len(self.dataset.splits["train"].paths), len(self.dataset.splits["val"].paths)
+            v += len(self.dataset.splits["test"].paths) if self.spec.watch_test else 0
             seconds = tuner.epochs * (n + v / 3) / speed / self.fabric.world_size
             found = "found by short trials" if not self.spec.lr else "as asked"
             self.listener.note(

@@ -92,7 +92,7 @@ def choose(curve: list[Candidate]) -> Candidate:
 
 
 def _train(spec: RunSpec, until: str, seed: int, folder: Path, listener: Any) -> Run:
-    options = {**spec.to_dict(), "freeze_until": until, "seed": seed, "read_test": False}
+    options = {**spec.to_dict(), "freeze_until": until, "seed": seed, "read_test": False, "watch_test": False}
     return fit(out=folder, listener=listener, **options)
 
 

@@ -35,6 +35,8 @@ class RunSpec:
         head: Name of the classifier module; empty finds it.
         head_type: "auto" keeps the kind of classifier, "linear" puts pooling and one linear layer in its place.
         read_test: Measure on the test split at the end; leave it unread while you choose among settings.
+        watch_test: Measure on the test split after every epoch, for learning curves; it chooses nothing.
+        record: What to write down every epoch, joined by commas: "gradient_norms", "weight_travel"; `rekindle analyze` draws it.
         keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart).
         precision: "auto", "32" or "bf16".
         devices: Processes that train together.
@@ -62,6 +64,8 @@ class RunSpec:
     head: str = ""
     head_type: Literal["auto", "linear"] = "auto"
     read_test: bool = True
+    watch_test: bool = False
+    record: str = ""
     keep: Literal["last", "best"] = "last"
     precision: Literal["auto", "32", "bf16"] = "auto"
     devices: int = 1
@@ -80,6 +84,11 @@ class RunSpec:
         if self.batch_size < 2 * self.accumulate * self.devices:
             least = 2 * self.accumulate * self.devices
             raise UserError(f"--batch-size {self.batch_size} is too small to be split: {self.accumulate} micro-batches on {self.devices} device(s) need at least {least}.")
+        if self.watch_test and not self.read_test:
+            raise UserError("--watch-test reads the test split, and --no-read-test forbids it; leave one of them out.")
+        names = self.record.split(",") if self.record else []
+        if len(set(names)) < len(names) or not set(names) <= set(RECORDS):
+            raise UserError(f"--record takes {' and '.join(RECORDS)}, joined by a comma, each once; found {self.record!r}.")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"--{name.replace('_', '-')} must be one of {', '.join(allowed)}, found {getattr(self, name)!r}.")
@@ -98,6 +107,7 @@ class RunSpec:
 LOWEST: dict[str, float] = {
     "epochs": 0, "lr": 0, "batch_size": 2, "accumulate": 1, "image_size": 0, "per_class": 0, "label_smoothing": 0, "devices": 1, "seed": 0,
 }  # fmt: skip
+RECORDS = ("gradient_norms", "weight_travel")
 CHOICES: dict[str, tuple[str, ...]] = {
     "class_weights": ("none", "balanced"),
     "head_type": ("auto", "linear"),

@@ -19,6 +19,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from rekindle.analysis import mean_nll
+from rekindle.analysis.recorders import Recorder
 from rekindle.checkpoints import random_state, save_state, set_random_state
 from rekindle.data import Pixels, batches, eval_batch, order, shard, train_batch
 from rekindle.errors import UserError
@@ -156,6 +157,8 @@ class Training:
         keep: "last" or "best".
         listener: Who watches.
         accumulate: Micro-batches a step.
+        recorders: What else is written down every epoch, by name.
+        watched: Test samples to measure after every epoch, or None; they choose nothing.
     """
 
     fabric: Fabric
@@ -171,6 +174,8 @@ class Training:
     keep: str
     listener: Listener
     accumulate: int = 1
+    recorders: dict[str, Recorder] = field(default_factory=dict)
+    watched: Samples | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
 
@@ -234,6 +239,8 @@ class Training:
             with self.fabric.no_backward_sync(self._module, enabled=number + 1 < len(parts) and self.fabric.world_size > 1):
                 # Averaging over ranks must give the mean over the global batch, also where ranks hold unequal shares of it.
                 self._backward(epoch, step, part, len(part) * self.fabric.world_size / len(rows))
+        for recorder in self.recorders.values():
+            recorder.gradients()
         self.tuner.gradients_()
         self._wrapped_optimizer.step()
         self._wrapped_optimizer.zero_grad()
@@ -258,19 +265,17 @@ class Training:
     def _record(self, epoch: int, rates: dict[str, float], restarted: bool) -> None:
         sums = self.fabric.all_reduce(torch.tensor([self._meter.loss, self._meter.hits, self._meter.count], dtype=torch.float64), reduce_op="sum")
         train = Meter(float(sums[0]), int(sums[1]), int(sums[2])).means()
-        probabilities = evaluate(self.fabric, self._module, self.val)
-        labels, angles = self.val.labels, self.tuner.angles()
+        angles = self.tuner.angles()
         record = {
             "epoch": epoch,
             "lr": rates,
             "train": train,
-            "val": {
-                "loss": mean_nll(probabilities, labels),
-                "accuracy": float((probabilities.argmax(1) == labels).double().mean()),
-            },
+            "val": self._measure(self.val),
+            **({} if self.watched is None else {"watched_test": self._measure(self.watched)}),
             "penalty": self.tuner.penalties(),
             "restarted": restarted,
             **({} if angles is None else {"direction": angles}),
+            **({"analysis": {name: recorder.epoch() for name, recorder in self.recorders.items()}} if self.recorders else {}),
             "timing": {"seconds": self._seconds, "images_per_second": len(self.train) / self._seconds},
         }
         self.history.append(record)
@@ -279,6 +284,11 @@ class Training:
             weights = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
             self.best = {"epoch": epoch, "accuracy": record["val"]["accuracy"], "weights": weights}
         self.listener.epoch(record)
+
+    def _measure(self, samples: Samples) -> dict[str, float]:
+        probabilities = evaluate(self.fabric, self._module, samples)
+        hits = probabilities.argmax(1) == samples.labels
+        return {"loss": mean_nll(probabilities, samples.labels), "accuracy": float(hits.double().mean())}
 
     def _show(self, epoch: int, step: int, steps: int, seconds: float) -> None:
         rate = (step + 1 - self._skip) / seconds
@@ -308,6 +318,7 @@ class Training:
                 "skip": step,
                 "seconds": self._seconds,
                 "history": self.history,
+                "recorders": {name: recorder.state_dict() for name, recorder in self.recorders.items()},
                 "best": self.best,
             })  # fmt: skip
         self.fabric.barrier()
@@ -324,6 +335,8 @@ class Training:
         self._meter = Meter(*mine["meter"])
         self._skip, self._seconds = state["skip"], state["seconds"]
         self.history, self.best = state["history"], state["best"]
+        for name, recorder in self.recorders.items():
+            recorder.load_state_dict(state["recorders"][name])
 
 
 def evaluate(fabric: Fabric, module: nn.Module, samples: Samples) -> Tensor:

@@ -1,0 +1,62 @@
+"""Gradient norms in depth: Figure 2 of the RIFLE paper (Li et al., ICML 2020, section 4.6.1).
+
+The paper plots the Frobenius norm of the gradient of the last 3x3 convolution of each stage at the beginning of each epoch, and does
+not say on which pictures. Here it is the epoch's first batch, in training mode, before the step; beside it stands the mean of the
+norms over all batches of the epoch, which wavers less.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from rekindle.analysis.recorders import Recorder
+from rekindle.method import Net, Source, require
+
+STEM = "stem"
+
+
+def watched_layers(net: Net) -> dict[str, nn.Parameter]:
+    """{layer: its weight}: the last 3x3 convolution of each stage behind the stem, of those that train.
+
+    A network without any, such as a transformer, has the last weight matrix of each stage watched instead.
+    """
+    modules, parameters = dict(net.model.named_modules()), net.parameters()
+    body = {stage: [name for name in names if parameters[name].requires_grad] for stage, names in net.stages.items() if stage != STEM}
+    small = {name for name in parameters if getattr(modules[name.rpartition(".")[0]], "kernel_size", None) == (3, 3)}
+    matrices = {name for name, parameter in parameters.items() if parameter.ndim > 1}
+    wanted = matrices & small if any(name in small for names in body.values() for name in names) else matrices
+    last = [[name for name in names if name in wanted][-1:] for names in body.values()]
+    return {name.rpartition(".")[0]: parameters[name] for names in last for name in names}
+
+
+class GradientNorms(Recorder):
+    """Per watched layer the norm on the epoch's first batch ("first"), and its mean over the epoch's batches ("mean").
+
+    Penalties on activations (distillation) are part of the loss and so of the gradient; penalties on weights are not.
+    """
+
+    def __init__(self, net: Net, source: Source) -> None:
+        self._layers = watched_layers(net)
+        require(bool(self._layers), "--record gradient_norms: the network has no layer behind its stem that trains.")
+        self.load_state_dict({"first": {}, "sums": dict.fromkeys(self._layers, 0.0), "steps": 0})
+
+    def gradients(self) -> None:
+        """Measure one step."""
+        norms = {layer: 0.0 if weight.grad is None else float(weight.grad.float().norm()) for layer, weight in self._layers.items()}
+        self._first = self._first or norms
+        self._sums = {layer: self._sums[layer] + norm for layer, norm in norms.items()}
+        self._steps += 1
+
+    def epoch(self) -> dict[str, Any]:
+        """{layer: {"first", "mean"}}."""
+        found = {layer: {"first": self._first[layer], "mean": self._sums[layer] / self._steps} for layer in self._layers}
+        self.load_state_dict({"first": {}, "sums": dict.fromkeys(self._layers, 0.0), "steps": 0})
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Norms of the first batch, sums, and how many steps they are of."""
+        return {"first": self._first, "sums": self._sums, "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._first, self._sums, self._steps = dict(state["first"]), dict(state["sums"]), int(state["steps"])
