@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rekindle import cli_data
+from rekindle import cli_data, cli_study
 from rekindle.errors import UserError
 from rekindle.spec import RunSpec
 
@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     _add(commands, "models", _models, "list the networks; of a single one, its classifier and stages", "rekindle models 'resnet*'",
          ("pattern", {"nargs": "?", "default": "*", "help": "shell pattern (default: *)"}))  # fmt: skip
     cli_data.register(commands)
+    cli_study.register(commands)
     _add(commands, "demo", _demo, "fine-tune the packaged network on handwritten digits, with and without RIFLE", "rekindle demo",
          ("--out", {"default": "demo", "help": "folder for data, runs and table (default: demo)"}))  # fmt: skip
     return top
@@ -91,6 +92,9 @@ def _fit_command(commands: Any) -> None:
             command.add_argument(flag, type=str if choices else kind, choices=choices, default=argparse.SUPPRESS, help=text)
     command.add_argument("--out", default="runs", help="folder in which the run's own folder is made (default: runs)")
     command.add_argument("--resume", metavar="RUN", help="continue this run folder; every setting comes from it")
+    command.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True,
+                         help="keep decoded pictures for later runs; see rekindle data cache (no result depends on it)")  # fmt: skip
+    command.add_argument("--workers", type=int, help="threads that prepare the next batches meanwhile (default: chosen; no result depends on it)")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(act=_fit)
 
@@ -110,7 +114,7 @@ def _fit(options: argparse.Namespace) -> int:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         with Bar(quiet=not first) as bar:
-            run = fit(options.data, out=options.out, resume=options.resume, listener=bar, **given)
+            run = fit(options.data, out=options.out, resume=options.resume, listener=bar, cache=options.cache, workers=options.workers, **given)
     except Exception as error:
         from rekindle.trainer import Stopped
 

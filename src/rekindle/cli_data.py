@@ -45,6 +45,141 @@ def _list(options: argparse.Namespace) -> int:
     return OK
 
 
+def _add_info(parts: Any) -> None:
+    command = parts.add_parser("info", help="tell about a benchmark task", description="Tell about a benchmark task: counts, splits, sources, licence.",
+                               epilog="example: rekindle data info flowers102")  # fmt: skip
+    command.add_argument("name", help="a task; see rekindle data list")
+    _root(command)
+    _json(command)
+    command.set_defaults(act=_info)
+
+
+def _info(options: argparse.Namespace) -> int:
+    from rekindle.data.tasks import find
+    from rekindle.data.tasks.prepared import is_prepared, place, record
+
+    task, folder = find(options.name), place(options.name, options.root)
+    prepared = is_prepared(folder)
+    found = {
+        "name": task.name, "title": task.title, "paper": task.paper, "page": task.page, "licence": task.licence, "classes": task.classes,
+        "counts": task.counts, "split": task.split, "prepared": prepared, "folder": str(folder),
+        "sources": record(folder)["sources"] if prepared
+        else [{"file": source.file, "hash": source.hash, "urls": list(source.urls)} for source in task.sources],
+    }  # fmt: skip
+    if options.json:
+        print(json.dumps(found))
+        return OK
+    print(f"{task.name}: {task.title}\npaper: {task.paper}\npage: {task.page}\nlicence: {task.licence}")
+    print(f"classes: {task.classes}\npictures: {', '.join(f'{count} {split}' for split, count in task.counts.items())}\nsplit: {task.split}")
+    for source in task.sources:
+        print(f"file: {source.file} ({source.hash.replace(':', ' ') or 'no published hash: the first one seen is recorded'})")
+        print("\n".join(f"    {url}" for url in source.urls))
+    if prepared:
+        for one in found["sources"]:
+            print(f"prepared from: {one['from']} (sha256 {one['sha256']}, {one['bytes']} bytes)")
+    print(f"prepared: {folder}" if prepared else f"not prepared; type: rekindle data prepare {task.name}")
+    return OK
+
+
+def _add_prepare(parts: Any) -> None:
+    command = parts.add_parser("prepare", help="download a benchmark task, or import its archives", description="Download a benchmark task, or import its archives.",
+                               epilog="examples: rekindle data prepare flowers102;  rekindle data prepare stanford_cars --from ~/Downloads")  # fmt: skip
+    command.add_argument("name", help="a task; see rekindle data list")
+    command.add_argument("--from", dest="given", nargs="+", default=[], metavar="ARCHIVE", help="files that are here already, or folders that hold them")
+    command.add_argument("--repacked", action="store_true",
+                         help="the archives hold the whole task packed anew: hashes are not compared, the official lists and counts still are")  # fmt: skip
+    _root(command)
+    _json(command)
+    command.set_defaults(act=_prepare)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from rekindle.data.tasks.prepare import prepare
+    from rekindle.data.tasks.prepared import is_prepared, place, record
+    from rekindle.progress import Bar
+
+    before = is_prepared(place(options.name, options.root))
+    with Bar() as bar:
+        folder = prepare(options.name, options.given, root=options.root, repacked=options.repacked, listener=bar)
+    found = record(folder)
+    if options.json:
+        print(json.dumps({"name": found["name"], "folder": str(folder), "counts": found["counts"], "sources": found["sources"]}))
+        return OK
+    counts = ", ".join(f"{count} {split}" for split, count in found["counts"].items())
+    print(f"{found['name']} {'was prepared before' if before else 'is prepared'}: {len(found['classes'])} classes, {counts} pictures in {folder}")
+    if not before:
+        for size, path in ((one["bytes"], one["from"]) for one in found["sources"] if "://" in one["from"]):
+            print(f"kept: {folder.parents[1] / 'downloads' / path.rsplit('/', 1)[1]} ({size / 2**20:.0f} MiB); remove it to save room.")
+    print(f"train on it: rekindle fit {found['name']}")
+    return OK
+
+
+def _add_verify(parts: Any) -> None:
+    command = parts.add_parser("verify", help="check a prepared task: official counts, and each picture's hash",
+                               description="Check a prepared task: official counts, and each picture's hash against what was recorded.",
+                               epilog="example: rekindle data verify flowers102")  # fmt: skip
+    command.add_argument("name", help="a prepared task; see rekindle data list")
+    _root(command)
+    _json(command)
+    command.set_defaults(act=_verify)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from rekindle.data.tasks.prepare import verify
+    from rekindle.progress import Bar
+
+    with Bar() as bar:
+        found = verify(options.name, root=options.root, listener=bar)
+    if options.json:
+        print(json.dumps(found))
+        return OK
+    print(f"{found['name']}: all {found['pictures']} pictures in {found['folder']} are as prepared, and the counts are official.")
+    return OK
+
+
+def _add_cache(parts: Any) -> None:
+    command = parts.add_parser("cache", help="show or clear the decoded pictures that runs share", description="Show or clear the decoded pictures that runs share.",
+                               epilog="examples: rekindle data cache;  rekindle data cache --clear;  rekindle data cache --clear 1f0c22a0b3d4")  # fmt: skip
+    command.add_argument("--clear", nargs="?", const="", metavar="SETTINGS", help="remove everything, or what was decoded with one of the listed settings")
+    _root(command)
+    _json(command)
+    command.set_defaults(act=_cache)
+
+
+def _cache(options: argparse.Namespace) -> int:
+    from rekindle.data.cache import GB, Cache
+
+    cache = Cache.default(options.root)
+    if options.clear is not None:
+        freed, left = cache.clear(options.clear or None)
+        stays = f"; {left / GB:.2f} GB stay: running processes use them, or they may not be removed" if left else ""
+        print(json.dumps({"removed": freed, "left": left}) if options.json else f"removed {freed / GB:.2f} GB from {cache.root}{stays}.")
+        return OK
+    found = cache.listing()
+    if options.json:
+        print(json.dumps({"folder": str(cache.root), "limit": int(cache.limit), "bytes": sum(one["bytes"] for one in found), "settings": found}))
+        return OK
+    if found:
+        _print_cache(found)
+    total = sum(one["bytes"] for one in found)
+    print(f"{total / GB:.2f} of at most {cache.limit / GB:g} GB (REKINDLE_CACHE_GB) in {cache.root}; empty it with rekindle data cache --clear")
+    return OK
+
+
+def _print_cache(found: list[dict[str, Any]]) -> None:
+    from datetime import datetime
+
+    from rekindle.cli import _table
+
+    rows = []
+    for one in found:
+        edge = f"{one['edge']} px, {one['interpolation']}, Pillow {one['pillow']}" if "edge" in one else "unknown"
+        for shard in one["shards"]:
+            used = "now" if shard["in_use"] else datetime.fromtimestamp(shard["last_use"]).isoformat(" ", "minutes")
+            rows.append([one["settings"], edge, shard["name"], f"{shard['bytes'] / 1e6:,.1f}", used])
+    _table(["settings", "shorter edge", "file", "MB", "last used"], rows)
+
+
 def _root(command: argparse.ArgumentParser) -> None:
     command.add_argument("--root", metavar="FOLDER", help="where data is kept (default: $REKINDLE_HOME, or ~/.cache/rekindle)")
 
@@ -53,4 +188,4 @@ def _json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="JSON instead of text")
 
 
-SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (_add_list,)
+SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (_add_list, _add_info, _add_prepare, _add_verify, _add_cache)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 PAPER_LR = 0.01
 SCRATCH_LR = 0.1
+UNEVEN = 3.0
 AUTO = "auto"
 
 
@@ -53,7 +54,10 @@ class Silent:
         """Nothing."""
 
 
-def fit(data: str | Path | None = None, *, out: str | Path = "runs", resume: str | Path | None = None, listener: Any = None, **options: Any) -> "Run":
+def fit(
+    data: str | Path | None = None, *, out: str | Path = "runs", resume: str | Path | None = None, listener: Any = None,
+    cache: bool = True, workers: int | None = None, **options: Any,
+) -> "Run":  # fmt: skip
     """Fine-tune a network on a folder of photographs and return the finished run.
 
     Args:
@@ -61,6 +65,8 @@ def fit(data: str | Path | None = None, *, out: str | Path = "runs", resume: str
         out: Folder in which the run's own folder is made.
         resume: A run folder to continue instead; all settings come from its spec.yaml.
         listener: Told of progress; see `rekindle.trainer.Listener`.
+        cache: Keep decoded pictures for later runs; see `rekindle.data.cache`. No result depends on it.
+        workers: Threads that prepare the next batches meanwhile; None chooses. No result depends on it.
         **options: Fields of `RunSpec`.
 
     Returns:
@@ -86,18 +92,16 @@ def fit(data: str | Path | None = None, *, out: str | Path = "runs", resume: str
     if spec.freeze_until == AUTO:
         from rekindle.select import search_freeze
 
-        return search_freeze(spec, out=out, listener=listener).run
-    return _execute(spec, Path(out), folder, listener or Silent())
+        return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers).run
+    return _execute(spec, Path(out), folder, listener or Silent(), cache, workers)
 
 
-def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any) -> Run:
+def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any, cache: bool, workers: int | None) -> Run:
     began = time.perf_counter()
     methods, direction = parse(spec.method), parse_direction(spec.direction)
     if spec.freeze_until:
         methods = [method for method in methods if not isinstance(method, Freeze)] + [Freeze(spec.freeze_until)]
-    dataset = data_room.scan(
-        Path(spec.data), seed=spec.seed, val_fraction=spec.val_fraction, test_fraction=spec.test_fraction, per_class=spec.per_class or None
-    )
+    dataset = data_room.open_data(spec.data, **spec.data_options())
     if spec.watch_test and "test" not in dataset.splits:
         raise UserError(f"--watch-test needs a test split, and {spec.data} has none; add a test folder beside train, or leave the option out.")
     with torch.random.fork_rng(devices=[]):
@@ -107,14 +111,16 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any) -> R
     preprocessing = _preprocessing(spec, loaded)
     paths = [path for split in dataset.splits.values() for path in split.paths]
     pixels = data_room.Pixels.load(
-        paths, preprocessing.edge, preprocessing.interpolation, progress=lambda done: listener.progress("reading pictures", done, len(paths))
-    )
+        paths, preprocessing.edge, preprocessing.interpolation, progress=lambda done: listener.progress("reading pictures", done, len(paths)),
+        cache=data_room.Cache.default() if cache else None, note=listener.note,
+    )  # fmt: skip
     run_id = spec.run_id(_data_hash(dataset, pixels), _weights_hash(loaded.module))
-    name = f"{Path(spec.data).resolve().name}-{_slug(spec.model)}-{_slug(spec.method)}-s{spec.seed}-{run_id}"
+    name = f"{_slug(Path(spec.data.removeprefix('hf:')).resolve().name)}-{_slug(spec.model)}-{_slug(spec.method)}-s{spec.seed}-{run_id}"
     folder = resumed or out / name
     if resumed is not None and not resumed.resolve().name.endswith(run_id):
         raise UserError(f"the data or the weights of {resumed} changed since it began, so it cannot go on; start a new run without --resume.")
-    for text in [*dataset.notes, *_leaks(dataset, pixels)]:
+    dataset = replace(dataset, notes=[*dataset.notes, *_leaks(dataset, pixels), *_uneven(spec, dataset)])
+    for text in dataset.notes:
         listener.note(text)
     with _lock(folder, fabric):
         if (folder / "result.json").is_file():
@@ -195,6 +201,7 @@ class _Job:
         training = Training(
             self.fabric, model, tuner, optimizer, criterion, train, splits["val"], spec.batch_size, spec.seed,
             self.folder / "checkpoints", spec.keep, listener, spec.accumulate, watching, splits["test"] if spec.watch_test else None,
+            spec.sampler == "balanced",
         )  # fmt: skip
         return training, rate
 
@@ -379,9 +386,19 @@ def _weights_hash(module: nn.Module) -> str:
 
 def _leaks(dataset: data_room.Dataset, pixels: data_room.Pixels) -> list[str]:
     pairs = data_room.duplicates(dataset, pixels.hashes)
-    if not pairs:
+    found = [f"{len(pairs)} images stand in two splits, byte for byte (such as {pairs[0][0]} and {pairs[0][1]}): accuracy on them says nothing."] if pairs else []
+    if unlike := data_room.contradictions(dataset, pixels.hashes):
+        found.append(f"{len(unlike)} images have two labels (such as {unlike[0][0]} and {unlike[0][1]}, byte for byte the same): mend one of them.")
+    return found
+
+
+def _uneven(spec: RunSpec, dataset: data_room.Dataset) -> list[str]:
+    """What to know of unbalanced classes before training."""
+    found = data_room.imbalance(dataset.counts()["train"])
+    if found["ratio"] < UNEVEN:
         return []
-    return [f"{len(pairs)} images stand in two splits, byte for byte (such as {pairs[0][0]} and {pairs[0][1]}): accuracy on them says nothing."]
+    remedy = "; --sampler balanced or --class-weights balanced evens them out" if spec.sampler == "shuffle" and spec.class_weights == "none" else ""
+    return [f"classes are unbalanced: from {found['fewest']} ({found['smallest']}) to {found['most']} ({found['largest']}) training images{remedy}."]
 
 
 def _slug(text: str) -> str:

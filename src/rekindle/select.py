@@ -52,7 +52,7 @@ class FreezeSearch:
     folder: Path
 
 
-def search_freeze(spec: RunSpec, *, seeds: int = 1, out: str | Path = "runs", listener: Any = None) -> FreezeSearch:
+def search_freeze(spec: RunSpec, *, seeds: int = 1, out: str | Path = "runs", listener: Any = None, **how: Any) -> FreezeSearch:
     """Layer-wise search: train with the first 0, 1, 2, ... stages frozen and keep what validates best.
 
     Shermin et al., arXiv 1903.10150, choose the frozen layers so. Every candidate has the same budget and the same data; none
@@ -63,6 +63,7 @@ def search_freeze(spec: RunSpec, *, seeds: int = 1, out: str | Path = "runs", li
         seeds: Seeds a candidate, counted up from the spec's, at least 1.
         out: Where run folders go; the search has a folder of its own among them.
         listener: Told of progress; see `rekindle.trainer.Listener`.
+        **how: `cache` and `workers` of `rekindle.fit`.
 
     Raises:
         UserError: For bad input, as `rekindle.fit`.
@@ -76,14 +77,14 @@ def search_freeze(spec: RunSpec, *, seeds: int = 1, out: str | Path = "runs", li
     for frozen in range(len(blocks) + 1):
         until = list(blocks)[frozen - 1] if frozen else ""
         listener.note(f"freeze search, {frozen} of {len(blocks)} stages" + (f" (up to {until})" if until else "") + ":")
-        runs = [_train(spec, until, seed, folder, listener) for seed in range(spec.seed, spec.seed + seeds)]
+        runs = [_train(spec, until, seed, folder, listener, how) for seed in range(spec.seed, spec.seed + seeds)]
         accuracies = tuple(float(run.result["val"]["accuracy"]) for run in runs)
         curve.append(Candidate(frozen, until, sum(list(blocks.values())[frozen:]), accuracies))
     chosen = choose(curve)
     _write(folder, curve, chosen)
     listener.note(f"chosen: {chosen.frozen} of {len(blocks)} stages frozen, validation accuracy {100 * chosen.mean:.1f} %; {folder / 'curve.png'}")
     options = {**spec.to_dict(), "freeze_until": chosen.until}
-    return FreezeSearch(tuple(curve), chosen, fit(out=out, listener=listener, **options), folder)
+    return FreezeSearch(tuple(curve), chosen, fit(out=out, listener=listener, **how, **options), folder)
 
 
 def choose(curve: list[Candidate]) -> Candidate:
@@ -91,9 +92,9 @@ def choose(curve: list[Candidate]) -> Candidate:
     return max(curve, key=lambda candidate: (candidate.mean, -candidate.trainable))
 
 
-def _train(spec: RunSpec, until: str, seed: int, folder: Path, listener: Any) -> Run:
+def _train(spec: RunSpec, until: str, seed: int, folder: Path, listener: Any, how: dict[str, Any]) -> Run:
     options = {**spec.to_dict(), "freeze_until": until, "seed": seed, "read_test": False, "watch_test": False}
-    return fit(out=folder, listener=listener, **options)
+    return fit(out=folder, listener=listener, **how, **options)
 
 
 def _stages(spec: RunSpec) -> dict[str, int]:

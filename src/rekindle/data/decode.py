@@ -18,6 +18,8 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# Version of the rules below. Count it up with any change of a pixel: the cache is keyed by it.
+RULES = 1
 MAX_RATIO = 50
 DEEP_WHITE = 65535
 
