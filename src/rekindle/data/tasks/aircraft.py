@@ -33,10 +33,7 @@ AIRCRAFT = Task(
     sources=(
         Source(
             "fgvc-aircraft-2013b.tar.gz",
-            (
-                "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
-                "https://thor.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
-            ),
+            ("https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",),
             "md5:d4acdd33327262359767eeaa97a4f732",
         ),
     ),

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from rekindle.data.folders import rank
+from rekindle.data.divide import rank
 from rekindle.data.tasks.reading import home_of
 from rekindle.data.tasks.task import Layout, Samples, Source, Task
 from rekindle.errors import UserError

@@ -25,7 +25,10 @@ DOGS = Task(
     paper="Khosla, Jayadevaprakash, Yao, Fei-Fei, FGVC 2011",
     page="http://vision.stanford.edu/aditya86/ImageNetDogs/",
     licence="ImageNet's terms: non-commercial research and education",
-    sources=tuple(Source(name, (f"http://vision.stanford.edu/aditya86/ImageNetDogs/{name}",)) for name in ("images.tar", "lists.tar")),
+    sources=(
+        Source("images.tar", ("http://vision.stanford.edu/aditya86/ImageNetDogs/images.tar",), "md5:1bb1f2a596ae7057f99d7d75860002ef"),
+        Source("lists.tar", ("http://vision.stanford.edu/aditya86/ImageNetDogs/lists.tar",), "md5:edbb9f16854ec66506b5f09b583e0656"),
+    ),
     read=read,
     classes=120,
     counts={"train": 12000, "test": 8580},

@@ -24,7 +24,7 @@ def read(folder: Path) -> Layout:
 
 
 def _source(name: str, md5: str) -> Source:
-    hosts = ("https://www.robots.ox.ac.uk/~vgg/data/flowers/102/", "https://thor.robots.ox.ac.uk/~vgg/data/flowers/102/")
+    hosts = ("https://www.robots.ox.ac.uk/~vgg/data/flowers/102/", "https://thor.robots.ox.ac.uk/flowers/102/")
     return Source(name, tuple(host + name for host in hosts), f"md5:{md5}")
 
 

@@ -4,7 +4,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from rekindle.data.folders import rank
+from rekindle.data.divide import rank
 from rekindle.data.tasks.reading import by_class, home_of
 from rekindle.data.tasks.task import Layout, Source, Task
 

@@ -8,6 +8,8 @@ from rekindle.data.home import home
 from rekindle.errors import UserError
 
 RECORD = "task.json"
+SUMS = "sha256sums.txt"
+PICTURES = "pictures"
 
 
 def place(name: str, root: Path | str | None = None) -> Path:

@@ -28,7 +28,7 @@ DTD = Task(
             "dtd-r1.0.1.tar.gz",
             (
                 "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
-                "https://thor.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
+                "https://thor.robots.ox.ac.uk/dtd/dtd-r1.0.1.tar.gz",
             ),
             "md5:fff73e5086ae6bdbea199a49dfb8a4c1",
         ),
