@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rekindle import cli_data, cli_study
+from rekindle import cli_analyze, cli_data, cli_study
 from rekindle.errors import UserError
 from rekindle.spec import RunSpec
 
@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
          ("pattern", {"nargs": "?", "default": "*", "help": "shell pattern (default: *)"}))  # fmt: skip
     cli_data.register(commands)
     cli_study.register(commands)
+    cli_analyze.register(commands)
     _add(commands, "demo", _demo, "fine-tune the packaged network on handwritten digits, with and without RIFLE", "rekindle demo",
          ("--out", {"default": "demo", "help": "folder for data, runs and table (default: demo)"}))  # fmt: skip
     return top

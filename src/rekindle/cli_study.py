@@ -1,0 +1,178 @@
+"""`rekindle study`: run a grid of runs, see how far it is, report on it."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rekindle.errors import UserError
+
+if TYPE_CHECKING:
+    from rekindle.study.status import Status
+    from rekindle.study.store import Study
+
+OK, FAILED = 0, 1
+MOST_JOBS = 4
+REFRESH = 2.0
+
+
+def register(commands: Any) -> None:
+    """Add the command with its three actions."""
+    study = commands.add_parser(
+        "study", help="run methods x tasks x sizes x seeds, and report with honest statistics",
+        description="Run methods x tasks x sizes x seeds, and report with honest statistics.", epilog="example: rekindle study run grid.yaml --dry-run",
+    )  # fmt: skip
+    actions = study.add_subparsers(title="actions", required=True, metavar="ACTION")
+    run = actions.add_parser(
+        "run", help="run every cell of a grid that is not done", description="Run every cell of a grid that is not done. It may be killed at any moment and "
+        "started again, also from several shells at once: nothing is done twice.", epilog="example: rekindle study run grid.yaml --jobs 2",
+    )  # fmt: skip
+    run.add_argument("grid", help="the study's YAML file")
+    run.add_argument("--dry-run", action="store_true", help="show the plan and what it will cost, and run nothing")
+    run.add_argument("--scale", choices=("full", "small"), default="full", help="small takes what stands under the grid's key 'small' (default: full)")
+    run.add_argument("--out", help="the study's folder (default: study-NAME, or study-NAME-small)")
+    run.add_argument("--jobs", type=int, help="runs at a time (default: one for each GPU, or else one for each core, at most 4)")
+    run.add_argument("--threads", type=int, help="threads of each run, one number for the whole study (default: 1, or what the study began with)")
+    run.add_argument("--retry", action="store_true", help="try failed cells again")
+    run.add_argument("--data-root", default=os.environ.get("REKINDLE_DATA"), help="folder in which the tasks' data lie (default: $REKINDLE_DATA)")
+    run.add_argument("--weights-root", default=os.environ.get("REKINDLE_WEIGHTS"), help="folder in which files of weights lie (default: $REKINDLE_WEIGHTS)")
+    run.add_argument("--json", action="store_true", help="print plan or outcome as JSON")
+    run.set_defaults(act=_run)
+    status = actions.add_parser("status", help="how far a study is", description="How far a study is; live on a terminal.",
+                                epilog="example: rekindle study status study-clothes")  # fmt: skip
+    status.add_argument("folder", help="the study's folder")
+    status.add_argument("--once", action="store_true", help="look once, also on a terminal")
+    status.add_argument("--json", action="store_true", help="print one look as JSON")
+    status.set_defaults(act=_status)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rekindle.study.grid import check_recipes, load
+    from rekindle.study.plan import plan
+    from rekindle.study.status import look
+    from rekindle.study.store import Study
+
+    for name in ("jobs", "threads"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            raise UserError(f"--{name} must be at least 1, found {getattr(options, name)}.")
+    grid = load(options.grid, scale=options.scale, data_root=options.data_root, weights_root=options.weights_root)
+    check_recipes(grid)
+    folder = Path(options.out or f"study-{grid.name}" + ("-small" if options.scale == "small" else ""))
+    jobs = options.jobs or _jobs()
+    study = Study(folder, grid, options.threads or 1) if options.dry_run and not (folder / "study.yaml").is_file() else Study.create(folder, grid, options.threads)
+    if options.retry and not options.dry_run:
+        study.forgive()
+    found = plan(study)
+    if options.dry_run and options.json:
+        print(json.dumps(found.to_dict()))
+        return OK
+    if not options.json:
+        _show_plan(found, jobs, study)
+    if options.dry_run:
+        return OK
+    _engine(options, study, jobs)
+    status = look(study)
+    if options.json:
+        print(json.dumps(status.to_dict()))
+    else:
+        print(f"{status.counts['done']} of {status.total} runs done, {status.counts['failed']} failed. Report: rekindle study report {folder}")
+    for cell, error in status.failed:
+        print(f"rekindle: failed: {cell}: {error}", file=sys.stderr)
+    return FAILED if status.counts["failed"] else OK
+
+
+def _engine(options: argparse.Namespace, study: "Study", jobs: int) -> None:
+    from rekindle.study.local import run_local
+
+    run_local(study, jobs=jobs, notice=lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def _jobs() -> int:
+    import torch
+
+    return torch.cuda.device_count() or min(MOST_JOBS, os.cpu_count() or 1)
+
+
+def _show_plan(found: Any, jobs: int, study: "Study") -> None:
+    from rekindle.runs import duration
+
+    rows = [
+        [str(row["setting"]), *(str(row[key]) for key in ("methods", "seeds", "runs", "done", "failed")),
+         "unknown" if row["seconds"] is None else duration(row["seconds"])] for row in found.rows
+    ]  # fmt: skip
+    _table(["setting", "methods", "seeds", "runs", "done", "failed", "left"], rows)
+    for note in found.notes:
+        print(note)
+    source = "finished runs" if found.measured == len(found.rows) else "short trials, and finished runs where there are any" if found.measured else "short trials"
+    unknown = " plus the settings of unknown cost" if any(row["seconds"] is None for row in found.rows) else ""
+    print(f"{found.runs} runs, {found.done} done, {found.failed} failed; left: about {duration(found.seconds)} of computing{unknown} (from {source}), "
+          f"{duration(found.seconds / jobs)} with {jobs} job{'s' if jobs > 1 else ''} of {study.threads} thread{'s' if study.threads > 1 else ''} each.")  # fmt: skip
+
+
+def _status(options: argparse.Namespace) -> int:
+    import time
+
+    from rekindle.study.status import look
+    from rekindle.study.store import Study
+
+    study = Study.open(options.folder)
+    if options.json:
+        print(json.dumps(look(study).to_dict()))
+        return OK
+    if options.once or not sys.stdout.isatty():
+        _console().print(_drawn(look(study)))
+        return OK
+    from rich.live import Live
+
+    with Live(_drawn(look(study)), console=_console(), auto_refresh=False) as live:
+        while True:
+            status = look(study)
+            live.update(_drawn(status), refresh=True)
+            if status.finished:
+                return OK
+            time.sleep(REFRESH)
+
+
+def _drawn(status: "Status") -> Any:
+    """The status as tables: settings, runs in hand, failures."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from rekindle.runs import duration
+
+    shown = [state for state in ("done", "running", "stopped", "waiting", "failed")]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("setting")
+    for state in shown:
+        table.add_column(state, justify="right")
+    for setting, counts in status.settings.items():
+        table.add_row(Text(str(setting)), *(Text(str(counts[state] or "-"), style="red" if state == "failed" and counts[state] else "") for state in shown))
+    waiting = f", {status.unknown} more after the selection" if status.unknown else ""
+    parts: list[Any] = [Text(f"{status.name}: {status.counts['done']} of {status.total} runs done, {status.counts['failed']} failed{waiting}."), table]
+    for cell, progress in status.running:
+        left = f", {duration(progress['left'])} left" if progress.get("left") else ""
+        parts.append(Text(f"running: {cell}: {progress['what']}, {100 * progress['share']:.0f} %{left}"))
+    parts += [Text(f"failed: {cell}: {error}", style="red") for cell, error in status.failed]
+    return Group(*parts)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    _console().print(table)
+
+
+def _console() -> Any:
+    """A file or a pipe gets wide lines."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 200)

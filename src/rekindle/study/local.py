@@ -1,0 +1,183 @@
+"""Cells on this machine: some processes, each with its threads capped, that take the next free cell until none is left."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rekindle.study.store import Study
+from rekindle.study.work import RunCell, attempt, train
+
+POLL = 0.2
+PATIENCE = 60.0
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+Notice = Callable[[str], None]
+
+
+def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None, run_cell: RunCell = train) -> None:
+    """Do every cell that is not settled. Returns when all are, also those that other commands have in hand.
+
+    Args:
+        study: The study.
+        jobs: Processes. With GPUs, process i uses GPU i modulo their number.
+        notice: Told of each cell that is finished or failed, by any command.
+        run_cell: What to do with a cell; found by name in each process.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C or a termination signal; runs in hand have saved their state.
+    """
+    context = multiprocessing.get_context("spawn")
+    gpus = _gpus()
+    workers: dict[int, Any] = {}
+    news = News(study, notice)
+    with _termination_as_interrupt(), _environment(dict.fromkeys(THREADS, str(study.threads))):
+        try:
+            while True:
+                began = time.monotonic()
+                news.tell()
+                everything_settled = finished(study)
+                for number, worker in list(workers.items()):
+                    if not worker.is_alive():
+                        _bury(study, workers.pop(number))
+                if everything_settled and not workers:
+                    break
+                for number in range(jobs if not everything_settled else 0):
+                    if number not in workers:
+                        with _environment({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}):
+                            workers[number] = context.Process(target=_worker, args=(study.folder, run_cell))
+                            workers[number].start()
+                # A large study takes a while to look through; looking must stay cheap beside the runs.
+                time.sleep(max(POLL, 5 * (time.monotonic() - began)))
+        finally:
+            _stop(list(workers.values()))
+    news.tell()
+
+
+def finished(study: Study) -> bool:
+    """Whether no cell is left to do and none waits for a selection that can still come out."""
+    return all(study.settled(cell) for cell in study.cells()) and not study.unknown_cells()
+
+
+class News:
+    """Tells of each cell once, when it is settled."""
+
+    def __init__(self, study: Study, notice: Notice) -> None:
+        self._study, self._notice = study, notice
+        self._told = {cell.key for cell in study.cells() if study.settled(cell)}
+
+    def tell(self) -> None:
+        """Say what is new."""
+        cells = self._study.cells()
+        for cell in cells:
+            if cell.key not in self._told and self._study.settled(cell):
+                self._told.add(cell.key)
+                total = len(cells) + self._study.unknown_cells()
+                self._notice(f"[{len(self._told & {c.key for c in cells})}/{total}] {cell}: {outcome(self._study, cell)}")
+
+
+def outcome(study: Study, cell: Any) -> str:
+    """What became of a settled cell, in words."""
+    record = study.record(cell.key)
+    if record["state"] == "failed":
+        return f"FAILED: {record['error']}"
+    result = study.result(cell)
+    split = "test" if "test" in result else "val"
+    name = {"val": "validation"}.get(split, split)
+    return f"{100 * result[split]['accuracy']:.1f} % on {name}, {result['timing']['seconds']:.0f} s"
+
+
+def _worker(folder: Path, run_cell: RunCell) -> None:
+    """Take cells until none is left. Runs in a process of its own."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C is for the command alone, which passes one signal on, so that the run in hand saves its state.
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    study = Study.open(folder)
+    try:
+        while not finished(study):
+            if not any(attempt(study, cell, run_cell) for cell in study.cells() if not study.settled(cell)):
+                time.sleep(POLL)
+    except Exception as error:
+        if type(error).__name__ != "Stopped":
+            raise
+
+
+def _die_with_parent() -> None:
+    """Where the command is killed, its processes must not go on unseen: the run in hand saves its state and stops."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _bury(study: Study, worker: Any) -> None:
+    """Take note of a process that died with a cell in hand."""
+    if worker.exitcode == 0:
+        return
+    code = worker.exitcode
+    why = f"by signal {-code} ({signal.strsignal(-code)}); often that is a lack of memory" if code < 0 else f"with exit status {code}"
+    for cell in study.cells():
+        record = study.record(cell.key)
+        if record.get("state") == "running" and record.get("pid") == worker.pid:
+            study.crashed(cell.key, why)
+
+
+def _stop(workers: list[Any]) -> None:
+    for worker in workers:
+        if worker.is_alive():
+            worker.terminate()
+    end = time.monotonic() + PATIENCE
+    try:
+        for worker in workers:
+            worker.join(max(0.0, end - time.monotonic()))
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()
+
+
+def _gpus() -> list[str]:
+    """GPUs of this machine by number, or those that CUDA_VISIBLE_DEVICES allows."""
+    import torch
+
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [name for name in allowed.split(",") if name]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set environment variables, which new processes inherit, and put back what was there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Treat a termination signal as Ctrl-C, so that processes are stopped properly."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

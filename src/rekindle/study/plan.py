@@ -1,0 +1,156 @@
+"""What a study will run and about how long that takes: from its finished cells, or from a short trial of each network."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from rekindle.errors import UserError
+from rekindle.spec import RunSpec
+from rekindle.study.grid import Cell, Setting
+from rekindle.study.store import Study
+
+EVALUATION = 1 / 3
+TRIAL_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study before it is run.
+
+    Attributes:
+        rows: For each setting: setting, methods, seeds, runs, done, failed, and seconds left (None where unknown).
+        seconds: What is left to compute, in seconds of one job; settings of unknown cost are not in it.
+        measured: Settings whose cost comes from finished cells.
+        notes: Sentences on what could not be estimated, and why.
+    """
+
+    rows: list[dict[str, Any]]
+    seconds: float
+    measured: int
+    notes: list[str]
+
+    @property
+    def runs(self) -> int:
+        """All runs."""
+        return sum(row["runs"] for row in self.rows)
+
+    @property
+    def done(self) -> int:
+        """Runs that are finished."""
+        return sum(row["done"] for row in self.rows)
+
+    @property
+    def failed(self) -> int:
+        """Runs that failed."""
+        return sum(row["failed"] for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        rows = [{**row, "setting": str(row["setting"])} for row in self.rows]
+        return {"runs": self.runs, "done": self.done, "failed": self.failed, "seconds_left": self.seconds, "settings": rows, "notes": self.notes}
+
+
+def plan(study: Study) -> Plan:
+    """Count the cells of a study and estimate the cost of those that are not finished."""
+    cost = _Cost(study)
+    rows, measured = [], 0
+    by_setting = defaultdict(list)
+    for group in study.grid.groups:
+        by_setting[group.setting].append(group)
+    for setting, groups in by_setting.items():
+        row: dict[str, Any] = {"setting": setting, "methods": len(groups), "seeds": max(len(group.seeds) for group in groups), "runs": 0, "done": 0, "failed": 0}
+        seconds: list[float | None] = []
+        for group in groups:
+            known = study.final_cells(group)
+            # A final run whose candidate is still to be chosen costs about as much as one of the first candidate.
+            final = known or (next(iter(group.final_cells.values())) if study.selecting(group) else [])
+            for cell in [*group.selection_cells, *final]:
+                state = study.state(cell) if cell in known or cell.stage == "select" else "waiting"
+                row["runs"] += 1
+                row["done"] += state == "done"
+                row["failed"] += state == "failed"
+                if state not in ("done", "failed"):
+                    seconds.append(cost.of(cell))
+        row["seconds"] = None if None in seconds else sum(second for second in seconds if second is not None)
+        measured += setting in cost.finished
+        rows.append(row)
+    return Plan(rows, sum(row["seconds"] or 0.0 for row in rows), measured, cost.notes)
+
+
+class _Cost:
+    """Seconds of a cell: the mean of finished ones of its method and setting, of its setting, or from a trial."""
+
+    def __init__(self, study: Study) -> None:
+        self._threads = study.threads
+        self.finished: dict[Any, list[float]] = defaultdict(list)
+        self.notes: list[str] = []
+        self._speeds: dict[tuple[Any, ...], float | None] = {}
+        self._images: dict[tuple[Any, ...], float | None] = {}
+        for cell in study.cells():
+            if study.state(cell) == "done":
+                timing = study.result(cell)["timing"]
+                seconds = max(timing["seconds"], timing.get("wall_seconds", 0.0))
+                for place in ((cell.setting, cell.method), cell.setting):
+                    self.finished[place].append(seconds)
+
+    def of(self, cell: Cell) -> float | None:
+        for place in ((cell.setting, cell.method), cell.setting):
+            if self.finished.get(place):
+                return mean(self.finished[place])
+        images, speed = self._seen(cell.spec, cell.setting), self._speed(cell.spec)
+        return None if images is None or speed is None else images / speed
+
+    def _seen(self, spec: RunSpec, setting: Setting) -> float | None:
+        """Pictures that a run trains on, with those it only looks at counted by their share of the work."""
+        from rekindle.data import scan
+        from rekindle.runs import automatic_epochs
+
+        key = spec.data, spec.per_class, spec.val_fraction, spec.test_fraction
+        if key not in self._images:
+            try:
+                found = scan(spec.data, val_fraction=spec.val_fraction, test_fraction=spec.test_fraction, per_class=spec.per_class or None)
+                self._images[key] = {name: len(split.paths) for name, split in found.splits.items()}
+            except UserError as error:
+                self._images[key] = None
+                self.notes.append(f"{setting.task}: {str(error).splitlines()[0]}")
+        counts = self._images[key]
+        if counts is None:
+            return None
+        epochs = spec.epochs or automatic_epochs(counts["train"])
+        return epochs * (counts["train"] + EVALUATION * counts["val"]) + EVALUATION * counts.get("test", 0)
+
+    def _speed(self, spec: RunSpec) -> float | None:
+        key = spec.model, spec.image_size, spec.precision
+        if key not in self._speeds:
+            try:
+                self._speeds[key] = images_per_second(spec, self._threads)
+                self.notes.append(f"{spec.model}: {self._speeds[key]:.0f} images/s in a trial of plain training; methods that run the source network too take longer.")
+            except (UserError, RuntimeError, AssertionError) as error:
+                self._speeds[key] = None
+                self.notes.append(f"{spec.model}: {str(error).splitlines()[0]}")
+        return self._speeds[key]
+
+
+def images_per_second(spec: RunSpec, threads: int) -> float:
+    """Training speed of a spec's network on random pictures, with as many threads as the study gives a run."""
+    import torch
+
+    from rekindle import models, probe
+    from rekindle.runs import bf16_is_fast
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            loaded = models.build(spec.model, weights="none")
+            size = spec.image_size or loaded.input_size or 224
+            x = torch.rand(TRIAL_IMAGES, 3, size, size).to(device, memory_format=torch.channels_last)
+        module = loaded.module.to(device, memory_format=torch.channels_last)
+        labels = torch.zeros(TRIAL_IMAGES, dtype=torch.long, device=device)
+        fast = spec.precision == "bf16" or (spec.precision == "auto" and bf16_is_fast())
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            return probe.images_per_second(module, torch.nn.functional.cross_entropy, lambda step: (x, labels))
+    finally:
+        torch.set_num_threads(before)

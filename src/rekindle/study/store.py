@@ -1,0 +1,278 @@
+"""A study's folder: its grid, a small record for each cell, leases, and the run folders. Files are the truth; any number of
+commands may work in one folder at once.
+
+    study.yaml          the grid as it is run, and the threads of each run
+    cells/KEY.json      what became of a cell: running, done (with its run folder) or failed (with the message)
+    cells/KEY.lock      held while somebody works on the cell; the system lets go of it when its owner dies
+    cells/KEY.log       what the run said
+    runs/               run folders
+    report/             what `rekindle study report` wrote
+"""
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from rekindle.checkpoints import write_atomic, write_json
+from rekindle.errors import UserError
+from rekindle.study.grid import Cell, Grid, Group, from_dict
+
+CRASHES = 2
+SETTLED = ("done", "failed")
+
+
+@dataclass
+class Study:
+    """A study's folder, opened.
+
+    Args:
+        folder: Where it lies.
+        grid: What is run in it.
+        threads: Of each run; one number for a whole study, so that all runs can be compared bit for bit.
+    """
+
+    folder: Path
+    grid: Grid
+    threads: int
+    _prints: dict[str, str] = field(default_factory=dict, repr=False)
+    _settled: set[str] = field(default_factory=set, repr=False)
+    _chosen: dict[tuple[Any, str], str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def create(cls, folder: Path | str, grid: Grid, threads: int | None = None) -> "Study":
+        """Make the folder, or take up the one that is there; what is done in it stays done.
+
+        Args:
+            folder: Where to.
+            grid: Written into the folder; a changed one replaces the old.
+            threads: None takes the folder's own number, or one thread for a new folder.
+
+        Raises:
+            UserError: If the folder holds a study of another name.
+        """
+        folder = Path(folder)
+        path = folder / "study.yaml"
+        before = _read(path) if path.is_file() else {}
+        if before and before["grid"]["name"] != grid.name:
+            raise UserError(f"{folder} holds the study {before['grid']['name']}, not {grid.name}; choose another --out.")
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+        now = {"threads": threads or before.get("threads", 1), "grid": grid.raw}
+        if now != before:
+            write_atomic(path, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
+        return cls(folder, grid, now["threads"])
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "Study":
+        """Open a folder that `create` made.
+
+        Raises:
+            UserError: If it is none.
+        """
+        path = Path(folder) / "study.yaml"
+        if not path.is_file():
+            raise UserError(f"{folder} is no study's folder (it has no study.yaml); name one that rekindle study run made.")
+        found = _read(path)
+        return cls(Path(folder), from_dict(found["grid"]), found["threads"])
+
+    @property
+    def runs(self) -> Path:
+        """Where the run folders are."""
+        return self.folder / "runs"
+
+    def cells(self) -> list[Cell]:
+        """All cells that are known now, those of the first seed first: a study cut short has whole pairs.
+
+        The final runs of a method with a grid are known when its selection is finished.
+        """
+        chosen = [cell for group in self.grid.groups for cell in _numbered(group.selection_cells, group.selection.seeds)]
+        final = [cell for group in self.grid.groups for cell in _numbered(self.final_cells(group), group.seeds)]
+        ordered = [cell for _, cell in sorted(chosen, key=lambda pair: pair[0])] + [cell for _, cell in sorted(final, key=lambda pair: pair[0])]
+        return list({cell.key: cell for cell in ordered}.values())
+
+    def final_cells(self, group: Group) -> list[Cell]:
+        """The final runs of a group that are known now; of all candidates where the grid asks for test_selected."""
+        names = list(group.candidates) if group.selection.test_selected else [self.chosen(group)]
+        return [cell for name in names if name is not None for cell in group.final_cells[name]]
+
+    def unknown_cells(self) -> int:
+        """How many final runs wait for a selection."""
+        waiting = [group for group in self.grid.groups if not group.selection.test_selected and self.selecting(group)]
+        return sum(len(group.seeds) for group in waiting)
+
+    def selecting(self, group: Group) -> bool:
+        """Whether runs that choose are still to be done."""
+        return self.chosen(group) is None and any(self.state(cell) not in SETTLED for cell in group.selection_cells)
+
+    def chosen(self, group: Group) -> str | None:
+        """The candidate with the best mean validation accuracy, the first of equals; None while that is open.
+
+        A candidate with a failed run is out; where every candidate has one, None stays.
+        """
+        if not group.searches:
+            return next(iter(group.candidates))
+        place = group.setting, group.method
+        if place not in self._chosen and (scores := self.selection_scores(group)) is not None:
+            whole = {name: sum(values) / len(values) for name, values in scores.items() if None not in values}
+            if whole:
+                self._chosen[place] = max(whole, key=lambda name: whole[name])
+        return self._chosen.get(place)
+
+    def selection_scores(self, group: Group) -> dict[str, list[Any]] | None:
+        """Validation accuracies of each candidate, None for a failed run; None while a run is still to be done."""
+        scores: dict[str, list[Any]] = {name: [] for name in group.candidates}
+        for cell in group.selection_cells:
+            state = self.state(cell)
+            if state not in SETTLED:
+                return None
+            scores[cell.candidate].append(self.result(cell)["val"]["accuracy"] if state == "done" else None)
+        return scores
+
+    def state(self, cell: Cell) -> str:
+        """ "done", "failed", "running", "stopped" (begun, and nobody is at it), or "waiting"."""
+        record = self.record(cell.key)
+        state = record.get("state", "waiting")
+        if state == "done" and not (self.run_folder(cell) / "result.json").is_file():
+            return "waiting"
+        if state == "running" and not self.is_leased(cell.key):
+            # Somebody may have finished it between the two looks.
+            return self.record(cell.key).get("state", "waiting").replace("running", "stopped")
+        return str(state)
+
+    def settled(self, cell: Cell) -> bool:
+        """Whether a cell is done, for the data and weights as they are now, or failed."""
+        if cell.key in self._settled:
+            return True
+        state = self.state(cell)
+        if state == "failed" or (state == "done" and self.record(cell.key).get("inputs") == self._inputs(cell)):
+            self._settled.add(cell.key)
+            return True
+        return False
+
+    def record(self, key: str) -> dict[str, Any]:
+        """What became of a cell; empty before it is begun."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / "cells" / f"{key}.json").read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def update(self, key: str, **values: Any) -> None:
+        """Change a cell's record; only the owner of its lease, or who found its owner dead, may."""
+        write_json(self.folder / "cells" / f"{key}.json", {**self.record(key), **values})
+
+    def log(self, cell: Cell) -> Path:
+        """What the cell's run said."""
+        return self.folder / "cells" / f"{cell.key}.log"
+
+    def run_folder(self, cell: Cell) -> Path:
+        """The run folder of a cell that is done."""
+        return self.folder / str(self.record(cell.key).get("run", "none"))
+
+    def result(self, cell: Cell) -> dict[str, Any]:
+        """What result.json holds of a cell that is done."""
+        found: dict[str, Any] = json.loads((self.run_folder(cell) / "result.json").read_text("utf-8"))
+        return found
+
+    @contextmanager
+    def lease(self, key: str) -> Iterator[bool]:
+        """Hold a cell, or learn that somebody else does; a dead owner holds nothing."""
+        lock = self._lock(key)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def is_leased(self, key: str) -> bool:
+        """Whether somebody works on a cell at this moment."""
+        with self.lease(key) as mine:
+            return not mine
+
+    def begin(self, cell: Cell) -> None:
+        """Note that this process works on a cell from now on."""
+        described = {"method": cell.method, "setting": asdict(cell.setting), "candidate": cell.candidate, "stage": cell.stage, "seed": cell.spec.seed}
+        self.update(
+            cell.key, state="running", cell=described, inputs=self._inputs(cell), pid=os.getpid(), host=socket.gethostname(), began=time.time(),
+            run=None, error=None, progress=None,
+        )  # fmt: skip
+
+    def finish(self, cell: Cell, run: Path) -> None:
+        """Note the run folder of a cell."""
+        self.update(cell.key, state="done", run=os.path.relpath(run, self.folder), progress=None)
+
+    def fail(self, key: str, message: str) -> None:
+        """Note why a cell has no result."""
+        self.update(key, state="failed", error=message, progress=None)
+
+    def crashed(self, key: str, why: str) -> str:
+        """Note that the process of a cell died; the second time the cell has failed.
+
+        Returns:
+            The cell's state now.
+        """
+        crashes = self.record(key).get("crashes", 0) + 1
+        state = "failed" if crashes >= CRASHES else "stopped"
+        self.update(key, state=state, crashes=crashes, error=f"its process died {crashes} times; the last time {why}.", progress=None)
+        return state
+
+    def forgive(self) -> int:
+        """Let failed cells be tried again; says how many."""
+        failed = [cell for cell in self.cells() if self.state(cell) == "failed"]
+        for cell in failed:
+            with self.lease(cell.key) as mine:
+                if mine:
+                    self.update(cell.key, state="waiting", crashes=0, error=None)
+        self._settled.clear()
+        self._chosen.clear()
+        return len(failed)
+
+    def _lock(self, key: str) -> FileLock:
+        return FileLock(self.folder / "cells" / f"{key}.lock", timeout=0)
+
+    def _inputs(self, cell: Cell) -> str:
+        """Names, sizes and times of data and weights: where they changed, the run itself decides by content whether it is done."""
+        spec = cell.spec
+        return hashlib.sha256("".join(self._print(text) for text in (spec.data, spec.weights)).encode()).hexdigest()[:12]
+
+    def _print(self, path: str) -> str:
+        if path not in self._prints:
+            self._prints[path] = fingerprint(Path(path))
+        return self._prints[path]
+
+
+def fingerprint(path: Path) -> str:
+    """Names, sizes and times of change of a file, or of all below a folder; the name alone where there is nothing."""
+    if not path.exists():
+        return path.name
+    files = [path] if path.is_file() else sorted(Path(root) / name for root, _, names in os.walk(path) for name in names)
+    digest = hashlib.sha256()
+    for file in files:
+        facts = file.stat()
+        digest.update(f"{file.relative_to(path)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _numbered(cells: list[Cell], seeds: tuple[int, ...]) -> list[tuple[int, Cell]]:
+    return [(seeds.index(cell.spec.seed), cell) for cell in cells]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+        return {"grid": found["grid"], "threads": found["threads"]}
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged; write it again with rekindle study run GRID.yaml --out {path.parent}") from None

@@ -1,0 +1,74 @@
+"""One cell done by whoever gets hold of it first."""
+
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rekindle.study.grid import Cell
+from rekindle.study.store import Study
+
+# Cell, folder for run folders, listener -> run folder. The engines take another one where a test does not want to train.
+RunCell = Callable[[Cell, Path, Any], Path]
+EVERY = 1.0
+
+
+def train(cell: Cell, runs: Path, listener: Any) -> Path:
+    """Train a cell's run, or go on with it, or find it finished."""
+    from rekindle.runs import fit
+
+    options = cell.spec.to_dict()
+    return fit(options.pop("data"), out=runs, listener=listener, **options).folder
+
+
+def attempt(study: Study, cell: Cell, run_cell: RunCell = train) -> bool:
+    """Do a cell, unless it is settled or somebody else is at it. A failure is noted, and its traceback kept in the log.
+
+    Returns:
+        Whether this call did anything.
+    """
+    with study.lease(cell.key) as mine:
+        if not mine or study.settled(cell):
+            return False
+        study.begin(cell)
+        listener = Listener(study, cell)
+        try:
+            study.finish(cell, run_cell(cell, study.runs, listener))
+        except Exception as error:
+            if type(error).__name__ == "Stopped":  # The run was asked to stop and has saved its state; whoever comes next goes on.
+                study.update(cell.key, state="stopped", progress=None)
+                raise
+            listener.note(traceback.format_exc())
+            text = str(error).strip() or type(error).__name__
+            study.fail(cell.key, " ".join(text.split()) if type(error).__name__ == "UserError" else f"{type(error).__name__}: {text.splitlines()[0]}")
+        return True
+
+
+class Listener:
+    """Writes a run's notes to the cell's log and, once a second, how far it is to the cell's record."""
+
+    def __init__(self, study: Study, cell: Cell) -> None:
+        self._study, self._cell, self._next = study, cell, 0.0
+
+    def note(self, text: str) -> None:
+        """A line in the log."""
+        with open(self._study.log(self._cell), "a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """How far something before training is."""
+        self._show({"what": what, "share": done / max(1, total), "left": None})
+
+    def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
+        """How far training is."""
+        self._show({"what": f"epoch {epoch + 1} of {epochs}", "share": (epoch * steps + step) / (epochs * steps), "left": left})
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """A line in the log."""
+        self.note(f"epoch {record['epoch'] + 1}: validation accuracy {100 * record['val']['accuracy']:.1f} %")
+
+    def _show(self, progress: dict[str, Any]) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + EVERY
+            self._study.update(self._cell.key, progress=progress)
