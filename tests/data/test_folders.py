@@ -265,7 +265,7 @@ def test_layouts_that_are_none(files: list[str], text: str, tmp_path: Path) -> N
     assert text.format(root=tmp_path) in problem(touch(tmp_path, *files))
 
 
-@pytest.mark.parametrize(("made", "text"), [(False, "does not exist"), (True, "is a file")])
+@pytest.mark.parametrize(("made", "text"), [(False, "does not exist"), (True, "is a file, but no .csv, .tsv or .parquet table")])
 def test_no_folder(made: bool, text: str, tmp_path: Path) -> None:
     path = tmp_path / "photos"
     if made:

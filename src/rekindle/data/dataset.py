@@ -59,8 +59,9 @@ class Dataset:
 
     def to_json(self) -> dict[str, Any]:
         """What data.json holds: enough to make the same splits again."""
+        counts = self.counts()
         files = {name: [self.relative(path) for path in split.paths] for name, split in self.splits.items()}
-        return {"classes": self.classes, "counts": self.counts(), **self.choices, "notes": self.notes, "files": files}
+        return {"classes": self.classes, "counts": counts, "imbalance": imbalance(counts["train"]), **self.choices, "notes": self.notes, "files": files}
 
 
 def name_in(root: Path, picture: Picture) -> str:
@@ -68,6 +69,27 @@ def name_in(root: Path, picture: Picture) -> str:
     if isinstance(picture, Cell):
         return picture.name
     return (picture.relative_to(root) if picture.is_relative_to(root) else picture).as_posix()
+
+
+def imbalance(counts: dict[str, int]) -> dict[str, Any]:
+    """The largest and the smallest class by name, their counts, and the first count over the second (at least 1)."""
+    largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    return {
+        "largest": largest, "most": counts[largest], "smallest": smallest, "fewest": counts[smallest],
+        "ratio": round(counts[largest] / max(1, counts[smallest]), 2),
+    }  # fmt: skip
+
+
+def contradictions(dataset: Dataset, hashes: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of equal pictures that have different labels, by name; `hashes` follow the splits' order."""
+    seen: dict[str, tuple[int, str]] = {}
+    pairs = []
+    rows = ((int(label), path) for split in dataset.splits.values() for path, label in zip(split.paths, split.labels.tolist(), strict=True))
+    for (label, path), digest in zip(rows, hashes, strict=True):
+        first = seen.setdefault(digest, (label, dataset.relative(path)))
+        if first[0] != label:
+            pairs.append((first[1], dataset.relative(path)))
+    return pairs
 
 
 def duplicates(dataset: Dataset, hashes: Sequence[str]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ on the file system's order or on which other pictures exist, and are equal on ev
 
 import hashlib
 import unicodedata
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,10 @@ class Rules:
             for split, pictures in self._divide_class(pool, bare, "val" not in found).items():
                 chosen.setdefault(split, {})[name] = pictures
         return chosen
+
+    def within(self, root: Path) -> "Rules":
+        """The same rules for names that start in another folder."""
+        return replace(self, root=root)
 
     def choices(self) -> dict[str, Any]:
         """What data.json says of them."""

@@ -51,7 +51,7 @@ def survey(root: Path) -> Survey:
         UserError: If it is no folder, or one that cannot be opened.
     """
     if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
+        what = "is a file, but no .csv, .tsv or .parquet table" if root.exists() else "does not exist"
         raise UserError(f"{root} {what}; {LAYOUT}.")
     findings = Findings(root)
     try:
