@@ -1,0 +1,102 @@
+"""The commands `rekindle analyze` and `rekindle rank`: what runs recorded, the oracle experiment, and networks ranked before training."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from rekindle.errors import UserError
+
+OK = 0
+KINDS = {
+    "gradient-norms": ("draw the gradient norms of runs made with --record gradient_norms (the RIFLE paper's Figure 2)",
+                       "rekindle analyze gradient-norms runs/l2-… runs/rifle-…"),
+    "learning-curves": ("draw training and test accuracy by epoch of runs made with --watch-test (the RIFLE paper's Figure 1)",
+                        "rekindle analyze learning-curves runs/l2-… runs/rifle-…"),
+    "weight-travel": ("show how far each layer of finished runs has moved from its pre-trained weights",
+                      "rekindle analyze weight-travel runs/l2-… runs/l2_sp-…"),
+}  # fmt: skip
+ORACLE: dict[str, tuple[type, str]] = {
+    "seeds": (int, "how many (default: 10)"),
+    "inputs": (int, "width of the input, 100 or 200 in the paper (default: 100)"),
+    "hidden": (int, "width of the hidden layer (default: 50)"),
+    "samples": (int, "training samples of each task (default: 1000)"),
+    "epochs": (int, "of each training (default: 200)"),
+    "batch_size": (int, "samples a step (default: 32)"),
+    "momentum": (float, "of SGD (default: 0.9)"),
+    "alpha": (float, "strength of L2 (default: 0.0001)"),
+    "periods": (int, "of RIFLE (default: 4)"),
+    "rates": (str, "learning rates, joined by commas (default: 0.005,0.01,0.02,0.05,0.1)"),
+    "noises": (str, "standard deviations of the labels' noise, joined by commas (default: 0.1,0.01)"),
+}
+
+
+def register(commands: Any) -> None:
+    """Add both commands."""
+    group = commands.add_parser("analyze", help="look into finished runs, or run the RIFLE paper's oracle experiment",
+                                description="Look into finished runs, or run the RIFLE paper's oracle experiment.",
+                                epilog="example: rekindle analyze weight-travel runs/photos-…")  # fmt: skip
+    parts = group.add_subparsers(title="analyses", required=True, metavar="ANALYSIS")
+    for kind, (text, example) in KINDS.items():
+        command = _command(parts, kind, text, example)
+        command.add_argument("runs", nargs="+", help="run folders")
+        command.add_argument("--out", help="folder for picture and numbers (default: the run's own; 'analysis' for several runs)")
+        command.add_argument("--json", action="store_true", help="print the numbers as JSON")
+        command.set_defaults(act=_analyze, kind=kind)
+    oracle = _command(parts, "mlp-oracle", "run the RIFLE paper's experiment with known teachers (section 4.6.2): every method at every learning rate and noise",
+                      "rekindle analyze mlp-oracle --seeds 10 --out oracle")  # fmt: skip
+    for name, (kind_of, text) in ORACLE.items():
+        oracle.add_argument(f"--{name.replace('_', '-')}", type=kind_of, default=argparse.SUPPRESS, help=text)
+    oracle.add_argument("--out", default="mlp_oracle", help="folder for table, numbers and picture (default: mlp_oracle)")
+    oracle.add_argument("--json", action="store_true", help="print a row for each seed as JSON")
+    oracle.set_defaults(act=_oracle)
+
+
+def _command(parts: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = parts.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}")
+    return command
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    from rekindle.cli import _table
+    from rekindle.report.analyses import analyze
+
+    found = analyze(options.kind, options.runs)
+    paths = found.write(Path(options.out or (options.runs[0] if len(options.runs) == 1 else "analysis")))
+    if options.json:
+        print(json.dumps(found.values))
+        return OK
+    _table(found.header, found.rows)
+    _end(found.notes, paths)
+    return OK
+
+
+def _oracle(options: argparse.Namespace) -> int:
+    from rekindle.analysis.mlp_oracle import OracleSettings, run_oracle
+    from rekindle.cli import _table
+    from rekindle.progress import Bar
+    from rekindle.report.oracle import brief, write_oracle
+
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(OracleSettings) if hasattr(options, field.name)}
+    settings = OracleSettings(**{name: _numbers(name, value) if isinstance(value, str) else value for name, value in given.items()})
+    with Bar() as bar:
+        rows = run_oracle(settings, bar.progress)
+    paths = write_oracle(Path(options.out), rows, settings)
+    if options.json:
+        print(json.dumps(rows))
+        return OK
+    _table(*brief(rows))
+    _end(["each method at the learning rate with the least validation error; every cell stands in the table file."], paths)
+    return OK
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"--{name} takes numbers joined by commas, such as 0.01,0.1; found {text!r}.") from None
+
+
+def _end(notes: list[str], paths: list[Path]) -> None:
+    print("\n".join([*notes, *(f"written: {path}" for path in paths)]))
