@@ -119,9 +119,13 @@ class RunSpec:
         return {**{name: getattr(self, name) for name in same}, "per_class": self.per_class or None, "fraction": self.fraction or None}
 
     def run_id(self, data_hash: str, weights_hash: str) -> str:
-        """Twelve hexadecimal digits from the canonical JSON of the spec and the contents' hashes; paths do not count."""
-        counted = {**self.to_dict(), "data": data_hash, "weights": weights_hash}
-        text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
+        """Twelve hexadecimal digits from the canonical JSON of the spec and the contents' hashes; paths do not count.
+
+        Options at their defaults are left out, so that a run keeps its id when a later version knows more options.
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        chosen = {name: value for name, value in self.to_dict().items() if name not in ("data", "weights") and value != defaults[name]}
+        text = json.dumps({**chosen, "data": data_hash, "weights": weights_hash}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
