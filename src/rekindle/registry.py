@@ -12,13 +12,16 @@ import pkgutil
 import re
 from functools import cache
 from importlib.resources import files
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import rekindle.methods
 from rekindle.errors import UserError
 from rekindle.method import Direction, Method, snake
 
-Kind = TypeVar("Kind", Method, Direction)
+if TYPE_CHECKING:
+    from rekindle.data.augment import Augment
+
+Kind = TypeVar("Kind")
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "rifle_a": ("rifle", {"cycle": "none"}),
@@ -78,6 +81,23 @@ def parse_direction(text: str) -> Direction:
     return _build(_tree(text, asked, "grod(rho=0.99)"), asked, "direction", directions(), {})
 
 
+def parse_augment(text: str) -> "Augment | None":
+    """Build the augmentations of a text such as ``randaugment(magnitude=9)+mixup(alpha=0.2)``; "" and "none" are none.
+
+    Raises:
+        UserError: As `parse`.
+    """
+    if text.strip() in ("", "none"):
+        return None
+    from rekindle.data.augment import KINDS, Augment
+
+    asked = f"--augment {text!r}"
+    made = tuple(_build(node, asked, "augmentation", KINDS, {}) for node in _terms(_tree(text, asked, "randaugment(magnitude=9)+mixup(alpha=0.2)")))
+    if len({type(part) for part in made}) < len(made):
+        raise UserError(f"{asked} names an augmentation more than once; keep one.")
+    return Augment(made)
+
+
 def summaries() -> dict[str, dict[str, Any]]:
     """Family, first line, paper and options with their defaults of every method and direction, by name."""
     found = {}
@@ -91,13 +111,16 @@ def summaries() -> dict[str, dict[str, Any]]:
 def card(name: str) -> str:
     """The card of a method or direction: what it does, formula, when to use it, its options, and how the papers' code differs.
 
+    One that has no card yet, such as a method of one's own, shows its docstring.
+
     Raises:
         UserError: If there is no such method.
     """
     base, preset = VARIANTS.get(name, (name, {}))
     kinds: dict[str, Any] = {**methods(), **directions()}
     _known("method", name, base, [*kinds, *VARIANTS])
-    text = files("rekindle.methods").joinpath("cards", f"{base}.md").read_text("utf-8")
+    written = files("rekindle.methods").joinpath("cards", f"{base}.md")
+    text = written.read_text("utf-8") if written.is_file() else f"# {base}\n\n{inspect.getdoc(kinds[base]).partition('Args:')[0]}"
     fixed = f"\n`{name}` is `{base}` with {', '.join(f'{option}={value!r}' for option, value in preset.items())}.\n" if preset else ""
     return f"{text.rstrip()}\n{fixed}\n## Options\n\n{_options(kinds[base])}"
 
@@ -139,7 +162,7 @@ def _terms(node: ast.expr) -> list[ast.expr]:
 def _build(node: ast.expr, asked: str, what: str, kinds: dict[str, type[Kind]], variants: dict[str, tuple[str, dict[str, Any]]]) -> Kind:
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     if not isinstance(call.func, ast.Name) or call.args:
-        joined = ", joined by '+'" if what == "method" else ""
+        joined = ", joined by '+'" if what != "direction" else ""
         raise UserError(f"{asked}: write each part as name or name(option=value){joined}.")
     name = call.func.id
     base, preset = variants.get(name, (name, {}))

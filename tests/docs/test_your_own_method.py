@@ -32,6 +32,8 @@ def test_it_is_found_and_passes() -> None:
     assert registry.unparse(registry.parse(f"l2_sp+{name}(alpha=0.1)")) == f"l2_sp+{name}(alpha=0.1)"
     listed = registry.summaries()[name]
     assert (listed["family"], listed["summary"]) == ("penalties", "Pull the new head towards zero, ever less.")
+    card = registry.card(name)
+    assert card.startswith(f"# {name}\n\nPull the new head towards zero") and "- `alpha=0.01`: Strength in the first epoch, at least 0." in card
     contract.test_neutral_settings_change_nothing(name)
     contract.test_repr_and_recipe_parse_back(name)
     contract.test_surgery_keeps_keys(name)
