@@ -3,9 +3,13 @@
 import argparse
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-OK = 0
+if TYPE_CHECKING:
+    from rekindle.data.check import Check
+
+OK, REFUSED = 0, 1
+CLASSES_SHOWN = 60
 
 
 def register(commands: Any) -> None:
@@ -180,6 +184,73 @@ def _print_cache(found: list[dict[str, Any]]) -> None:
     _table(["settings", "shorter edge", "file", "MB", "last used"], rows)
 
 
+def _add_check(parts: Any) -> None:
+    command = parts.add_parser("check", help="look at every picture before training: counts, sizes, broken files, repeated pictures",
+                               description="Look at every picture before training: counts, sizes, broken files, repeated pictures. "
+                                           "The exit status is 0 if a run would start and 1 if it would be refused.",
+                               epilog="examples: rekindle data check photos/ --html check.html;  rekindle data check labels.csv --label-column kind")  # fmt: skip
+    command.add_argument("data", help="what rekindle fit takes: a folder, a table, a Hugging Face dataset")
+    for role, text in (("image", "paths or bytes of pictures"), ("label", "labels"), ("split", "train, validation or test")):
+        command.add_argument(f"--{role}-column", default="", metavar="NAME", help=f"column of a table with {text} (default: found)")
+    command.add_argument("--html", metavar="FILE", help="write a page with sample pictures too, which opens offline")
+    _json(command)
+    command.set_defaults(act=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from rekindle.data.check import check
+    from rekindle.data.columns import Asked
+    from rekindle.progress import Bar
+
+    with Bar() as bar:
+        found = check(options.data, Asked(options.image_column, options.label_column, options.split_column),
+                      progress=lambda done, total: bar.progress("checking pictures", done, total))  # fmt: skip
+    if options.html:
+        from pathlib import Path
+
+        from rekindle.report.data_page import write_data_page
+
+        write_data_page(Path(options.html), found)
+    if options.json:
+        print(json.dumps(found.to_dict()))
+    else:
+        _print_check(found)
+        if options.html:
+            print(f"page: {options.html}")
+    return OK if found.usable else REFUSED
+
+
+def _print_check(found: "Check") -> None:
+    from rekindle.cli import _table
+
+    splits = list(found.counts)
+    rows = [[name, *(str(found.counts[split][name]) for split in splits)] for name in found.classes[:CLASSES_SHOWN]]
+    if len(found.classes) > CLASSES_SHOWN:
+        rows.append([f"and {len(found.classes) - CLASSES_SHOWN} more", *[""] * len(splits)])
+    _table(["class", *splits], [*rows, ["all", *(str(sum(found.counts[split].values())) for split in splits)]])
+    if found.taken:
+        print(f"A run takes {' and '.join(found.taken)} out of train.")
+    print()
+    if found.sizes:
+        _table(["pixels", "smallest", "median", "largest"], [[name, str(low), f"{middle:g}", str(high)] for name, (low, middle, high) in found.sizes.items()])
+    print(f"formats: {_counted(found.formats)}; modes: {_counted(found.modes)}; turned by EXIF: {found.rotated}; animations: {found.animated}")
+    repeated = [f"{len(groups)} {what}" for groups, what in (
+        (found.across, "in several splits"), (found.within, "inside one split"), (found.contradictions, "with several labels"), (found.alike, "with the same pixels in other bytes"),
+    ) if groups]  # fmt: skip
+    print(f"repeated pictures: {', '.join(repeated) or 'none'}")
+    # Every broken file is named, however many there are: this is the list to mend by.
+    for title, lines in (("worth a look", found.suspicious), ("notes", found.notes), ("problems", found.problems),
+                         ("cannot be read", [f"{name}: {reason}" for name, reason in found.unreadable.items()])):  # fmt: skip
+        if lines:
+            print("\n".join([f"\n{title}:", *(f"  {line}" for line in lines)]))
+    wrong = len(found.problems) + len(found.unreadable)
+    print(f"\n{found.data}: " + ("ready to train on." if found.usable else f"{wrong} to mend before a run can start."))
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+
 def _root(command: argparse.ArgumentParser) -> None:
     command.add_argument("--root", metavar="FOLDER", help="where data is kept (default: $REKINDLE_HOME, or ~/.cache/rekindle)")
 
@@ -188,4 +259,4 @@ def _json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="JSON instead of text")
 
 
-SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (_add_list, _add_info, _add_prepare, _add_verify, _add_cache)
+SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (_add_list, _add_info, _add_prepare, _add_verify, _add_cache, _add_check)

@@ -1,0 +1,44 @@
+"""A checked data set as one page that opens offline: pictures and style lie inside it, it runs no script, and names in it are escaped."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from rekindle.checkpoints import write_atomic
+from rekindle.data.check import Check, thumbnail
+
+GROUPS_SHOWN = 50
+CLASSES_SHOWN = 400
+
+
+def write_data_page(path: Path, found: Check) -> None:
+    """Write the page; with very many classes, the pictures of the first 400 alone."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rekindle", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    write_atomic(Path(path), environment.get_template("data.html.j2").render(_content(found)))
+
+
+def _content(found: Check) -> dict[str, Any]:
+    """What the template shows, by name."""
+    repeated = [
+        ("in several splits", found.across), ("with several labels", found.contradictions), ("inside one split", found.within),
+        ("same pixels, other bytes", found.alike),
+    ]  # fmt: skip
+    return {
+        "found": found,
+        "splits": list(found.counts),
+        "totals": {split: sum(counts.values()) for split, counts in found.counts.items()},
+        "most": max(found.counts["train"].values(), default=1) or 1,
+        "repeated": [(title, len(groups), groups[:GROUPS_SHOWN]) for title, groups in repeated if groups],
+        "samples": {
+            name: [(picture, _embed(thumbnail(found.pictures[picture]))) for picture in found.samples[name]]
+            for name in found.classes[:CLASSES_SHOWN]
+        },
+    }
+
+
+def _embed(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
