@@ -34,6 +34,7 @@ ORACLE: dict[str, tuple[type, str]] = {
 
 def register(commands: Any) -> None:
     """Add both commands."""
+    _register_rank(commands)
     group = commands.add_parser("analyze", help="look into finished runs, or run the RIFLE paper's oracle experiment",
                                 description="Look into finished runs, or run the RIFLE paper's oracle experiment.",
                                 epilog="example: rekindle analyze weight-travel runs/photos-…")  # fmt: skip
@@ -51,6 +52,37 @@ def register(commands: Any) -> None:
     oracle.add_argument("--out", default="mlp_oracle", help="folder for table, numbers and picture (default: mlp_oracle)")
     oracle.add_argument("--json", action="store_true", help="print a row for each seed as JSON")
     oracle.set_defaults(act=_oracle)
+
+
+def _register_rank(commands: Any) -> None:
+    command = _command(commands, "rank", "guess which pre-trained networks suit your pictures, without training",
+                       "rekindle rank photos/ --models resnet18,convnext_tiny,tiny")  # fmt: skip
+    command.add_argument("data", help="folder of photographs, as for fit; only its training pictures are looked at")
+    command.add_argument("--models", required=True, metavar="A,B,C", help="networks joined by commas, each NAME or NAME=WEIGHTS.safetensors, with names as for fit")
+    command.add_argument("--image-size", type=int, default=0, help="edge of the crop in pixels (default: what each network was trained on)")
+    command.add_argument("--per-class", type=int, default=0, help="look at this many pictures a class (default: all)")
+    command.add_argument("--seed", type=int, default=0, help="key of splits and subsets (default: 0)")
+    command.add_argument("--out", default="rank", help="folder for picture and numbers (default: rank)")
+    command.add_argument("--json", action="store_true", help="print the scores as JSON")
+    command.set_defaults(act=_rank)
+
+
+def _rank(options: argparse.Namespace) -> int:
+    from rekindle.cli import _table
+    from rekindle.progress import Bar
+    from rekindle.rank import ADVICE, SCORES, rank
+
+    with Bar() as bar:
+        found = rank(options.data, options.models.split(","), image_size=options.image_size, per_class=options.per_class, seed=options.seed, listener=bar)
+    paths = found.write(Path(options.out))
+    if options.json:
+        print(json.dumps(found.to_dict()))
+        return OK
+    rows = [[one.label, str(one.image_size), str(one.features), f"{one.logme:.4f}", "-" if one.leep is None else f"{one.leep:.4f}", f"{one.h_score:.3f}"]
+            for one in found.candidates]  # fmt: skip
+    _table(["network", "pixels", "features", "LogME", "LEEP", "H-score"], rows)
+    _end([f"{found.pictures} training pictures, {len(found.classes)} classes.", *SCORES.values(), ADVICE], paths)
+    return OK
 
 
 def _command(parts: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:

@@ -1,0 +1,219 @@
+"""Rank pre-trained networks for a labelled set before anything is trained, by three transferability scores."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rekindle import data as data_room
+from rekindle import models
+from rekindle.analysis.transferability import h_score, leep, logme
+from rekindle.checkpoints import write_atomic, write_json
+from rekindle.errors import UserError
+from rekindle.method import nothing
+from rekindle.taps import INPUT, Taps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from rekindle.trainer import Samples
+
+BATCH = 64
+SCORES = {
+    "logme": "LogME: how well a Bayesian linear model on the features explains the labels (nats a picture).",
+    "leep": "LEEP: how well the old classifier's answers alone tell the labels (nats a picture, at most 0; for networks that have a trained classifier).",
+    "h_score": "H-score: how far the class means of the features are apart against their spread, shrunk after Ledoit and Wolf (0 to classes - 1).",
+}
+ADVICE = "Higher is better. Scores compare networks on these pictures only; they are guesses, and training the best two or three settles it."
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One network on one set of pictures.
+
+    Attributes:
+        model: As it was asked for.
+        pretrained: Where its weights came from, in words.
+        image_size: Edge of the crop that it was shown.
+        features: Width of what its classifier sees.
+        logme: See `rekindle.analysis.transferability`.
+        leep: None where there is no trained classifier.
+        h_score: The shrunk one.
+    """
+
+    model: str
+    pretrained: str
+    image_size: int
+    features: int
+    logme: float
+    leep: float | None
+    h_score: float
+
+    @property
+    def label(self) -> str:
+        """The network, and the name of its weights' file without the folders."""
+        name, equals, weights = self.model.partition("=")
+        return f"{name}{equals}{Path(weights).name}"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What `rank` found.
+
+    Attributes:
+        candidates: Best LogME first.
+        pictures: How many training pictures were looked at.
+        classes: Names of the classes.
+    """
+
+    candidates: list[Candidate]
+    pictures: int
+    classes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As rank.json holds it."""
+        return {"pictures": self.pictures, "classes": self.classes, "scores": SCORES, "candidates": [asdict(one) for one in self.candidates]}
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write rank.json, rank.csv and rank.png; their paths."""
+        from rekindle.report.figures import save
+
+        folder.mkdir(parents=True, exist_ok=True)
+        text = io.StringIO()
+        rows = [asdict(one) for one in self.candidates]
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_json(folder / "rank.json", self.to_dict())
+        write_atomic(folder / "rank.csv", text.getvalue())
+        save(self.figure(), folder / "rank.png")
+        return [folder / name for name in ("rank.png", "rank.csv", "rank.json")]
+
+    def figure(self) -> "Figure":
+        """A panel a score, a line a network, in the order of LogME."""
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        from rekindle.report.figures import BLUE, GREY, STYLE
+
+        titles = {"logme": "LogME", "leep": "LEEP", "h_score": "H-score (shrunk)"}
+        names = [one.label for one in self.candidates]
+        with matplotlib.rc_context(STYLE):
+            figure = Figure(figsize=(7 + 0.07 * max(map(len, names)), 1.3 + 0.34 * len(names)), layout="constrained")
+            for panel, (score, title) in zip(figure.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
+                for place, one in enumerate(self.candidates):
+                    value = getattr(one, score)
+                    if value is None:
+                        panel.annotate("no trained classifier", (0.5, place), xycoords=("axes fraction", "data"), color=GREY, ha="center", va="center")
+                    else:
+                        panel.plot(value, place, "o", color=BLUE, markersize=7)
+                panel.set_yticks(range(len(names)), names)
+                panel.set_ylim(len(names) - 0.5, -0.5)
+                panel.margins(x=0.12)
+                panel.set_title(title)
+            figure.suptitle(f"higher is better; {self.pictures} training pictures, {len(self.classes)} classes", fontsize=10, x=0.01, ha="left")
+        return figure
+
+
+def rank(
+    data: str | Path, candidates: Sequence[str], *, image_size: int = 0, per_class: int = 0, seed: int = 0, listener: Any = None
+) -> Ranking:
+    """Score pre-trained networks on the training pictures of a folder; the validation and test splits are not looked at.
+
+    Args:
+        data: As for `rekindle.fit`.
+        candidates: Networks, each NAME or NAME=WEIGHTS.safetensors, with names as for `rekindle.fit`.
+        image_size: Edge of the crop in pixels; 0 takes what each network's weights were trained on.
+        per_class: Look at this many pictures a class; 0 takes all.
+        seed: Key of splits and subsets.
+        listener: Told of progress; see `rekindle.trainer.Listener`.
+
+    Raises:
+        UserError: For bad input, in one sentence.
+    """
+    for name, value in (("--image-size", image_size), ("--per-class", per_class), ("--seed", seed)):
+        if value < 0:
+            raise UserError(f"{name} must be at least 0, found {value}.")
+    asked = [text.strip() for text in candidates if text.strip()]
+    if not asked or len(set(asked)) < len(asked):
+        raise UserError(f"name different networks, joined by commas, such as tiny,resnet18; found {', '.join(asked) or 'none'}.")
+    loaded = [_build(text) for text in asked]
+    dataset = data_room.open_data(str(data), seed=seed, per_class=per_class or None)
+    found = [_score(text, one, dataset, image_size, listener) for text, one in zip(asked, loaded, strict=True)]
+    return Ranking(sorted(found, key=lambda one: -one.logme), len(dataset.splits["train"].paths), dataset.classes)
+
+
+def _build(text: str) -> models.LoadedModel:
+    name, _, weights = text.partition("=")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # Random weights, where they are asked for, are the same each time.
+        return models.build(name, weights=weights or "default")
+
+
+def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, image_size: int, listener: Any) -> Candidate:
+    from rekindle.trainer import Preprocessing, Samples
+
+    split = dataset.splits["train"]
+    size = image_size or loaded.input_size or 224
+    how = Preprocessing(size, loaded.mean, loaded.std, loaded.interpolation)
+    pixels = data_room.Pixels.load(split.paths, how.edge, how.interpolation, cache=data_room.Cache.default())
+    samples = Samples(pixels, torch.arange(len(split.paths)), split.labels, how)
+    progress = listener.progress if listener else nothing
+    try:
+        features, probabilities = features_of(loaded.module, samples, lambda done: progress(text, done, len(samples)))
+    except (AssertionError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{text} failed on pictures of {size} x {size} pixels ({reason}); try --image-size {loaded.input_size or 224}.") from error
+    labels, trained = split.labels.numpy(), loaded.pretrained != models.LoadedModel.pretrained
+    answers = leep(probabilities, labels) if probabilities is not None and trained else None
+    return Candidate(text, loaded.pretrained, size, features.shape[1], logme(features, labels), answers, h_score(features, labels, shrink=True))
+
+
+def features_of(module: nn.Module, samples: "Samples", progress: Any = nothing) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a network's classifier sees of every picture, and what it says, in evaluation mode at the centre crop.
+
+    Args:
+        module: The network; left in evaluation mode.
+        samples: Pictures.
+        progress: Told of the number of pictures done.
+
+    Returns:
+        (N, D) features; maps and sequences are averaged over positions, and two classifiers' features stand side by side. And
+        (N, C) probabilities; None for a network without a classifier, whose outputs are the features.
+    """
+    headless = models.width_of_classifier(module) == 0
+    parts = [] if headless else _classifiers(module)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module.eval().to(device)
+    taps = Taps(module, [part + INPUT for part in parts])
+    features, answers = [], []
+    with torch.no_grad():
+        for rows in torch.arange(len(samples)).split(BATCH):
+            outputs = module(samples.evaluation(rows).to(device))
+            kept = taps.take()
+            seen = [outputs] if headless else [kept[part + INPUT] for part in parts]
+            features.append(torch.cat([_pooled(one) for one in seen], 1).cpu())
+            answers.append(outputs.double().softmax(1).cpu())
+            progress(int(rows[-1]) + 1)
+    taps.remove()
+    return torch.cat(features).double().numpy(), None if headless else torch.cat(answers).numpy()
+
+
+def _classifiers(module: nn.Module) -> list[str]:
+    """The part that takes the features, or the classifiers where there are two."""
+    head = models.find_classifier(module)
+    whole = models.source_classifier(module, head)
+    return [whole] if whole else head
+
+
+def _pooled(activation: Tensor) -> Tensor:
+    """(B, D) from (B, D), (B, D, H, W) or (B, T, D)."""
+    if activation.ndim == 4:
+        return activation.mean((2, 3))
+    return activation.mean(1) if activation.ndim == 3 else activation
