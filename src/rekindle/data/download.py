@@ -25,6 +25,7 @@ from rekindle.errors import UserError
 TIMEOUT = (15, 60)  # Seconds to connect, and between two pieces.
 CHUNK = 2**18
 TRIES = 3  # A connection may break this often without a new byte.
+PART, STATE = ".part", ".json"
 WAIT = 2.0  # Seconds before a broken connection is tried again.
 
 Progress = Callable[[int, int], None]
@@ -62,7 +63,7 @@ def fetch(name: str, urls: Sequence[str], known_hash: str, folder: Path, progres
         Its path, and the address it came from, or "" if it was there.
 
     Raises:
-        Failed: If no address gave it. A partial file stays, as NAME.XXXXXXXX.part, only where its server can go on with it.
+        Failed: If no address gave it. A partial file stays, in .NAME.partial, only where its server can go on with it.
         UserError: If the disk is full.
     """
     path = folder / name
@@ -71,18 +72,20 @@ def fetch(name: str, urls: Sequence[str], known_hash: str, folder: Path, progres
     with only_one(folder / f".{name}.lock", f"another process is fetching {name}; waiting for it.", note):
         if path.is_file() and pooch.hashes.hash_matches(path, known_hash or None):
             return path, ""
-        reasons = []
-        for url in urls:
-            try:
-                _retrieve(url, known_hash, path, progress)
-                return path, url
-            except (_NotTheFile, _Cut, requests.RequestException) as error:
-                reasons.append(f"{url}: {_why(error)}")
-            except ValueError as error:  # pooch found another hash.
-                if isinstance(error, UserError):
-                    raise
-                reasons.append(f"{url}: {str(error).split('. ')[0]}")
-        raise Failed(name, reasons)
+        with _workshop(path) as work:
+            reasons = []
+            for url in urls:
+                try:
+                    _retrieve(url, known_hash, work / name, progress)
+                    os.replace(work / name, path)
+                    return path, url
+                except (_NotTheFile, _Cut, requests.RequestException) as error:
+                    reasons.append(f"{url}: {_why(error)}")
+                except ValueError as error:  # pooch found another hash.
+                    if isinstance(error, UserError):
+                        raise
+                    reasons.append(f"{url}: {str(error).split('. ')[0]}")
+            raise Failed(name, reasons)
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
@@ -106,6 +109,23 @@ def only_one(path: Path, waiting: str, note: Note | None = None) -> Iterator[Non
         lock.release()
 
 
+@contextmanager
+def _workshop(path: Path) -> Iterator[Path]:
+    """A folder for what is not whole yet; it stays only while it holds a part to go on with."""
+    work = path.with_name(f".{path.name}.partial")
+    with room(work):
+        work.mkdir(exist_ok=True)
+        try:
+            yield work
+        finally:
+            for stray in work.iterdir():
+                # Also what pooch had open when a process was killed.
+                if path.is_file() or not stray.name.endswith((PART, STATE)):
+                    stray.unlink(missing_ok=True)
+            if not any(work.iterdir()):
+                work.rmdir()
+
+
 def _retrieve(url: str, known_hash: str, path: Path, progress: Progress | None) -> None:
     log = pooch.get_logger()
     level, _ = log.level, log.setLevel(logging.ERROR)
@@ -123,15 +143,20 @@ class _Resuming:
 
     def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
         # A part belongs to one address: another one may have packed the same pictures in another order.
-        self._part = self._path.with_name(f"{self._path.name}.{hashlib.sha256(url.encode()).hexdigest()[:8]}.part")
-        self._state = self._part.with_suffix(".json")
+        stem = hashlib.sha256(url.encode()).hexdigest()[:8]
+        self._part, self._state = (self._path.with_name(stem + ending) for ending in (PART, STATE))
         self._resumable = self._known(url)[0] > 0
         keep = False
         try:
             self._until_whole(url)
             os.replace(self._part, output_file)
-        except (_Cut, requests.RequestException, KeyboardInterrupt):
+        except KeyboardInterrupt:
             keep = self._resumable
+            raise
+        except (_Cut, requests.RequestException) as error:
+            keep = self._resumable and self._have() > 0
+            if keep:
+                raise _Cut(f"{_why(error)}; {self._have() / 2**20:.1f} MiB are kept, and the same command goes on from there") from None
             raise
         except OSError as error:
             if error.errno in FULL:

@@ -27,8 +27,9 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Obtained:
-    """A file of a task: where it lies, where it came from, its size in bytes and SHA-256."""
+    """A file of a task: its official name, where it lies, where it came from, its size in bytes and SHA-256."""
 
+    name: str
     path: Path
     origin: str
     size: int
@@ -91,7 +92,7 @@ def _doubting(task: Task, files: list[Obtained], base: Path) -> Iterator[None]:
     except UserError:
         vouched = {source.file for source in task.sources if source.hash}
         for file in files:
-            if file.path.parent == base / "downloads" and file.path.name not in vouched:
+            if file.path.parent == base / "downloads" and file.name not in vouched:
                 file.path.unlink(missing_ok=True)
         raise
 
@@ -103,7 +104,7 @@ def _take_all(given: Sequence[Path | str]) -> list[Obtained]:
     for path in paths:
         if path.is_dir():
             raise UserError(f"{path} is a folder; with --repacked name the archives themselves.")
-    return [_obtained(path, str(path)) for path in paths]
+    return [_obtained(path.name, path, str(path)) for path in paths]
 
 
 def _obtain(task: Task, base: Path, given: list[Path], listener: Any, option: str) -> list[Obtained]:
@@ -119,7 +120,7 @@ def _obtain(task: Task, base: Path, given: list[Path], listener: Any, option: st
         progress = _in_mib(listener, f"downloading {source.file}")
         try:
             path, url = fetch(source.file, source.urls, known, base / "downloads", progress, listener.note if listener else None)
-            files.append(_obtained(path, url or str(path)))
+            files.append(_obtained(source.file, path, url or str(path)))
         except Failed as failure:
             failures.append((source, known, failure.reasons))
     if failures:
@@ -187,11 +188,11 @@ def _checked(path: Path, known: str, source: Source, base: Path) -> Obtained:
             f"{path} is cut or another file: its {found.replace(':', ' ')} is not {whose}, {known.split(':')[1]}; "
             "get it again, or add --repacked if it holds the whole task packed anew."
         )
-    return _obtained(path, str(path))
+    return _obtained(source.file, path, str(path))
 
 
-def _obtained(path: Path, origin: str) -> Obtained:
-    return Obtained(path, origin, path.stat().st_size, digest(path))
+def _obtained(name: str, path: Path, origin: str) -> Obtained:
+    return Obtained(name, path, origin, path.stat().st_size, digest(path))
 
 
 def _unpack(files: list[Obtained], work: Path, listener: Any) -> Path:
@@ -200,11 +201,11 @@ def _unpack(files: list[Obtained], work: Path, listener: Any) -> Path:
     raw.mkdir()
     for number, file in enumerate(files):
         into = raw / f"{number}"
-        if is_archive(file.path.name):
-            extract(file.path, into, _in_mib(listener, f"unpacking {file.path.name}"))
+        if is_archive(file.name):
+            extract(file.path, into, _in_mib(listener, f"unpacking {file.name}"))
         else:
             into.mkdir()
-            shutil.copyfile(file.path, into / file.path.name)
+            shutil.copyfile(file.path, into / file.name)
     return raw
 
 
@@ -251,7 +252,7 @@ def _assemble(task: Task, layout: Layout, raw: Path, files: list[Obtained], done
     write_json(done / RECORD, {
         "name": task.name, "title": task.title, "paper": task.paper, "page": task.page, "licence": task.licence, "split": task.split,
         "classes": layout.classes, "counts": {split: len(samples) for split, samples in layout.splits.items()},
-        "sources": [{"file": file.path.name, "sha256": file.sha256, "bytes": file.size, "from": file.origin} for file in files],
+        "sources": [{"file": file.name, "sha256": file.sha256, "bytes": file.size, "from": file.origin} for file in files],
         "sums": hashlib.sha256(sums.encode()).hexdigest(),
         "splits": {split: [[targets[path], label] for path, label in samples] for split, samples in layout.splits.items()},
     })  # fmt: skip
