@@ -195,11 +195,13 @@ class Method:
         uses_source: Whether `penalty` needs the source's outputs or activations on each batch.
         taps: What `penalty` needs of the network: names of modules for their outputs, "NAME:input" for a module's first input.
         source_taps: The same of the source.
+        whole_labels: Whether it takes each label for one class; pictures that are mixed, and have shares of two, are refused then.
     """
 
     paper: ClassVar[str] = ""
     neutral: ClassVar[dict[str, Any] | None] = {}
     example: ClassVar[dict[str, Any]] = {}
+    whole_labels: ClassVar[bool] = False
     uses_source: bool = False
     taps: Sequence[str] = ()
     source_taps: Sequence[str] = ()

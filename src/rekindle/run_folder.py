@@ -182,9 +182,17 @@ def open_folder(folder: Path, spec: RunSpec, dataset: Dataset, preprocessing: "P
     write_json(folder / "environment.json", environment())
     write_json(folder / "data.json", dataset.to_json())
     rows = torch.linspace(0, len(train) - 1, min(SAMPLES, len(train))).long()
-    pictures = preview(train.training(rows, spec.seed, 0), preprocessing.mean, preprocessing.std)
-    save(samples(pictures, [dataset.classes[label] for label in train.labels[rows]]), folder / "samples.png")
+    x, labels = train.training(rows, spec.seed, 0)
+    save(samples(preview(x, preprocessing.mean, preprocessing.std), [_label(label, dataset.classes) for label in labels]), folder / "samples.png")
     write_atomic(folder / "spec.yaml", yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
+
+
+def _label(label: Tensor, classes: list[str]) -> str:
+    """The class of a picture, or its shares where it is mixed."""
+    if not label.is_floating_point():
+        return classes[int(label)]
+    shares = sorted(((float(share), name) for share, name in zip(label, classes, strict=True) if share > 0), reverse=True)
+    return " ".join(f"{100 * share:.0f}% {name}" for share, name in shares) if len(shares) > 1 else shares[0][1]
 
 
 def environment() -> dict[str, Any]:

@@ -19,10 +19,11 @@ from rekindle import models, probe
 from rekindle.analysis import summarize
 from rekindle.analysis.recorders import recorders
 from rekindle.checkpoints import load_newest, write_atomic, write_json
+from rekindle.data.prefetch import choose_workers
 from rekindle.errors import UserError
 from rekindle.method import Direction, Method, Passes, Source
 from rekindle.methods.layer_wise.freeze import Freeze
-from rekindle.registry import parse, parse_direction
+from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.run_folder import Run, open_folder, read_spec, write_predictions
 from rekindle.spec import RunSpec
 from rekindle.tuner import Tuner
@@ -30,6 +31,7 @@ from rekindle.tuner import Tuner
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
+    from rekindle.data.augment import Augment
     from rekindle.trainer import Preprocessing, Samples, Training
 
 PAPER_LR = 0.01
@@ -98,7 +100,10 @@ def fit(
 
 def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any, cache: bool, workers: int | None) -> Run:
     began = time.perf_counter()
-    methods, direction = parse(spec.method), parse_direction(spec.direction)
+    methods, direction, augment = parse(spec.method), parse_direction(spec.direction), parse_augment(spec.augment)
+    _check_mixing(augment, methods)
+    if workers is not None and workers < 0:
+        raise UserError(f"--workers must be at least 0, found {workers}.")
     if spec.freeze_until:
         methods = [method for method in methods if not isinstance(method, Freeze)] + [Freeze(spec.freeze_until)]
     dataset = data_room.open_data(spec.data, **spec.data_options())
@@ -126,7 +131,7 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any, cach
         if (folder / "result.json").is_file():
             listener.note(f"{folder} is finished already; nothing was trained again.")
         else:
-            _Job(spec, fabric, loaded, methods, direction, dataset, pixels, preprocessing, run_id, folder, listener, began).run()
+            _Job(spec, fabric, loaded, methods, direction, dataset, pixels, preprocessing, run_id, folder, listener, began, workers, augment).run()
     return Run(folder)
 
 
@@ -146,6 +151,8 @@ class _Job:
     folder: Path
     listener: Any
     began: float
+    workers: int | None
+    augment: "Augment | None"
 
     def run(self) -> None:
         """Train from the newest checkpoint or the start, then write everything, the result last."""
@@ -164,10 +171,11 @@ class _Job:
     def _splits(self) -> "dict[str, Samples]":
         from rekindle.trainer import Samples
 
+        workers = choose_workers(self.fabric.device) if self.workers is None else self.workers
         splits, start = {}, 0
         for name, split in self.dataset.splits.items():
             rows = torch.arange(start, start + len(split.paths))
-            splits[name] = Samples(self.pixels, rows, split.labels, self.preprocessing)
+            splits[name] = Samples(self.pixels, rows, split.labels, self.preprocessing, workers, self.augment, len(self.dataset.classes))
             start += len(split.paths)
         return splits
 
@@ -211,7 +219,7 @@ class _Job:
 
         def target() -> Iterator[tuple[Tensor, Tensor]]:
             for rows in order.split(self.spec.batch_size):
-                x = train.evaluation(rows).to(self.fabric.device, memory_format=torch.channels_last)
+                x = train.evaluation(rows, self.fabric.device).to(memory_format=torch.channels_last)
                 yield x, train.labels[rows].to(self.fabric.device)
 
         return Passes(target, note=self.listener.note, progress=self.listener.progress)
@@ -224,8 +232,8 @@ class _Job:
         def batch(step: int) -> tuple[Tensor, Tensor]:
             rows = (torch.arange(self.spec.batch_size) + step * self.spec.batch_size) % len(train)
             rows = data_room.order(len(train), self.spec.seed, 0)[rows]
-            x = train.training(rows, self.spec.seed, step // len(train)).to(self.fabric.device, memory_format=torch.channels_last)
-            return x, train.labels[rows].to(self.fabric.device)
+            x, y = train.training(rows, self.spec.seed, step // len(train), self.fabric.device)
+            return x.to(memory_format=torch.channels_last), y
 
         def make(trial: nn.Module, rate: float) -> torch.optim.Optimizer:
             return make_optimizer(self.spec.optimizer, [{"params": [p for p in trial.parameters() if p.requires_grad], "lr": rate, "weight_decay": 0.0}])
@@ -337,6 +345,13 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _check_mixing(augment: "Augment | None", methods: list[Method]) -> None:
+    if augment is not None and augment.mixes:
+        refusing = [method.name for method in methods if method.whole_labels]
+        if refusing:
+            raise UserError(f"mixup and cutmix give a picture shares of two classes, but {', '.join(refusing)} needs one class a picture; leave one of them out.")
 
 
 def _criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:

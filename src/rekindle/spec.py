@@ -34,6 +34,7 @@ class RunSpec:
         val_fraction: Share of the training images that becomes the validation split where there is none.
         test_fraction: Share of a bare folder that becomes the test split.
         flip: Mirror half of the training images.
+        augment: More augmentation, such as "randaugment+color_jitter+random_erasing" or "mixup(alpha=0.2)+cutmix", each with optional arguments in brackets; empty for crop and mirror alone.
         label_smoothing: Share of each label spread over all classes, from 0 to below 1.
         sampler: Order of training images: "shuffle", or "balanced" to draw every class equally often in an epoch of the same length.
         class_weights: Weigh classes in the loss: "none", or "balanced" by inverse frequency.
@@ -68,6 +69,7 @@ class RunSpec:
     val_fraction: float = 0.2
     test_fraction: float = 0.2
     flip: bool = True
+    augment: str = ""
     label_smoothing: float = 0.0
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     class_weights: Literal["none", "balanced"] = "none"

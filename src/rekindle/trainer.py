@@ -7,11 +7,11 @@ augmentation depend on (seed, epoch, sample) alone and all else is in the checkp
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,12 @@ from rekindle.analysis import mean_nll
 from rekindle.analysis.recorders import Recorder
 from rekindle.checkpoints import random_state, save_state, set_random_state
 from rekindle.data import Pixels, balanced_order, batches, eval_batch, order, shard, train_batch
+from rekindle.data.prefetch import prefetch
 from rekindle.errors import UserError
 from rekindle.tuner import Tuner
+
+if TYPE_CHECKING:
+    from rekindle.data.augment import Augment
 
 EVAL_BATCH = 64
 
@@ -78,32 +82,52 @@ class Preprocessing:
 
 @dataclass
 class Samples:
-    """One split in memory-mapped pixels: `indices` are its rows there, `labels` their classes."""
+    """One split in memory-mapped pixels.
+
+    Attributes:
+        pixels: Pictures of all splits.
+        indices: The split's rows there.
+        labels: Their classes.
+        preprocessing: How they become the network's input.
+        workers: Threads that prepare the next batches meanwhile; nothing else depends on it.
+        augment: What happens to training pictures beside crop and mirror.
+        classes: How many there are; needed where pictures are mixed.
+    """
 
     pixels: Pixels
     indices: Tensor
     labels: Tensor
     preprocessing: Preprocessing
+    workers: int = 0
+    augment: "Augment | None" = None
+    classes: int = 0
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def training(self, rows: Tensor, seed: int, epoch: int) -> Tensor:
-        """(B, 3, S, S) float32, cropped and mirrored at random."""
-        p = self.preprocessing
-        return train_batch(self.pixels, self.indices[rows], image_size=p.image_size, flip=p.flip, seed=seed, epoch=epoch, mean=p.mean, std=p.std)
+    def training(self, rows: Tensor, seed: int, epoch: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, S, S) float32, cropped, mirrored and augmented at random, and labels (B,), or (B, C) shares where pictures are mixed."""
+        p, indices = self.preprocessing, self.indices[rows]
+        x = train_batch(
+            self.pixels, indices, image_size=p.image_size, flip=p.flip, seed=seed, epoch=epoch, mean=p.mean, std=p.std, device=device, augment=self.augment
+        )
+        y = self.labels[rows].to(device, non_blocking=True)
+        if self.augment is None or not self.augment.mixes:
+            return x, y
+        return self.augment.mix(x, y, self.classes, seed, epoch, indices.tolist())
 
-    def evaluation(self, rows: Tensor) -> Tensor:
+    def evaluation(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """(B, 3, S, S) float32, cropped at the centre."""
         p = self.preprocessing
-        return eval_batch(self.pixels, self.indices[rows], image_size=p.image_size, mean=p.mean, std=p.std)
+        return eval_batch(self.pixels, self.indices[rows], image_size=p.image_size, mean=p.mean, std=p.std, device=device)
 
 
 class Criterion:
     """Cross-entropy with label smoothing and class weights, averaged over the batch.
 
-    Class weights multiply each sample's loss (they are not divided by their sum in the batch), so that the mean over ranks
-    is the mean over the global batch.
+    Labels are (B,) classes or (B, C) shares of classes. Class weights multiply each sample's loss (they are not divided by their
+    sum in the batch), so that the mean over ranks is the mean over the global batch; of a mixed picture each share counts with
+    its own class's weight.
     """
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> None:
@@ -112,8 +136,13 @@ class Criterion:
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        weights = self.class_weights.to(logits.device)
+        if labels.is_floating_point():
+            weighted = labels * weights
+            smooth = weighted.sum(1, keepdim=True) / labels.shape[1]
+            return F.cross_entropy(logits, weighted.lerp(smooth.expand_as(weighted), self.label_smoothing))
         each = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
-        return (each * self.class_weights.to(logits.device)[labels]).mean()
+        return (each * weights[labels]).mean()
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
@@ -184,7 +213,7 @@ class Training:
     def __post_init__(self) -> None:
         self.scheduler = self.tuner.scheduler(self.optimizer)
         self._module, self._wrapped_optimizer = self.fabric.setup(self.model, self.optimizer)
-        self._meter, self._skip, self._seconds = Meter(), 0, 0.0
+        self._meter, self._skip, self._seconds, self._waited = Meter(), 0, 0.0, 0.0
 
     def fit(self, state: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Train to the end, from the start or from a checkpoint's state, and leave the kept weights in the model.
@@ -220,15 +249,16 @@ class Training:
         steps = batches(len(self.train), self.batch_size, self._order(epoch), world=self.fabric.world_size)
         self._module.train()
         began = time.perf_counter()
-        for step, rows in enumerate(steps):
-            if step < self._skip:
-                continue
-            self._step(epoch, step, rows)
-            self._show(epoch, step, len(steps), time.perf_counter() - began)
-            if self._agreed(requested()) and step + 1 < len(steps):
-                self._seconds += time.perf_counter() - began
-                self._save(epoch, step + 1)
-                raise Stopped(str(self.folder.parent))
+        with closing(self._prepared(steps[self._skip :], epoch)) as self._feed:
+            for step, rows in enumerate(steps):
+                if step < self._skip:
+                    continue
+                self._step(epoch, step, rows)
+                self._show(epoch, step, len(steps), time.perf_counter() - began)
+                if self._agreed(requested()) and step + 1 < len(steps):
+                    self._seconds += time.perf_counter() - began
+                    self._save(epoch, step + 1)
+                    raise Stopped(str(self.folder.parent))
         self._skip = 0
         self.scheduler.step()
         self._seconds += time.perf_counter() - began
@@ -237,9 +267,22 @@ class Training:
             self._save(epoch + 1, 0)
             raise Stopped(str(self.folder.parent))
 
-    def _step(self, epoch: int, step: int, rows: Tensor) -> None:
+    def _prepared(self, steps: list[Tensor], epoch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Pictures and labels of this rank's micro-batches, in order."""
+
+        def make(rows: Tensor) -> tuple[Tensor, Tensor]:
+            x, y = self.train.training(rows, self.seed, epoch, self.fabric.device)
+            return self._device(x), y
+
+        return prefetch(make, (part for rows in steps for part in self._parts(rows)), self.train.workers)
+
+    def _parts(self, rows: Tensor) -> list[Tensor]:
+        """This rank's micro-batches of a step."""
         mine = shard(rows, self.fabric.global_rank, self.fabric.world_size)
-        parts = batches(len(mine), max(2, -(-len(mine) // self.accumulate)), mine) if self.accumulate > 1 else [mine]
+        return batches(len(mine), max(2, -(-len(mine) // self.accumulate)), mine) if self.accumulate > 1 else [mine]
+
+    def _step(self, epoch: int, step: int, rows: Tensor) -> None:
+        parts = self._parts(rows)
         for number, part in enumerate(parts):
             with self.fabric.no_backward_sync(self._module, enabled=number + 1 < len(parts) and self.fabric.world_size > 1):
                 # Averaging over ranks must give the mean over the global batch, also where ranks hold unequal shares of it.
@@ -251,14 +294,17 @@ class Training:
         self._wrapped_optimizer.zero_grad()
 
     def _backward(self, epoch: int, step: int, rows: Tensor, share: float) -> None:
-        x = self._device(self.train.training(rows, self.seed, epoch))
-        y = self.train.labels[rows].to(self.fabric.device)
+        asked = time.perf_counter()
+        x, y = next(self._feed)
+        self._waited += time.perf_counter() - asked
         loss = self.tuner.loss(self._module, x, y, self.criterion, indices=self.train.indices[rows])
         value = float(loss.detach())
         if not math.isfinite(value):
             raise _diverged(value, epoch, step, self.optimizer)
         self.fabric.backward(loss * share)
-        self._meter.add(value, int((self.tuner.outputs.argmax(1) == y).sum()), len(rows))
+        # Of a mixed picture the larger share counts.
+        classes = y.argmax(1) if y.is_floating_point() else y
+        self._meter.add(value, int((self.tuner.outputs.argmax(1) == classes).sum()), len(rows))
 
     def _rates(self) -> dict[str, float]:
         """Learning rate of backbone and head; where a method scales that of some layers, the highest."""
@@ -281,10 +327,10 @@ class Training:
             "restarted": restarted,
             **({} if angles is None else {"direction": angles}),
             **({"analysis": {name: recorder.epoch() for name, recorder in self.recorders.items()}} if self.recorders else {}),
-            "timing": {"seconds": self._seconds, "images_per_second": len(self.train) / self._seconds},
+            "timing": {"seconds": self._seconds, "data_seconds": self._waited, "images_per_second": len(self.train) / self._seconds},
         }
         self.history.append(record)
-        self._meter, self._seconds = Meter(), 0.0
+        self._meter, self._seconds, self._waited = Meter(), 0.0, 0.0
         if self.keep == "best" and not restarted and record["val"]["accuracy"] > self.best.get("accuracy", -1.0):
             weights = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
             self.best = {"epoch": epoch, "accuracy": record["val"]["accuracy"], "weights": weights}
@@ -322,6 +368,7 @@ class Training:
                 "ranks": ranks,
                 "skip": step,
                 "seconds": self._seconds,
+                "data_seconds": self._waited,
                 "history": self.history,
                 "recorders": {name: recorder.state_dict() for name, recorder in self.recorders.items()},
                 "best": self.best,
@@ -338,7 +385,7 @@ class Training:
         mine = state["ranks"][self.fabric.global_rank]
         set_random_state(mine["random"])
         self._meter = Meter(*mine["meter"])
-        self._skip, self._seconds = state["skip"], state["seconds"]
+        self._skip, self._seconds, self._waited = state["skip"], state["seconds"], state.get("data_seconds", 0.0)
         self.history, self.best = state["history"], state["best"]
         for name, recorder in self.recorders.items():
             recorder.load_state_dict(state["recorders"][name])
@@ -351,9 +398,9 @@ def evaluate(fabric: Fabric, module: nn.Module, samples: Samples) -> Tensor:
     rows = torch.arange(len(samples))[fabric.global_rank :: fabric.world_size]
     found = []
     with torch.no_grad():
-        for part in rows.split(EVAL_BATCH):
-            x = samples.evaluation(part).to(fabric.device, memory_format=torch.channels_last)
-            found.append(module(x).float().softmax(1).cpu())
+        with closing(prefetch(lambda part: samples.evaluation(part, fabric.device), rows.split(EVAL_BATCH), samples.workers)) as feed:
+            for x in feed:
+                found.append(module(x.to(memory_format=torch.channels_last)).float().softmax(1).cpu())
     module.train(training)
     pieces = _gather_objects(fabric, (rows, torch.cat(found) if found else None))
     classes = next(p.shape[1] for _, p in pieces if p is not None)

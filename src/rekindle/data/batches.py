@@ -1,6 +1,7 @@
 """Batches whose content depends on (seed, epoch, sample) alone: not on rank, worker, batch size or what ran before."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 from rekindle.data.pixels import Pixels
 from rekindle.draws import generator, uniform
 from rekindle.errors import UserError
+
+if TYPE_CHECKING:
+    from rekindle.data.augment import Augment
 
 Triple = Sequence[float]
 DRAWS = 3
@@ -74,8 +78,9 @@ def shard(batch: Tensor, rank: int, world: int) -> Tensor:
 
 
 def train_batch(
-    pixels: Pixels, indices: Tensor, *, image_size: int, flip: bool, seed: int, epoch: int, mean: Triple, std: Triple
-) -> Tensor:
+    pixels: Pixels, indices: Tensor, *, image_size: int, flip: bool, seed: int, epoch: int, mean: Triple, std: Triple,
+    device: torch.device | str = "cpu", augment: "Augment | None" = None,
+) -> Tensor:  # fmt: skip
     """Random crops, half of them mirrored if `flip`, normalised: (B, 3, S, S) float32, channels last in memory.
 
     Args:
@@ -87,6 +92,8 @@ def train_batch(
         epoch: 0-based.
         mean: Per channel, of values in [0, 1].
         std: Per channel.
+        device: Where the batch goes as uint8, to be mirrored and normalised there.
+        augment: What else happens to each picture.
     """
     samples = indices.numpy()
     draws = uniform(samples, DRAWS, seed, "augment", epoch)
@@ -96,17 +103,35 @@ def train_batch(
             f"a crop of {image_size} pixels does not fit pictures decoded to a shorter edge of {pixels.shapes[samples].min()}; decode larger."
         )
     corners = (draws[:, :2] * room).astype(np.int64)
-    mirrored = (draws[:, 2] < 0.5) & flip
-    crops = np.empty((len(samples), image_size, image_size, 3), np.uint8)
-    for slot, (sample, (top, left), mirror) in enumerate(zip(samples, corners, mirrored, strict=True)):
-        crop = pixels[sample][top : top + image_size, left : left + image_size]
-        crops[slot] = crop[:, ::-1] if mirror else crop
-    return normalise(crops, mean, std)
+    crops = _room_for(len(samples), image_size, device)
+    for slot, sample, (top, left) in zip(crops.numpy(), samples, corners, strict=True):
+        slot[:] = pixels[sample][top : top + image_size, left : left + image_size]
+    if augment is not None:
+        augment.pictures_(crops, samples.tolist(), seed, epoch, mean)
+    mirrored = np.flatnonzero((draws[:, 2] < 0.5) & flip)
+    return normalise(_mirror_(crops.to(device, non_blocking=True), torch.from_numpy(mirrored)), mean, std)
 
 
-def eval_batch(pixels: Pixels, indices: Tensor, *, image_size: int, mean: Triple, std: Triple) -> Tensor:
-    """Centre crops, normalised: (B, 3, S, S) float32, channels last in memory."""
-    return normalise(np.stack([centre(pixels[sample], image_size) for sample in indices.numpy()]), mean, std)
+def eval_batch(
+    pixels: Pixels, indices: Tensor, *, image_size: int, mean: Triple, std: Triple, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Centre crops, normalised on the device: (B, 3, S, S) float32, channels last in memory."""
+    crops = _room_for(len(indices), image_size, device)
+    for slot, sample in zip(crops.numpy(), indices.numpy(), strict=True):
+        slot[:] = centre(pixels[sample], image_size)
+    return normalise(crops.to(device, non_blocking=True), mean, std)
+
+
+def _room_for(count: int, size: int, device: torch.device | str) -> Tensor:
+    """(B, S, S, 3) uint8 to be filled; for a GPU in pinned memory, from which it copies while the processor goes on."""
+    return torch.empty((count, size, size, 3), dtype=torch.uint8, pin_memory=torch.device(device).type == "cuda")
+
+
+def _mirror_(images: Tensor, rows: Tensor) -> Tensor:
+    """Mirror some of (B, H, W, 3) in place."""
+    rows = rows.to(images.device, non_blocking=True)
+    images[rows] = images[rows].flip(2)
+    return images
 
 
 def centre(image: np.ndarray, size: int) -> np.ndarray:
@@ -115,17 +140,18 @@ def centre(image: np.ndarray, size: int) -> np.ndarray:
     return image[top : top + size, left : left + size]
 
 
-def normalise(images: np.ndarray, mean: Triple, std: Triple) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 with (value / 255 - mean) / std, channels last in memory."""
+def normalise(images: Tensor | np.ndarray, mean: Triple, std: Triple) -> Tensor:
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 with (value / 255 - mean) / std on the same device, channels last in memory."""
+    images = torch.as_tensor(images)
     width = images.shape[2]
-    scale = (1.0 / (255.0 * torch.tensor(std))).repeat(width)
-    offset = (torch.tensor(mean) / torch.tensor(std)).repeat(width)
+    scale = (1.0 / (255.0 * torch.tensor(std))).repeat(width).to(images.device, non_blocking=True)
+    offset = (torch.tensor(mean) / torch.tensor(std)).repeat(width).to(images.device, non_blocking=True)
     # A whole row of pixels at a time: broadcasting over three channels is eight times slower.
-    rows = torch.from_numpy(images).float().reshape(-1, 3 * width)
+    rows = images.float().reshape(-1, 3 * width)
     return rows.mul_(scale).sub_(offset).reshape(images.shape).permute(0, 3, 1, 2)
 
 
 def preview(batch: Tensor, mean: Triple, std: Triple) -> np.ndarray:
     """Undo `normalise`: (B, H, W, 3) uint8, to look at."""
-    values = batch.permute(0, 2, 3, 1) * torch.tensor(std) + torch.tensor(mean)
+    values = batch.cpu().permute(0, 2, 3, 1) * torch.tensor(std) + torch.tensor(mean)
     return (values * 255).round().clamp(0, 255).to(torch.uint8).numpy()

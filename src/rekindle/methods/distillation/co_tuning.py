@@ -45,6 +45,7 @@ class CoTuning(Method):
 
     paper: ClassVar[str] = "You, Kou, Long, Wang, NeurIPS 2020"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
+    whole_labels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("co_tuning", "strength", self.strength)

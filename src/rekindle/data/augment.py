@@ -1,0 +1,234 @@
+"""Augmentation beyond crop and mirror, by torchvision's transforms (v2). What is drawn depends on (seed, epoch, sample) alone.
+
+Pictures are augmented one by one as uint8, before they are mirrored and normalised; mixup and cutmix mix a whole batch after.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torchvision.transforms import v2
+
+from rekindle.draws import generator
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One augmentation: of single pictures, unless it mixes a batch."""
+
+    def transform(self, fill: tuple[int, int, int]) -> v2.Transform:
+        """torchvision's, for (3, S, S) uint8; `fill` is the colour of what is left empty."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class RandAugment(Augmentation):
+    """A few random operations on colours and geometry (Cubuk, Zoph, Shlens, Le, CVPR Workshops 2020, arXiv 1909.13719).
+
+    Args:
+        num_ops: Operations a picture, at least 1.
+        magnitude: Strength of each, from 0 to 30.
+    """
+
+    num_ops: int = 2
+    magnitude: int = 9
+
+    def __post_init__(self) -> None:
+        _check("randaugment", "num_ops", self.num_ops, 1, 20, int)
+        _check("randaugment", "magnitude", self.magnitude, 0, 30, int)
+
+    def transform(self, fill: tuple[int, int, int]) -> v2.Transform:
+        return v2.RandAugment(self.num_ops, self.magnitude, fill=list(fill))
+
+
+@dataclass(frozen=True)
+class ColorJitter(Augmentation):
+    """Random brightness, contrast, saturation and hue.
+
+    Args:
+        brightness: The factor is drawn from 1 - brightness to 1 + brightness; at least 0, at most 1.
+        contrast: Likewise.
+        saturation: Likewise.
+        hue: Shift drawn from -hue to hue, in turns of the colour circle; at most 0.5.
+    """
+
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
+            _check("color_jitter", name, getattr(self, name), 0, most)
+
+    def transform(self, fill: tuple[int, int, int]) -> v2.Transform:
+        return v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)
+
+
+@dataclass(frozen=True)
+class RandomErasing(Augmentation):
+    """Cover a random rectangle with the mean colour (Zhong, Zheng, Kang, Li, Yang, AAAI 2020, arXiv 1708.04896).
+
+    Args:
+        p: Probability for a picture, from 0 to 1.
+        least: Smallest share of the area, above 0.
+        most: Largest share of the area, at most 1.
+    """
+
+    p: float = 0.25
+    least: float = 0.02
+    most: float = 0.33
+
+    def __post_init__(self) -> None:
+        _check("random_erasing", "p", self.p, 0, 1)
+        _check("random_erasing", "least", self.least, 0, 1)
+        _check("random_erasing", "most", self.most, self.least, 1)
+
+    def transform(self, fill: tuple[int, int, int]) -> v2.Transform:
+        return v2.RandomErasing(self.p, (self.least, self.most), value=list(fill))
+
+
+@dataclass(frozen=True)
+class Mixing(Augmentation):
+    """Mixes each picture of a batch with another, and their labels with them.
+
+    Args:
+        alpha: Both parameters of the beta distribution that the share is drawn from, above 0, at most 100.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(type(self).__name__.lower(), "alpha", self.alpha, 1e-3, 100)
+
+    def mixer(self, classes: int) -> v2.Transform:
+        """torchvision's, for ((B, 3, S, S) float32, (B,) int64)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Mixup(Mixing):
+    """Blend pictures (Zhang, Cisse, Dauphin, Lopez-Paz, ICLR 2018, arXiv 1710.09412).
+
+    Args:
+        alpha: Both parameters of the beta distribution that the share is drawn from, above 0, at most 100.
+    """
+
+    alpha: float = 0.2
+
+    def mixer(self, classes: int) -> v2.Transform:
+        return v2.MixUp(alpha=self.alpha, num_classes=classes)
+
+
+@dataclass(frozen=True)
+class Cutmix(Mixing):
+    """Paste a rectangle of another picture (Yun, Han, Oh, Chun, Choe, Yoo, ICCV 2019, arXiv 1905.04899).
+
+    Args:
+        alpha: Both parameters of the beta distribution that the share is drawn from, above 0, at most 100.
+    """
+
+    alpha: float = 1.0
+
+    def mixer(self, classes: int) -> v2.Transform:
+        return v2.CutMix(alpha=self.alpha, num_classes=classes)
+
+
+KINDS: dict[str, type[Augmentation]] = {
+    "randaugment": RandAugment, "color_jitter": ColorJitter, "random_erasing": RandomErasing, "mixup": Mixup, "cutmix": Cutmix,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Any number of augmentations, in order; of several that mix, one is drawn for each batch.
+
+    Args:
+        parts: The augmentations.
+    """
+
+    parts: tuple[Augmentation, ...] = ()
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels become shares of classes."""
+        return any(isinstance(part, Mixing) for part in self.parts)
+
+    def pictures_(self, crops: Tensor, samples: Sequence[int], seed: int, epoch: int, mean: Sequence[float]) -> None:
+        """Change crops in place, each by draws of its own.
+
+        Args:
+            crops: (B, S, S, 3) uint8 on the CPU.
+            samples: B indices, which the draws are keyed by.
+            seed: The run's seed.
+            epoch: 0-based.
+            mean: Colour of what is left empty, in [0, 1].
+        """
+        single = tuple(part for part in self.parts if not isinstance(part, Mixing))
+        if not single:
+            return
+        apply = _composed(single, tuple(round(255 * value) for value in mean))
+        for crop, sample in zip(crops, samples, strict=True):
+            with Drawing(generator(seed, "augment more", epoch, int(sample))):
+                crop.copy_(apply(crop.permute(2, 0, 1).contiguous()).permute(1, 2, 0))
+
+    def mix(self, x: Tensor, labels: Tensor, classes: int, seed: int, epoch: int, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Mix a batch with itself.
+
+        Args:
+            x: (B, 3, S, S) float32.
+            labels: (B,) int64.
+            classes: C.
+            seed: The run's seed.
+            epoch: 0-based.
+            samples: B indices, which the draws are keyed by.
+
+        Returns:
+            Mixed pictures, channels last in memory, and (B, C) float32, the share of each class.
+        """
+        mixers = [part.mixer(classes) for part in self.parts if isinstance(part, Mixing)]
+        with Drawing(generator(seed, "mix", epoch, *map(int, samples))):
+            mixed, shares = (mixers[0] if len(mixers) == 1 else v2.RandomChoice(mixers))(x, labels)
+        return mixed.contiguous(memory_format=torch.channels_last), shares
+
+
+class Drawing(TorchFunctionMode):
+    """Let torch's random functions draw from `stream`, in this thread alone.
+
+    torchvision's transforms know torch's global generator only. All threads share that one: a worker that seeded it would change
+    what the network's dropout draws meanwhile.
+    """
+
+    def __init__(self, stream: torch.Generator) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func`, with the stream if it draws."""
+        options = dict(kwargs or {})
+        if func in RANDOM and options.get("generator") is None:
+            options["generator"] = self._stream
+        return func(*args, **options)
+
+
+RANDOM = {
+    torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli, torch.multinomial, torch._sample_dirichlet,
+    torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.bernoulli_, torch.Tensor.random_, torch.Tensor.multinomial, torch.Tensor.bernoulli,
+    torch.Tensor.exponential_,
+}  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _composed(parts: tuple[Augmentation, ...], fill: tuple[int, int, int]) -> v2.Transform:
+    return v2.Compose([part.transform(fill) for part in parts])
+
+
+def _check(kind: str, option: str, value: float, low: float, high: float, type_: type = float) -> None:
+    wanted = (int,) if type_ is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, wanted) or not low <= value <= high:
+        number = "a whole number" if type_ is int else "a number"
+        raise ValueError(f"{kind}: {option} must be {number} from {low:g} to {high:g}, found {value!r}.")
