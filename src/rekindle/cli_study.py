@@ -46,6 +46,11 @@ def register(commands: Any) -> None:
     status.add_argument("--once", action="store_true", help="look once, also on a terminal")
     status.add_argument("--json", action="store_true", help="print one look as JSON")
     status.set_defaults(act=_status)
+    report = actions.add_parser("report", help="tables, figures and a page", description="Write tables (Markdown, CSV, LaTeX), figures and one page that opens "
+                                "offline into FOLDER/report, from the runs that are done.", epilog="example: rekindle study report study-clothes --published")  # fmt: skip
+    report.add_argument("folder", help="the study's folder")
+    report.add_argument("--published", action="store_true", help="put the RIFLE paper's numbers beside ours")
+    report.set_defaults(act=_report)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -133,6 +138,15 @@ def _status(options: argparse.Namespace) -> int:
             if status.finished:
                 return OK
             time.sleep(REFRESH)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from rekindle.report.studies.page import write
+    from rekindle.study.store import Study
+
+    folder = write(Study.open(options.folder), options.published)
+    print(f"report: {folder / 'report.html'}\ntables: {folder / 'report.md'}, {folder / 'table.csv'}, {folder / 'runs.csv'}, {folder / 'table.tex'}")
+    return OK
 
 
 def _drawn(status: "Status") -> Any:

@@ -6,6 +6,8 @@ from typing import Any
 
 # Differences of accuracies that are equal but for rounding vary by less than this.
 NO_SPREAD = 1e-9
+# Below this p a difference is called significant.
+LEVEL = 0.05
 
 
 def wilson(accuracy: float, count: int) -> tuple[float, float]:
@@ -101,3 +103,69 @@ def holm(values: list[float | None]) -> list[float | None]:
         least = max(least, min(1.0, (len(order) - rank) * p))
         corrected[place] = least
     return corrected
+
+
+def smallest_p(tasks: int) -> float:
+    """The smallest two-sided p value that a Wilcoxon signed-rank test over so many tasks can give, all differences being of one sign.
+
+    Example:
+        >>> smallest_p(5), smallest_p(6)
+        (0.0625, 0.03125)
+    """
+    return min(1.0, 2.0 ** (1 - tasks))
+
+
+def wilcoxon_over_tasks(differences: list[float]) -> float | None:
+    """Two-sided p of Wilcoxon's signed-rank test (Biometrics 1945); None where so few tasks could not be significant, or all are equal.
+
+    Args:
+        differences: One a task, each a mean over seeds: seeds of one task are no independent tasks.
+    """
+    from scipy.stats import wilcoxon
+
+    if smallest_p(len(differences)) >= LEVEL or all(abs(value) < NO_SPREAD for value in differences):
+        return None
+    return float(wilcoxon(differences).pvalue)
+
+
+def average_ranks(scores: list[list[float]]) -> list[float]:
+    """Mean rank of each method, 1 being the best; equal scores share the mean of their ranks.
+
+    Args:
+        scores: (tasks, methods), the higher the better.
+
+    Example:
+        >>> average_ranks([[0.9, 0.8, 0.7], [0.6, 0.6, 0.5]])
+        [1.25, 1.75, 3.0]
+    """
+    import numpy as np
+    from scipy.stats import rankdata
+
+    ranks: list[float] = rankdata(-np.asarray(scores), axis=1).mean(0).tolist()
+    return ranks
+
+
+def rank_tests(scores: list[list[float]]) -> tuple[float, list[list[float]]] | None:
+    """Whether methods differ at all, and which: Friedman's test, then Wilcoxon's for each pair, with Holm's correction.
+
+    Demsar (JMLR 2006) with Benavoli, Corani and Mangili's remedy (JMLR 2016): a pair is judged by its own scores.
+
+    Args:
+        scores: (tasks, methods).
+
+    Returns:
+        Friedman's p, and (methods, methods) corrected p values with 1 on the diagonal; None for fewer than three methods or
+        too few tasks.
+    """
+    from scipy.stats import friedmanchisquare
+
+    count = len(scores[0]) if scores else 0
+    if count < 3 or smallest_p(len(scores)) >= LEVEL:
+        return None
+    columns = list(zip(*scores, strict=True))
+    places = [(i, j) for i in range(count) for j in range(i)]
+    found = holm([wilcoxon_over_tasks([a - b for a, b in zip(columns[i], columns[j], strict=True)]) for i, j in places])
+    matrix = [[1.0] * count for _ in range(count)]
+    for (i, j), p in zip(places, found, strict=True):
+        matrix[i][j] = matrix[j][i] = 1.0 if p is None else p
+    return float(friedmanchisquare(*columns).pvalue), matrix

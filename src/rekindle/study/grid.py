@@ -82,8 +82,11 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """Twelve hexadecimal digits of the spec: cells that ask for the same run share it."""
-        return hashlib.sha256(json.dumps(self.spec.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits of what the spec sets: cells that ask for the same run share it, and options that a later version
+        adds do not change it."""
+        plain = {field.name: field.default for field in dataclasses.fields(RunSpec)}
+        given = {name: value for name, value in self.spec.to_dict().items() if value != plain[name]}
+        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
         chosen = f" ({self.candidate})" if self.candidate else ""
@@ -119,7 +122,7 @@ class Group:
         """Runs that the choice rests on; none where there is one candidate."""
         if not self.searches:
             return []
-        extra = {**self.selection.settings, "read_test": False}
+        extra = {**self.selection.settings, "read_test": False, "watch_test": False, "record": ""}
         return [self._cell(name, "select", seed, extra) for seed in self.selection.seeds for name in self.candidates]
 
     @cached_property

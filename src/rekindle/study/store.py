@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from rekindle.checkpoints import write_atomic, write_json
 from rekindle.errors import UserError
+from rekindle.spec import RunSpec
 from rekindle.study.grid import Cell, Grid, Group, from_dict
 
 CRASHES = 2
@@ -141,7 +142,7 @@ class Study:
         """ "done", "failed", "running", "stopped" (begun, and nobody is at it), or "waiting"."""
         record = self.record(cell.key)
         state = record.get("state", "waiting")
-        if state == "done" and not (self.run_folder(cell) / "result.json").is_file():
+        if state == "done" and not ((self.run_folder(cell) / "result.json").is_file() and same_spec(record.get("spec", {}), cell.spec)):
             return "waiting"
         if state == "running" and not self.is_leased(cell.key):
             # Somebody may have finished it between the two looks.
@@ -206,7 +207,7 @@ class Study:
         """Note that this process works on a cell from now on."""
         described = {"method": cell.method, "setting": asdict(cell.setting), "candidate": cell.candidate, "stage": cell.stage, "seed": cell.spec.seed}
         self.update(
-            cell.key, state="running", cell=described, inputs=self._inputs(cell), pid=os.getpid(), host=socket.gethostname(), began=time.time(),
+            cell.key, state="running", cell=described, spec=cell.spec.to_dict(), inputs=self._inputs(cell), pid=os.getpid(), host=socket.gethostname(), began=time.time(),
             run=None, error=None, progress=None,
         )  # fmt: skip
 
@@ -252,6 +253,12 @@ class Study:
         if path not in self._prints:
             self._prints[path] = fingerprint(Path(path))
         return self._prints[path]
+
+
+def same_spec(before: dict[str, Any], now: RunSpec) -> bool:
+    """Whether a run made with `before` is the run that is asked for now; an option that was unknown then must stand at its default."""
+    plain = {field.name: field.default for field in fields(RunSpec)}
+    return all(before.get(name, plain[name]) == value for name, value in now.to_dict().items())
 
 
 def fingerprint(path: Path) -> str:

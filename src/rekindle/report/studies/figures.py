@@ -1,0 +1,135 @@
+"""Figures of a study: learning curves, paired differences, critical differences of ranks."""
+
+import io
+import json
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rekindle.report.figures import COLOURS, GREY, STYLE, _short
+from rekindle.report.studies.analysis import Analysis, Entry, Overall
+from rekindle.study.grid import Setting
+
+DASHES = ("-", "--", ":", "-.")
+NAME = 32
+# Equal figures must be equal bytes: no date, and identifiers that do not change.
+SVG: Any = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": "rekindle"}
+
+
+def colour(found: Analysis, method: str) -> tuple[str, str]:
+    """A method's colour and line style, the same in every figure."""
+    number = found.methods.index(method)
+    return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+
+
+def curves(found: Analysis, setting: Setting) -> Figure | None:
+    """Validation accuracy by epoch: mean over seeds, and the band from lowest to highest. A method's marks have the id "curve-NUMBER-…",
+    by which the page switches them. None where no run is finished."""
+    with matplotlib.rc_context(SVG):
+        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for number, method in enumerate(found.methods):
+            entry = found.by_place.get((setting, method))
+            if entry and entry.done:
+                _curve(axes, found, entry, f"curve-{number}-{found.study.grid.settings.index(setting)}")
+        axes.set_title(f"validation accuracy (%): {_short(str(setting), 60)}")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if not axes.lines:
+            return None
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    return figure
+
+
+def _curve(axes: Axes, found: Analysis, entry: Entry, name: str) -> None:
+    histories = [_history(found.study.folder / outcome.run) for outcome in entry.done]
+    length = min(map(len, histories))
+    values = 100 * np.array([history[:length] for history in histories])
+    epochs = np.arange(length) + 1
+    shade, dashes = colour(found, entry.method)
+    (line,) = axes.plot(epochs, values.mean(0), dashes, color=shade, label=f"{_short(entry.method, NAME)} ({len(histories)})")
+    line.set_gid(f"{name}-line")
+    if len(histories) > 1:
+        axes.fill_between(epochs, values.min(0), values.max(0), color=shade, alpha=0.12, linewidth=0).set_gid(f"{name}-band")
+
+
+def _history(run: Path) -> list[float]:
+    return [json.loads(line)["val"]["accuracy"] for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+def differences(found: Analysis) -> Figure | None:
+    """Paired differences from the baseline with 95 % intervals, a pale dot for each seed; None where there is no pair."""
+    blocks = [(setting, [entry for entry in found.entries if entry.setting == setting and entry.pair]) for setting in found.study.grid.settings]
+    blocks = [(setting, entries) for setting, entries in blocks if entries]
+    if not blocks:
+        return None
+    count = sum(len(entries) + 1 for _, entries in blocks)
+    with matplotlib.rc_context({**SVG, "axes.grid.axis": "x"}):
+        figure = Figure(figsize=(8, 0.9 + 0.26 * count), layout="constrained")
+        axes = figure.subplots()
+        ticks, names, y = [], [], 0
+        for setting, entries in blocks:
+            axes.text(0.0, y, _short(str(setting), 90), transform=axes.get_yaxis_transform(), fontsize=9, fontweight="bold", va="center", ha="left",
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+            for entry in entries:
+                y += 1
+                _difference(axes, found, entry, y)
+                ticks.append(y)
+                names.append(f"{_short(entry.method, NAME)} ({entry.pair['n'] if entry.pair else 0})")
+            y += 1
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_yticks(ticks, names, fontsize=8)
+        axes.set_ylim(y, -1)
+        axes.set_xlabel(f"difference from {_short(found.baseline, NAME)} (points), with the number of paired seeds; filled: significant after Holm")
+    return figure
+
+
+def _difference(axes: Axes, found: Analysis, entry: Entry, y: int) -> None:
+    pair = entry.pair or {}
+    shade = colour(found, entry.method)[0]
+    axes.plot([100 * value for value in pair["each"]], [y] * pair["n"], "o", color=shade, alpha=0.3, markersize=3)
+    if pair["low"] is not None:
+        axes.plot([100 * pair["low"], 100 * pair["high"]], [y, y], "-", color=shade, linewidth=1.6)
+    axes.plot([100 * pair["difference"]], [y], "o", color=shade, markersize=6, markerfacecolor=shade if entry.verdict else "white")
+
+
+def critical_difference(overall: Overall) -> Figure | None:
+    """Average ranks, with a bar across methods that no test tells apart; None where there are too few tasks or methods.
+
+    Raises:
+        ImportError: Without scikit-posthocs.
+    """
+    if not overall.tests:
+        return None
+    import pandas
+    from scikit_posthocs import critical_difference_diagram
+
+    names = [_short(method, NAME) for method in overall.ranks]
+    tested = pandas.DataFrame(overall.tests[1], index=names, columns=names)
+    with matplotlib.rc_context({**SVG, "axes.grid": False}):
+        figure = Figure(figsize=(8, 0.8 + 0.28 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        critical_difference_diagram(pandas.Series(list(overall.ranks.values()), index=names), tested, ax=axes)
+        title = f"average rank over {overall.ranked} tasks" + (f", {overall.regularizer}" if overall.regularizer else "")
+        axes.set_title(f"{title}; a bar joins methods that differ by no significant amount")
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG to stand inside a page."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(SVG):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def palette(found: Analysis) -> dict[str, str]:
+    """Each method's colour."""
+    return dict(zip(found.methods, cycle(COLOURS), strict=False)) if found.methods else {"": GREY}

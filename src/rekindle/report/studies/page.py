@@ -1,0 +1,93 @@
+"""A study as one page that opens offline. Names in it are escaped, and its one script is the only one that a browser lets run."""
+
+import base64
+import hashlib
+import urllib.parse
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rekindle.checkpoints import write_atomic
+from rekindle.report.studies import figures, text
+from rekindle.report.studies.analysis import Analysis, analyse
+from rekindle.runs import duration
+from rekindle.study.store import Study
+
+FILES = ("report.md", "report.html", "runs.csv", "table.csv", "table.tex")
+
+
+def write(study: Study, published: bool = False) -> Path:
+    """Write report.md, report.html, runs.csv, table.csv, table.tex and figures into the study's report folder.
+
+    Args:
+        study: Whose runs are read; none is trained.
+        published: Put the RIFLE paper's numbers beside ours.
+
+    Returns:
+        The folder.
+    """
+    from rekindle.report.figures import save
+
+    found = analyse(study)
+    folder = study.folder / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {setting: figure for setting in study.grid.settings if (figure := figures.curves(found, setting))}
+    pictures = {}
+    for number, (setting, figure) in enumerate(drawn.items()):
+        save(figure, folder / f"curves-{number}.png")
+        pictures[f"Learning curves: {setting}"] = f"curves-{number}.png"
+    plots, notes = _plots(found)
+    for name, (caption, figure) in plots.items():
+        save(figure, folder / f"{name}.png")
+        pictures[caption] = f"{name}.png"
+    write_atomic(folder / "report.md", text.markdown(found, {text.escape(caption): name for caption, name in pictures.items()}, published))
+    write_atomic(folder / "runs.csv", text.runs_csv(found))
+    write_atomic(folder / "table.csv", text.table_csv(found))
+    write_atomic(folder / "table.tex", text.latex(found))
+    inside = {"curves": [figures.svg(figure) for figure in drawn.values()], "plots": [figures.svg(figure) for _, figure in plots.values()], "notes": notes}
+    write_atomic(folder / "report.html", html(found, inside, published))
+    return folder
+
+
+def html(found: Analysis, inside: dict[str, Any], published: bool) -> str:
+    """The page.
+
+    Args:
+        found: The numbers.
+        inside: curves and plots as SVG, and notes on those that could not be drawn.
+        published: Whether the RIFLE paper's numbers stand beside ours.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rekindle", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    script = files("rekindle.report").joinpath("study.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.filters |= {"duration": duration, "run_link": run_link}
+    slowest = max((row["ratio"] or 0.0 for row in found.costs), default=0.0)
+    return environment.get_template("study.html.j2").render(
+        found=found, text=text, script=script, digest=digest, colours=figures.palette(found), published=published, slowest=slowest or 1.0, **inside
+    )
+
+
+def run_link(run: str) -> str:
+    """From the report's folder to the page of a run."""
+    return urllib.parse.quote(f"../{Path(run).as_posix()}/report.html")
+
+
+def _plots(found: Analysis) -> tuple[dict[str, tuple[str, Any]], list[str]]:
+    """Figures over all settings, by file name, with captions; and why some are missing."""
+    plots: dict[str, tuple[str, Any]] = {}
+    notes = []
+    if figure := figures.differences(found):
+        plots["differences"] = f"Paired differences from {found.baseline}", figure
+    for number, overall in enumerate(found.overall):
+        try:
+            figure = figures.critical_difference(overall)
+        except ImportError:
+            notes.append("The diagram of critical differences needs scikit-posthocs: pip install 'rekindle[study]'.")
+            continue
+        if figure:
+            plots[f"ranks-{number}"] = f"Average ranks {overall.regularizer}".strip(), figure
+    return plots, notes

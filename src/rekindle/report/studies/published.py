@@ -1,0 +1,66 @@
+"""Tables 1 and 2 of the RIFLE paper (Li et al., ICML 2020), to stand beside a study's own numbers."""
+
+import csv
+from functools import cache
+from importlib.resources import files
+from statistics import mean
+from typing import Any
+
+from rekindle.report.studies.analysis import Analysis
+
+Key = tuple[str, str, str]
+
+
+@cache
+def published() -> dict[Key, tuple[float, float]]:
+    """{(regulariser, data set, method): (mean, standard deviation)} in per cent, over five runs of ResNet-50.
+
+    RIFLE stands in both tables with the same numbers. No split was kept for selection there: settings were chosen on the test set.
+    """
+    text = files("rekindle").joinpath("assets", "published.csv").read_text("utf-8")
+    return {(row["regularizer"], row["dataset"], row["method"]): (float(row["mean"]), float(row["std"])) for row in csv.DictReader(text.splitlines())}
+
+
+def beside(found: Analysis) -> list[dict[str, Any]]:
+    """A row for each published number of a task and method that the study has: regularizer, task, size, method, mean, std, difference
+    (from the published Original), and ours as `entry`."""
+    baseline = _method(found, found.baseline)
+    rows = []
+    for entry in found.entries:
+        names = found.study.grid.published["tasks"]
+        place = entry.setting.regularizer, names.get(entry.setting.task, entry.setting.task), _method(found, entry.method)
+        if place in published():
+            base = published().get((place[0], place[1], baseline))
+            figures = published()[place]
+            rows.append({"entry": entry, "mean": figures[0], "std": figures[1], "difference": figures[0] - base[0] if base else None})
+    return rows
+
+
+def differences(found: Analysis) -> list[dict[str, Any]]:
+    """For each regulariser and method: the published differences from Original over the paper's nine tasks, and ours over our tasks.
+
+    Returns:
+        regularizer, method, published (mean), low and high (range), tasks, ours (mean or None), our_tasks; all in points.
+    """
+    baseline = _method(found, found.baseline)
+    rows = []
+    for overall in found.overall:
+        ours = {row["method"]: row for row in overall.rows}
+        for method in found.methods:
+            name = _method(found, method)
+            values = [
+                figures[0] - published()[regularizer, task, baseline][0] for (regularizer, task, other), figures in published().items()
+                if (regularizer, other) == (overall.regularizer, name) and (regularizer, task, baseline) in published()
+            ]  # fmt: skip
+            if not values or method == found.baseline:
+                continue
+            own = ours.get(method)
+            rows.append({
+                "regularizer": overall.regularizer, "method": method, "published": mean(values), "low": min(values), "high": max(values),
+                "tasks": len(values), "ours": 100 * own["difference"] if own else None, "our_tasks": own["tasks"] if own else 0,
+            })  # fmt: skip
+    return rows
+
+
+def _method(found: Analysis, method: str) -> str:
+    return found.study.grid.published["methods"].get(method, method)

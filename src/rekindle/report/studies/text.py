@@ -1,0 +1,328 @@
+"""A study's numbers as Markdown, CSV and LaTeX. The number of seeds stands beside each; only what is significant is bold."""
+
+import csv
+import io
+from typing import Any
+
+from rekindle.report.compare import _escape as escape
+from rekindle.report.compare import _p as p_text
+from rekindle.report.statistics import LEVEL
+from rekindle.report.studies.analysis import Analysis, Entry, Overall
+from rekindle.report.studies.published import beside, differences
+from rekindle.runs import duration
+from rekindle.study.grid import Setting, size_text
+
+NONE = "–"
+WORDS = ("task", "size", "setting", "method", "values", "outcome", "reading", "regulariser", "message")
+Table = tuple[list[str], list[list[str]]]
+
+
+def markdown(found: Analysis, pictures: dict[str, str], published: bool = False) -> str:
+    """The whole report.
+
+    Args:
+        found: The numbers.
+        pictures: {caption: file name} of figures beside the report.
+        published: Whether the RIFLE paper's numbers stand beside ours.
+    """
+    grid = found.study.grid
+    parts = [f"# {escape(grid.title)}", *(escape(sentence) for sentence in sentences(found))]
+    for regularizer in found.regularizers:
+        parts += [f"## Accuracy (%){_with(regularizer)}", _markdown(accuracies(found, regularizer), bold=_marker(found, regularizer)), legend(found)]
+    parts.append(f"## Differences from {escape(found.baseline)}, paired by seed (points)")
+    parts += [_markdown(pairs(found)), PAIRS]
+    for overall in found.overall:
+        if overall.rows:
+            parts += [f"## Over tasks{_with(overall.regularizer)}", _markdown(over_tasks(overall)), *(escape(text) for text in over_tasks_notes(overall))]
+    if found.selections:
+        parts += ["## How values were chosen", _markdown(selections(found)), SELECTED]
+    if found.test_selected:
+        parts += ["## Test-selected, for comparison with published tables only", _markdown(test_selected(found)), TEST_SELECTED]
+    parts += ["## Cost", _markdown(costs(found))]
+    if published:
+        parts += published_parts(found)
+    parts += [f"## {caption}\n\n![{caption}]({name})" for caption, name in pictures.items()]
+    if found.failures:
+        parts += ["## Failed runs", _markdown(failures(found))]
+    return "\n\n".join(parts) + "\n"
+
+
+def sentences(found: Analysis) -> list[str]:
+    """What was run, and what is missing."""
+    done = sum(len(entry.done) for entry in found.entries)
+    planned = sum(len(entry.outcomes) for entry in found.entries)
+    seeds = sorted({len(entry.outcomes) for entry in found.entries})
+    split = {frozenset({"test"}): "the test split, read once at the end", frozenset({"val"}): "the validation split, since there is no test split"}
+    where = split.get(frozenset(found.splits), "the test split where there is one, or else the validation split")
+    failed = f", {len(found.failures)} failed" if found.failures else ""
+    text = [
+        f"{len(found.methods)} methods in {len(found.study.grid.settings)} settings with {' or '.join(map(str, seeds))} seeds: {done} of {planned} runs done{failed}.",
+        f"Accuracy is on {where}; means and standard deviations (ddof 1) are over seeds.",
+        "Runs of one seed share their pictures, splits and batch order across methods.",
+    ]
+    if found.selections and len({entry.candidates for entry in found.entries}) > 1:
+        text.append("Budgets were unequal: some methods had more candidates to choose from than others, which favours them (see How values were chosen).")
+    return text
+
+
+def legend(found: Analysis) -> str:
+    """How to read the tables of accuracies."""
+    return (
+        f"Mean ± standard deviation (seeds). Bold: significantly higher than {escape(found.baseline)}; ▼: significantly lower "
+        f"(paired t test over seeds, p < {LEVEL} after Holm's correction over the methods of the row)."
+    )
+
+
+PAIRS = "Intervals are 95 % t intervals of the paired difference; p (Holm) is corrected over the methods of a setting. No interval: fewer than two pairs, or no spread."
+SELECTED = "Mean validation accuracy over seeds that the final runs do not use; a candidate with a failed run is not chosen."
+TEST_SELECTED = "The candidate that is best on the test split itself, as in the papers: optimistic, and no evidence for a method."
+
+
+def accuracies(found: Analysis, regularizer: str) -> Table:
+    """Settings by methods, as in the papers."""
+    methods = [method for method in found.methods if any(entry.method == method for entry in found.of(regularizer))]
+    rows = []
+    for setting in _settings(found, regularizer):
+        entries = [found.by_place.get((setting, method)) for method in methods]
+        rows.append([setting.task, size_text(setting.size), *(accuracy_text(entry) if entry else "" for entry in entries)])
+    return ["task", "size", *methods], rows
+
+
+def accuracy_text(entry: Entry) -> str:
+    """ "78.52 ± 0.41 (5)"."""
+    if entry.mean is None:
+        return f"failed ({entry.failed} of {len(entry.outcomes)})" if entry.failed else f"{NONE} ({entry.seeds})"
+    spread = f" ± {100 * entry.std:.2f}" if entry.std is not None else ""
+    return f"{100 * entry.mean:.2f}{spread} ({entry.seeds})"
+
+
+def pairs(found: Analysis) -> Table:
+    """A row for each method and setting but the baseline's."""
+    rows = [[str(entry.setting), entry.method, *pair_texts(entry)] for entry in found.entries if entry.method != found.baseline]
+    return ["setting", "method", "seeds", "difference", "95 % interval", "p", "p (Holm)", "reading"], rows
+
+
+def pair_texts(entry: Entry) -> list[str]:
+    """Number of pairs, difference, interval, p, p after Holm, and a word that the p carries."""
+    pair = entry.pair
+    if pair is None:
+        return ["0", NONE, NONE, NONE, NONE, "no pair of runs"]
+    interval = NONE if pair["low"] is None else f"{100 * pair['low']:+.2f} to {100 * pair['high']:+.2f}"
+    missing = "" if pair["n"] == len(entry.outcomes) else f" of {len(entry.outcomes)}"
+    reading = f"significantly {entry.verdict}" if entry.verdict else "no interval" if pair["low"] is None else "no clear difference"
+    return [f"{pair['n']}{missing}", f"{100 * pair['difference']:+.2f}", interval, _p(pair["p"]), _p(pair["p_holm"]), reading]
+
+
+def over_tasks(overall: Overall) -> Table:
+    """A row a method: mean difference, counts, Wilcoxon's test, average rank."""
+    header = ["method", "tasks", "mean difference", "tasks above 0", "win/tie/loss", "Wilcoxon p", "p (Holm)", "smallest p possible", "average rank"]
+    rows = [
+        [
+            row["method"], str(row["tasks"]), f"{100 * row['difference']:+.2f}", f"{row['positive']} of {row['tasks']}",
+            f"{row['wins']}/{row['ties']}/{row['losses']}", _p(row["p"]), _p(row["p_holm"]), f"{row['smallest_p']:.3g}",
+            f"{overall.ranks[row['method']]:.2f}" if row["method"] in overall.ranks else NONE,
+        ] for row in overall.rows
+    ]  # fmt: skip
+    return header, rows
+
+
+def over_tasks_notes(overall: Overall) -> list[str]:
+    """What the test over tasks can and cannot say."""
+    notes = ["One difference a task, averaged over its sizes and seeds. Win, tie, loss: settings with a significant gain, no clear difference, a significant loss."]
+    if all(row["p"] is None for row in overall.rows):
+        notes.append("No Wilcoxon test: with so few tasks its p could not fall below 0.05, whatever the differences (or all differences are zero).")
+    if overall.tests:
+        p = overall.tests[0]
+        notes.append(f"Friedman's test over {overall.ranked} tasks: p {_p(p)}" + ("." if p < LEVEL else "; so the ranks show no difference."))
+    if overall.left_out:
+        notes.append(f"Left out of this table, since runs are missing or failed: {'; '.join(overall.left_out)}.")
+    return notes
+
+
+def selections(found: Analysis) -> Table:
+    """A row for each candidate."""
+    rows = []
+    for row in found.selections:
+        for name, values in (row["scores"] or {}).items():
+            whole = [value for value in values if value is not None]
+            mean = f"{100 * sum(whole) / len(whole):.2f}" if len(whole) == len(values) else f"failed ({len(values) - len(whole)} of {len(values)})"
+            rows.append([str(row["setting"]), row["method"], name, mean, str(len(whole)), "chosen" if name == row["chosen"] else ""])
+        if row["scores"] is None:
+            rows.append([str(row["setting"]), row["method"], "not finished", NONE, NONE, ""])
+    return ["setting", "method", "values", "validation %", "seeds", "outcome"], rows
+
+
+def test_selected(found: Analysis) -> Table:
+    """A row for each method with a grid."""
+    rows = []
+    for row in found.test_selected:
+        spread = f" ± {100 * row['std']:.2f}" if row["std"] is not None else ""
+        rows.append([str(row["setting"]), row["method"], row["candidate"], f"{100 * row['mean']:.2f}{spread} ({row['seeds']})"])
+    return ["setting", "method", "values", "test %, best on test (seeds)"], rows
+
+
+def costs(found: Analysis) -> Table:
+    """A row a method."""
+    rows = [
+        [row["method"], str(row["runs"]), duration(row["seconds"]), f"{row['ratio']:.2f}" if row["ratio"] else NONE, str(row["candidates"]), duration(row["selection"])]
+        for row in found.costs
+    ]
+    return ["method", "runs", "training time", f"a run, as a multiple of {found.baseline}", "candidates", "time to choose"], rows
+
+
+def failures(found: Analysis) -> Table:
+    """A row for each failed run."""
+    return ["setting", "method", "seed", "message"], [
+        [str(entry.setting), entry.method, str(outcome.seed), outcome.error] for entry, outcome in found.failures
+    ]
+
+
+def published_parts(found: Analysis) -> list[str]:
+    """Sections of Markdown with the paper's numbers."""
+    parts = []
+    rows = published_rows(found)
+    if rows[1]:
+        parts += ["## Beside the published numbers", _markdown(rows)]
+    means = published_differences(found)
+    parts += ["## Published differences from Original, and ours", _markdown(means), PUBLISHED] if means[1] else []
+    return parts
+
+
+PUBLISHED = (
+    "Published: Tables 1 and 2 of the RIFLE paper (ICML 2020), ResNet-50 on nine tasks, five runs, values chosen on the test set. "
+    "Other networks, tasks and ways to choose make the two columns hard to compare."
+)
+
+
+def published_rows(found: Analysis) -> Table:
+    """Ours and the paper's, and the differences from the baseline of each, for tasks and methods that both have."""
+    rows = []
+    for row in beside(found):
+        entry = row["entry"]
+        own = f"{100 * entry.pair['difference']:+.2f}" if entry.pair else NONE
+        theirs = NONE if row["difference"] is None or entry.method == found.baseline else f"{row['difference']:+.2f}"
+        rows.append([str(entry.setting), entry.method, accuracy_text(entry), f"{row['mean']:.2f} ± {row['std']:.2f} (5)", own, theirs])
+    return ["setting", "method", "ours (seeds)", "published (runs)", "our difference", "published difference"], rows
+
+
+def published_differences(found: Analysis) -> Table:
+    """Mean differences over tasks, ours and the paper's."""
+    rows = [
+        [
+            row["regularizer"], row["method"], f"{row['published']:+.2f}", f"{row['low']:+.2f} to {row['high']:+.2f}", str(row["tasks"]),
+            NONE if row["ours"] is None else f"{row['ours']:+.2f}", str(row["our_tasks"]),
+        ] for row in differences(found)
+    ]  # fmt: skip
+    return ["regulariser", "method", "published", "range over tasks", "tasks", "ours", "our tasks"], rows
+
+
+def runs_csv(found: Analysis) -> str:
+    """A line for each final run, done or not; accuracies from 0 to 1."""
+    rows = [
+        [
+            entry.setting.regularizer, entry.setting.task, entry.setting.size, entry.method, outcome.candidate, outcome.seed, outcome.state, outcome.split,
+            *(("" if value is None else value) for value in (outcome.accuracy, outcome.val, outcome.lr, outcome.seconds)), outcome.run, outcome.error,
+        ] for entry in found.entries for outcome in entry.outcomes
+    ]  # fmt: skip
+    names = ["regularizer", "task", "size", "method", "values", "seed", "state", "split", "accuracy", "val_accuracy", "lr", "seconds", "run", "error"]
+    return _csv(names, rows)
+
+
+def table_csv(found: Analysis) -> str:
+    """A line for each method and setting; accuracies and differences from 0 to 1, empty where there is none."""
+    rows = []
+    for entry in found.entries:
+        pair = entry.pair or {}
+        figures = [entry.mean, entry.std, *(pair.get(key) for key in ("difference", "low", "high", "p", "p_holm"))]
+        rows.append([
+            entry.setting.regularizer, entry.setting.task, entry.setting.size, entry.method, entry.candidate or "", len(entry.outcomes), len(entry.done),
+            entry.failed, *("" if value is None else value for value in figures), entry.verdict,
+        ])  # fmt: skip
+    names = ["regularizer", "task", "size", "method", "values", "seeds", "done", "failed", "mean", "std", "difference", "low", "high", "p", "p_holm", "verdict"]
+    return _csv(names, rows)
+
+
+def latex(found: Analysis) -> str:
+    r"""One table in the papers' layout, for \usepackage{booktabs}: a block for each regulariser, a row a setting, a column a method."""
+    methods = [method for method in found.methods if any(entry.method == method for entry in found.entries)]
+    sizes = len({setting.size for setting in found.study.grid.settings}) > 1
+    lines = [r"\begin{tabular}{l" + "c" * len(methods) + "}", r"\toprule", " & ".join(["Datasets", *map(_tex, methods)]) + r" \\"]
+    for regularizer in found.regularizers:
+        lines.append(r"\midrule")
+        if regularizer:
+            lines.append(rf"\multicolumn{{{len(methods) + 1}}}{{c}}{{fine-tuning with {_tex(regularizer)}}} \\")
+        for setting in _settings(found, regularizer):
+            name = f"{setting.task}, {size_text(setting.size)}" if sizes else setting.task
+            cells = [_tex_cell(found.by_place.get((setting, method))) for method in methods]
+            lines.append(" & ".join([_tex(name), *cells]) + r" \\")
+    seeds = sorted({len(entry.done) for entry in found.entries})
+    return "\n".join([
+        f"% {' '.join(found.study.grid.title.split())}: accuracy in per cent, mean and standard deviation (ddof 1) over {' or '.join(map(str, seeds))} seeds.",
+        f"% Bold: significantly higher than {' '.join(found.baseline.split())} (paired t test over seeds, p < {LEVEL} after Holm over the methods of the row).",
+        "% A small number after a mean counts its seeds where some are missing or failed.",
+        *lines, r"\bottomrule", r"\end{tabular}", "",
+    ])  # fmt: skip
+
+
+def _tex_cell(entry: Entry | None) -> str:
+    if entry is None:
+        return ""
+    if entry.mean is None:
+        return "failed" if entry.failed else "--"
+    spread = rf" \pm {100 * entry.std:.2f}" if entry.std is not None else ""
+    text = f"{100 * entry.mean:.2f}"
+    text = rf"\mathbf{{{text}}}" if entry.verdict == "higher" else text
+    few = "" if entry.complete else rf"_{{\,n={len(entry.done)}}}"
+    return f"${text}{spread}{few}$"
+
+
+def _tex(text: str) -> str:
+    special = {
+        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+        **{letter: "\\" + letter for letter in "&%$#_{}"},
+    }  # fmt: skip
+    return "".join(special.get(letter, letter) for letter in " ".join(text.split()))
+
+
+def _settings(found: Analysis, regularizer: str) -> list[Setting]:
+    return list(dict.fromkeys(entry.setting for entry in found.of(regularizer)))
+
+
+def _marker(found: Analysis, regularizer: str) -> dict[tuple[int, int], str]:
+    """Which cells of the table of accuracies are marked, by row and column."""
+    methods = accuracies(found, regularizer)[0][2:]
+    marks = {}
+    for row, setting in enumerate(_settings(found, regularizer)):
+        for column, method in enumerate(methods):
+            entry = found.by_place.get((setting, method))
+            if entry and entry.verdict:
+                marks[row, column + 2] = entry.verdict
+    return marks
+
+
+def _markdown(table: Table, bold: dict[tuple[int, int], str] | None = None) -> str:
+    header, rows = table
+    lines = [[escape(name) for name in header], ["---" if name in WORDS else "---:" for name in header]]
+    for i, row in enumerate(rows):
+        cells = [escape(cell) for cell in row]
+        for j, cell in enumerate(cells):
+            mark = (bold or {}).get((i, j))
+            cells[j] = f"**{cell}**" if mark == "higher" else f"{cell} ▼" if mark == "lower" else cell
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _csv(header: list[str], rows: list[list[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _with(regularizer: str) -> str:
+    return f" with {escape(regularizer)}" if regularizer else ""
+
+
+def _p(value: float | None) -> str:
+    return NONE if value is None else p_text(value)
