@@ -27,7 +27,7 @@ ORACLE: dict[str, tuple[type, str]] = {
     "momentum": (float, "of SGD (default: 0.9)"),
     "alpha": (float, "strength of L2 (default: 0.0001)"),
     "periods": (int, "of RIFLE (default: 4)"),
-    "rates": (str, "learning rates, joined by commas (default: 0.005,0.01,0.02,0.05,0.1)"),
+    "rates": (str, "learning rates, joined by commas (default: 0.005,0.01,0.02,0.05,0.1,0.2,0.5)"),
     "noises": (str, "standard deviations of the labels' noise, joined by commas (default: 0.1,0.01)"),
 }
 

@@ -58,7 +58,7 @@ class OracleSettings:
     momentum: float = 0.9
     alpha: float = 1e-4
     periods: int = 4
-    rates: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1)
+    rates: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     noises: tuple[float, ...] = (0.1, 0.01)
 
     def __post_init__(self) -> None:
