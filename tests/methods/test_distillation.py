@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rekindle
 import rekindle.models
 from rekindle import Batch, Clock, Method, Net, Source, Tuner
 from rekindle.methods.distillation.attention_transfer import AttentionTransfer, attention, attention_distance
@@ -498,3 +499,14 @@ def test_lwf_warm_up_must_end_and_owns_the_backbones_rate() -> None:
 def test_options_are_checked(kind: type[Method], option: str, value: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         kind(**{option: value})
+
+
+@pytest.mark.parametrize("method", [SoftTargets(), Lwf()], ids=repr)
+def test_dropout_in_the_sources_classifier_does_not_count_as_forgetting(method: Method) -> None:
+    """SqueezeNet's classifier begins with dropout; an unchanged network must agree with its source in training too."""
+    source, model = rekindle.load("torchvision:squeezenet1_0", classes=3, weights="none")
+    tuner = Tuner(model, [method], source=source, epochs=1, steps_per_epoch=1)
+    tuner.scheduler(torch.optim.SGD(tuner.param_groups(lr=0.1)))
+    tuner.start_epoch(0)
+    tuner.loss(model.train(), torch.randn(2, 3, 64, 64), torch.tensor([0, 1]), torch.nn.functional.cross_entropy)
+    assert tuner.penalties()[method.name] == pytest.approx(0.0, abs=1e-6)

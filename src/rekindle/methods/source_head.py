@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from rekindle.method import Net, Source, require
 
@@ -23,6 +24,8 @@ def source_part(net: Net, source: Source, owner: str) -> nn.Module:
 def keep_source_head(net: Net, source: Source, owner: str, trainable: bool = True) -> str:
     """Add the source's classifier beside the new one, fed with the same features in training; its parameters are shared ones.
 
+    Dropout inside it is left out: what it says of features that have not changed is what the source says.
+
     Args:
         net: Its model gets a child `source_head`; two methods that ask for it share it.
         source: Where the classifier comes from.
@@ -33,13 +36,23 @@ def keep_source_head(net: Net, source: Source, owner: str, trainable: bool = Tru
         The tap that holds the source logits of the network in training.
     """
     if not hasattr(net.model, NAME):
-        part = source_part(net, source, owner).requires_grad_(trainable)
+        part = _without_dropout(source_part(net, source, owner)).requires_grad_(trainable)
         net.model.add_module(NAME, part)
         net.model.get_submodule(net.classifier).register_forward_pre_hook(_Feed(part))
         net.origin.update({f"{NAME}.{leaf}": f"{net.classifier}.{leaf}" for leaf, _ in part.named_parameters()})
     elif trainable:
         net.model.get_submodule(NAME).requires_grad_(True)
     return NAME
+
+
+def _without_dropout(part: nn.Module) -> nn.Module:
+    """Its masks would tell an unchanged network from its source, and by far: SqueezeNet ends in dropout and long logits."""
+    for name, module in list(part.named_modules()):
+        if isinstance(module, _DropoutNd):
+            if not name:
+                return nn.Identity()
+            part.set_submodule(name, nn.Identity())
+    return part
 
 
 class _Feed:
