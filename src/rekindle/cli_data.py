@@ -22,7 +22,8 @@ def register(commands: Any) -> None:
 
 
 def _add_list(parts: Any) -> None:
-    command = parts.add_parser("list", help="list the benchmark tasks", description="List the benchmark tasks.", epilog="example: rekindle data list")
+    text = "list the benchmark tasks"
+    command = parts.add_parser("list", help=text, description=f"{text.capitalize()}.", epilog="example: rekindle data list")
     _root(command)
     _json(command)
     command.set_defaults(act=_list)
@@ -34,9 +35,10 @@ def _list(options: argparse.Namespace) -> int:
     from rekindle.data.tasks.prepared import is_prepared, place
 
     found = [
-        {"name": name, "title": task.title, "classes": task.classes, "counts": task.counts, "prepared": is_prepared(place(name, options.root))}
+        {"name": name, "title": task.title, "classes": task.classes, "counts": task.counts,
+         "prepared": is_prepared(place(name, options.root))}
         for name, task in TASKS.items()
-    ]
+    ]  # fmt: skip
     if options.json:
         print(json.dumps(found))
         return OK
@@ -50,8 +52,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _add_info(parts: Any) -> None:
-    command = parts.add_parser("info", help="tell about a benchmark task", description="Tell about a benchmark task: counts, splits, sources, licence.",
-                               epilog="example: rekindle data info flowers102")  # fmt: skip
+    text = "tell a benchmark task's counts, splits, sources and licence"
+    command = parts.add_parser("info", help=text, description=f"{text.capitalize()}.", epilog="example: rekindle data info flowers102")
     command.add_argument("name", help="a task; see rekindle data list")
     _root(command)
     _json(command)
@@ -60,7 +62,7 @@ def _add_info(parts: Any) -> None:
 
 def _info(options: argparse.Namespace) -> int:
     from rekindle.data.tasks import find
-    from rekindle.data.tasks.prepared import is_prepared, place, record
+    from rekindle.data.tasks.prepared import counted, is_prepared, place, record
 
     task, folder = find(options.name), place(options.name, options.root)
     prepared = is_prepared(folder)
@@ -74,7 +76,7 @@ def _info(options: argparse.Namespace) -> int:
         print(json.dumps(found))
         return OK
     print(f"{task.name}: {task.title}\npaper: {task.paper}\npage: {task.page}\nlicence: {task.licence}")
-    print(f"classes: {task.classes}\npictures: {', '.join(f'{count} {split}' for split, count in task.counts.items())}\nsplit: {task.split}")
+    print(f"classes: {task.classes}\npictures: {counted(task.counts)}\nsplit: {task.split}")
     for source in task.sources:
         print(f"file: {source.file} ({source.hash.replace(':', ' ') or 'no published hash: the first one seen is recorded'})")
         print("\n".join(f"    {url}" for url in source.urls))
@@ -86,12 +88,19 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _add_prepare(parts: Any) -> None:
-    command = parts.add_parser("prepare", help="download a benchmark task, or import its archives", description="Download a benchmark task, or import its archives.",
-                               epilog="examples: rekindle data prepare flowers102;  rekindle data prepare stanford_cars --from ~/Downloads")  # fmt: skip
+    text = "download a benchmark task, or import its archives"
+    command = parts.add_parser(
+        "prepare", help=text, description=f"{text.capitalize()}.",
+        epilog="examples: rekindle data prepare flowers102;  rekindle data prepare stanford_cars --from ~/Downloads",
+    )  # fmt: skip
     command.add_argument("name", help="a task; see rekindle data list")
-    command.add_argument("--from", dest="given", nargs="+", default=[], metavar="ARCHIVE", help="files that are here already, or folders that hold them")
-    command.add_argument("--repacked", action="store_true",
-                         help="the archives hold the whole task packed anew: hashes are not compared, the official lists and counts still are")  # fmt: skip
+    command.add_argument(
+        "--from", dest="given", nargs="+", default=[], metavar="ARCHIVE", help="files that are here already, or folders that hold them"
+    )
+    command.add_argument(
+        "--repacked", action="store_true",
+        help="the archives hold the whole task packed anew: hashes are not compared, the official lists and counts still are",
+    )  # fmt: skip
     _root(command)
     _json(command)
     command.set_defaults(act=_prepare)
@@ -99,7 +108,7 @@ def _add_prepare(parts: Any) -> None:
 
 def _prepare(options: argparse.Namespace) -> int:
     from rekindle.data.tasks.prepare import prepare
-    from rekindle.data.tasks.prepared import is_prepared, place, record
+    from rekindle.data.tasks.prepared import counted, is_prepared, place, record
     from rekindle.progress import Bar
 
     before = is_prepared(place(options.name, options.root))
@@ -109,8 +118,8 @@ def _prepare(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"name": found["name"], "folder": str(folder), "counts": found["counts"], "sources": found["sources"]}))
         return OK
-    counts = ", ".join(f"{count} {split}" for split, count in found["counts"].items())
-    print(f"{found['name']} {'was prepared before' if before else 'is prepared'}: {len(found['classes'])} classes, {counts} pictures in {folder}")
+    state = "was prepared before" if before else "is prepared"
+    print(f"{found['name']} {state}: {len(found['classes'])} classes, {counted(found['counts'])} pictures in {folder}")
     if not before:
         for size, path in ((one["bytes"], one["from"]) for one in found["sources"] if "://" in one["from"]):
             print(f"kept: {folder.parents[1] / 'downloads' / path.rsplit('/', 1)[1]} ({size / 2**20:.0f} MiB); remove it to save room.")
@@ -119,9 +128,8 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _add_verify(parts: Any) -> None:
-    command = parts.add_parser("verify", help="check a prepared task: official counts, and each picture's hash",
-                               description="Check a prepared task: official counts, and each picture's hash against what was recorded.",
-                               epilog="example: rekindle data verify flowers102")  # fmt: skip
+    text = "check a prepared task's counts, and each picture's hash against what was recorded"
+    command = parts.add_parser("verify", help=text, description=f"{text.capitalize()}.", epilog="example: rekindle data verify flowers102")
     command.add_argument("name", help="a prepared task; see rekindle data list")
     _root(command)
     _json(command)
@@ -129,7 +137,7 @@ def _add_verify(parts: Any) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from rekindle.data.tasks.prepare import verify
+    from rekindle.data.tasks.verify import verify
     from rekindle.progress import Bar
 
     with Bar() as bar:

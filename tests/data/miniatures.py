@@ -36,7 +36,9 @@ def miniature(name: str, folder: Path, picture: Callable[[str], bytes] = str.enc
     for file, members in files.items():
         content = members if isinstance(members, bytes) else packed(members, file)
         (folder / file).write_bytes(content)
-    sources = tuple(Source(one.file, (), one.hash and f"md5:{hashlib.md5((folder / one.file).read_bytes()).hexdigest()}") for one in task.sources)
+    sources = tuple(
+        Source(one.file, (), one.hash and f"md5:{hashlib.md5((folder / one.file).read_bytes()).hexdigest()}") for one in task.sources
+    )
     assert {one.file for one in sources} == files.keys()
     return replace(task, sources=sources, classes=classes, counts=counts)
 
@@ -64,7 +66,9 @@ def lines(rows: list[str]) -> bytes:
 
 def scaled(classes: list[str], *splits: str) -> list[tuple[str, str, str]]:
     """(class, split, tag) of each picture; the splits of a class alternate, so that order alone gives no split away."""
-    return [(kind, split, f"{kind}|{split}|{number}") for kind in classes for number in range(4) for split in splits if number < COUNTS[split]]
+    return [
+        (kind, split, f"{kind}|{split}|{number}") for kind in classes for number in range(4) for split in splits if number < COUNTS[split]
+    ]
 
 
 def birds(picture: Callable[[str], bytes]) -> tuple[dict[str, Files | bytes], int, dict[str, int]]:
@@ -127,7 +131,9 @@ def indoor(picture: Callable[[str], bytes]) -> tuple[dict[str, Files | bytes], i
     members = {f"Images/{name}": picture(tag) for name, (_, _, tag) in zip(names, rows, strict=True)}
     members |= {f"Images/{kind}/in_neither_list.jpg": picture("neither") for kind in classes}
     texts = {
-        file: lines([name for name, (_, of, _) in zip(names, rows, strict=True) if of == split]).replace(b"\n", b"\r\n").removesuffix(b"\r\n")
+        file: lines([name for name, (_, of, _) in zip(names, rows, strict=True) if of == split])
+        .replace(b"\n", b"\r\n")
+        .removesuffix(b"\r\n")
         for split, file in (("train", "TrainImages.txt"), ("test", "TestImages.txt"))
     }
     return {"indoorCVPR_09.tar": members, **texts}, 3, {"train": 12, "test": 9}
@@ -226,7 +232,11 @@ def pets(picture: Callable[[str], bytes]) -> tuple[dict[str, Files | bytes], int
         found = [(name, classes.index(kind) + 1) for name, (kind, of, _) in zip(names, rows, strict=True) if of == split]
         annotations[f"annotations/{file}"] = lines([f"{name} {label} {1 + (label == 2)} {label}" for name, label in reversed(found)])
     images = {f"images/{name}.jpg": picture(tag) for name, (_, _, tag) in zip(names, rows, strict=True)}
-    return {"images.tar.gz": {**images, "images/Abyssinian_100.mat": b"MATLAB"}, "annotations.tar.gz": annotations}, 3, {"train": 12, "test": 9}
+    return (
+        {"images.tar.gz": {**images, "images/Abyssinian_100.mat": b"MATLAB"}, "annotations.tar.gz": annotations},
+        3,
+        {"train": 12, "test": 9},
+    )
 
 
 def photograph(tag: str) -> bytes:

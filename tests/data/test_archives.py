@@ -145,7 +145,9 @@ def test_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused(tar(tmp_path / "x.tgz"), "3 files")
 
 
-@pytest.mark.parametrize("make", [lambda path: tar(path / "x.tgz"), lambda path: tar(path / "x.tar", "w"), lambda path: zipped(path / "x.zip")])
+@pytest.mark.parametrize(
+    "make", [lambda path: tar(path / "x.tgz"), lambda path: tar(path / "x.tar", "w"), lambda path: zipped(path / "x.zip")]
+)
 @pytest.mark.parametrize("share", [0.1, 0.64])
 def test_a_cut_archive(make: Callable[[Path], Path], share: float, tmp_path: Path) -> None:
     archive = make(tmp_path)
@@ -164,7 +166,9 @@ def test_a_damaged_zip(tmp_path: Path) -> None:
     refused(archive, "damaged")
 
 
-@pytest.mark.parametrize(("content", "what"), [(b"", "empty"), (b"\n <!DOCTYPE html><html>", "web page"), (b"\x00\x01" * 600, "neither tar nor zip")])
+@pytest.mark.parametrize(
+    ("content", "what"), [(b"", "empty"), (b"\n <!DOCTYPE html><html>", "web page"), (b"\x00\x01" * 600, "neither tar nor zip")]
+)
 def test_what_is_no_archive(content: bytes, what: str, tmp_path: Path) -> None:
     (tmp_path / "x.tgz").write_bytes(content)
     refused(tmp_path / "x.tgz", what)
@@ -198,7 +202,10 @@ def test_a_full_disk_leaves_nothing(code: int, tmp_path: Path, monkeypatch: pyte
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if shutil.which("mount") is None or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=False, capture_output=True).returncode
+    ):
         pytest.skip("mounting a small disk is not allowed here")
     try:
         with pytest.raises(UserError, match="no room in .*free some"):

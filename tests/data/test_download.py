@@ -67,7 +67,10 @@ def test_a_damaged_file_that_is_here_is_replaced(server: Server, tmp_path: Path)
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("fault", [Served(status=404), Served(status=503), Served(PAGE), Served(CONTENT[::-1]), Served(CONTENT, cut=0.64, ranges=False), Served(b"")])
+@pytest.mark.parametrize(
+    "fault",
+    [Served(status=404), Served(status=503), Served(PAGE), Served(CONTENT[::-1]), Served(CONTENT, cut=0.64, ranges=False), Served(b"")],
+)
 def test_after_a_faulty_mirror_comes_the_next(fault: Served, server: Server, tmp_path: Path) -> None:
     server.files["bad"] = fault
     path, url = fetch(NAME, [DEAD, server.url("bad"), server.url(NAME)], MD5, tmp_path)

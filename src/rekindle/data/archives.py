@@ -70,7 +70,9 @@ def room(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise UserError(f"no room in {folder.parent} ({error.strerror}); free some, or choose a larger disk with --root or REKINDLE_HOME.") from None
+        raise UserError(
+            f"no room in {folder.parent} ({error.strerror}); free some, or choose a larger disk with --root or REKINDLE_HOME."
+        ) from None
 
 
 def _is_tar(archive: Path) -> bool:
@@ -147,8 +149,8 @@ class _Budget:
         self._bytes, self._members = self._bytes + size, self._members + 1
         if self._bytes > self._limit or self._members > MEMBERS:
             raise BadArchive(
-                f"{self._archive} is not safe to unpack: at member {name!r} it holds {self._members} files of {self._bytes / 2**20:.0f} MiB in all, "
-                f"more than the {self._limit / 2**20:.0f} MiB that an archive of its size may (a bomb?)."
+                f"{self._archive} is not safe to unpack: at member {name!r} it holds {self._members} files of "
+                f"{self._bytes / 2**20:.0f} MiB in all, more than the {self._limit / 2**20:.0f} MiB that an archive of its size may (a bomb?)."
             )
 
 

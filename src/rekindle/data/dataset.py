@@ -26,7 +26,7 @@ class Dataset:
 
     Attributes:
         root: The folder, or that of the table.
-        classes: Names in code-point order; a label is a position in it.
+        classes: Names in code-point order, those of a benchmark task in the official one; a label is a position in it.
         splits: "train", "val" and, where there is one, "test".
         notes: Sentences on what was left out or is unusual.
         choices: Seed, fractions and subset size that the splits came from.

@@ -48,7 +48,9 @@ class _Cut(Exception):
     """The connection broke; the message is the reason alone."""
 
 
-def fetch(name: str, urls: Sequence[str], known_hash: str, folder: Path, progress: Progress | None = None, note: Note | None = None) -> tuple[Path, str]:
+def fetch(
+    name: str, urls: Sequence[str], known_hash: str, folder: Path, progress: Progress | None = None, note: Note | None = None
+) -> tuple[Path, str]:
     """Have a file in `folder`, from the first address that gives it.
 
     Args:
@@ -161,7 +163,8 @@ class _Resuming:
         except OSError as error:
             if error.errno in FULL:
                 raise UserError(
-                    f"no room in {self._part.parent} for {url} ({error.strerror}); free some, or choose a larger disk with --root or REKINDLE_HOME."
+                    f"no room in {self._part.parent} for {url} ({error.strerror}); free some, "
+                    "or choose a larger disk with --root or REKINDLE_HOME."
                 ) from None
             raise
         finally:

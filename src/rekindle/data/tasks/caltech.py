@@ -20,7 +20,9 @@ def read(folder: Path, train: int = TRAIN, test: int = TEST) -> Layout:
     for label, kind in enumerate(kinds):
         names = [path.name for path in kind.iterdir() if re.fullmatch(r"\d{3}_\d{4}\.jpg", path.name)]
         if len(names) < train + test:
-            raise UserError(f"class {kind.name} has {len(names)} pictures, {train + test} are wanted; the archive is damaged or not the official one.")
+            raise UserError(
+                f"class {kind.name} has {len(names)} pictures, {train + test} are wanted; the archive is damaged or not the official one."
+            )
         names.sort(key=lambda name: rank(0, PURPOSE, f"{kind.name}/{name}"))
         splits["test"] += [(kind / name, label) for name in sorted(names[:test])]
         splits["train"] += [(kind / name, label) for name in sorted(names[test : test + train])]

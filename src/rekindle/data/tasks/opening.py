@@ -59,7 +59,9 @@ def survey(data: Path | str, root: Path | str | None = None) -> Survey:
     splits: dict[str, list[tuple[str, int]]] = dict(content["splits"])
     if joined:
         if "val" not in splits:
-            raise UserError(f"{content['name']} has no official validation split that could join train; type {content['name']} without {JOINED}.")
+            raise UserError(
+                f"{content['name']} has no official validation split that could join train; type {content['name']} without {JOINED}."
+            )
         splits["train"] = sorted([*splits["train"], *splits.pop("val")])
     classes: list[str] = content["classes"]
     found: dict[str, Found] = {}

@@ -16,7 +16,8 @@ def read(folder: Path) -> Layout:
     classes = [names[number] for number in sorted(names)]
     images = home_of(folder, f"images/{listed['train'][0][0]}.jpg") / "images"
     splits = {
-        split: [(images / f"{name}.jpg", label_of(number, classes, LISTS[split])) for name, number in found] for split, found in listed.items()
+        split: [(images / f"{name}.jpg", label_of(number, classes, LISTS[split])) for name, number in found]
+        for split, found in listed.items()
     }
     return Layout(classes, splits)
 

@@ -37,3 +37,8 @@ def record(folder: Path) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:
         raise UserError(f"{folder / RECORD} is damaged ({error}); remove {folder} and type: rekindle data prepare {folder.name}") from None
     return dict(found)
+
+
+def counted(counts: dict[str, int]) -> str:
+    """Pictures of each split in words."""
+    return ", ".join(f"{count} {split}" for split, count in counts.items())

@@ -33,7 +33,10 @@ def rows(path: Path, columns: int) -> list[list[str]]:
         if not words:
             continue
         if len(words) < columns:
-            raise UserError(f"line {number} of {path.name} has {len(words)} words, {columns} are wanted; the archive is damaged or not the official one.")
+            raise UserError(
+                f"line {number} of {path.name} has {len(words)} words, {columns} are wanted; "
+                "the archive is damaged or not the official one."
+            )
         found.append([word.strip() for word in words])
     return found
 
@@ -71,6 +74,8 @@ def by_class(folder: Path, names: list[str], classes: list[str]) -> Samples:
     for name in names:
         label = labels.get(name.rsplit("/", 1)[0])
         if label is None:
-            raise UserError(f"a split lists {name}, whose folder is none of the {len(classes)} classes; the archive is damaged or not the official one.")
+            raise UserError(
+                f"a split lists {name}, whose folder is none of the {len(classes)} classes; the archive is damaged or not the official one."
+            )
         found.append((folder / name, label))
     return found
