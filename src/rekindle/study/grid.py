@@ -431,8 +431,10 @@ def _maybe_number(value: Any) -> Any:
     return value
 
 
-def _seeds(value: Any, where: str, first: int = 0) -> list[int] | tuple[int, ...]:
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+def _seeds(value: Any, where: str, first: int = 0) -> tuple[int, ...]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise UserError(f"{where} must be a number of seeds, at least 1, or a list of them, found {value}.")
         return tuple(range(first, first + value))
     return tuple(_numbers(value, where))
 

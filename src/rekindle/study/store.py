@@ -98,7 +98,7 @@ class Study:
         chosen = [cell for group in self.grid.groups for cell in _numbered(group.selection_cells, group.selection.seeds)]
         final = [cell for group in self.grid.groups for cell in _numbered(self.final_cells(group), group.seeds)]
         ordered = [cell for _, cell in sorted(chosen, key=lambda pair: pair[0])] + [cell for _, cell in sorted(final, key=lambda pair: pair[0])]
-        return list({cell.key: cell for cell in ordered}.values())
+        return list({cell.key: cell for cell in reversed(ordered)}.values())[::-1]
 
     def final_cells(self, group: Group) -> list[Cell]:
         """The final runs of a group that are known now; of all candidates where the grid asks for test_selected."""

@@ -2,7 +2,6 @@
 
 import io
 import json
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rekindle.report.figures import COLOURS, GREY, STYLE, _short
 from rekindle.report.studies.analysis import Analysis, Entry, Overall
 from rekindle.study.grid import Setting
 
+PALETTE = (*COLOURS, "#8B5A2B", GREY)
 DASHES = ("-", "--", ":", "-.")
 NAME = 32
 # Equal figures must be equal bytes: no date, and identifiers that do not change.
@@ -25,7 +25,7 @@ SVG: Any = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": "rekindle"}
 def colour(found: Analysis, method: str) -> tuple[str, str]:
     """A method's colour and line style, the same in every figure."""
     number = found.methods.index(method)
-    return COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]
+    return PALETTE[number % len(PALETTE)], DASHES[number // len(PALETTE) % len(DASHES)]
 
 
 def curves(found: Analysis, setting: Setting) -> Figure | None:
@@ -73,20 +73,22 @@ def differences(found: Analysis) -> Figure | None:
     with matplotlib.rc_context({**SVG, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(8, 0.9 + 0.26 * count), layout="constrained")
         axes = figure.subplots()
-        ticks, names, y = [], [], 0
+        names: list[str] = []
         for setting, entries in blocks:
-            axes.text(0.0, y, _short(str(setting), 90), transform=axes.get_yaxis_transform(), fontsize=9, fontweight="bold", va="center", ha="left",
-                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+            names.append(_short(str(setting), 48))
+            axes.axhline(len(names) - 1, color="0.85", linewidth=0.8)
             for entry in entries:
-                y += 1
-                _difference(axes, found, entry, y)
-                ticks.append(y)
+                _difference(axes, found, entry, len(names))
                 names.append(f"{_short(entry.method, NAME)} ({entry.pair['n'] if entry.pair else 0})")
-            y += 1
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_yticks(ticks, names, fontsize=8)
-        axes.set_ylim(y, -1)
-        axes.set_xlabel(f"difference from {_short(found.baseline, NAME)} (points), with the number of paired seeds; filled: significant after Holm")
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        start = 0
+        for _, entries in blocks:
+            axes.get_yticklabels()[start].set_fontweight("bold")
+            start += len(entries) + 1
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(names) - 0.5, -0.7)
+        axes.set_xlabel(f"difference from {_short(found.baseline, NAME)} (points)")
     return figure
 
 
@@ -132,4 +134,4 @@ def svg(figure: Figure) -> str:
 
 def palette(found: Analysis) -> dict[str, str]:
     """Each method's colour."""
-    return dict(zip(found.methods, cycle(COLOURS), strict=False)) if found.methods else {"": GREY}
+    return {method: colour(found, method)[0] for method in found.methods}

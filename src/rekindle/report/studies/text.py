@@ -73,7 +73,10 @@ def legend(found: Analysis) -> str:
     )
 
 
-PAIRS = "Intervals are 95 % t intervals of the paired difference; p (Holm) is corrected over the methods of a setting. No interval: fewer than two pairs, or no spread."
+PAIRS = (
+    "Intervals are 95 % t intervals of the paired difference; p (Holm) is corrected over the methods of a setting. No interval: fewer than two pairs, or no "
+    "spread. In the figure, pale points are seeds, their number stands in brackets, and a filled point is significant after Holm."
+)
 SELECTED = "Mean validation accuracy over seeds that the final runs do not use; a candidate with a failed run is not chosen."
 TEST_SELECTED = "The candidate that is best on the test split itself, as in the papers: optimistic, and no evidence for a method."
 

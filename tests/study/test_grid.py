@@ -1,0 +1,126 @@
+"""A study's file: its product, its selection, and what its errors say."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rekindle.errors import UserError
+from rekindle.study.grid import check_recipes, from_dict, load
+from tests.study.fakes import GRID
+
+
+def grid(**changes: Any) -> dict[str, Any]:
+    return {**copy.deepcopy(GRID), **changes}
+
+
+def test_product_with_paired_seeds() -> None:
+    made = from_dict(grid())
+    assert len(made.settings) == 2 * 2 * 2 and len(made.groups) == 8 * 3
+    cells = [cell for group in made.groups for cell in group.final_cells[""]]
+    assert len({cell.key for cell in cells}) == len(cells) == 72
+    by_place: dict[Any, list[Any]] = {}
+    for cell in cells:
+        by_place.setdefault((cell.setting, cell.spec.seed), []).append(cell.spec)
+    for specs in by_place.values():
+        # All that decides subset, split and batch order is equal across methods.
+        assert len(specs) == 3 and len({(s.data, s.seed, s.per_class, s.val_fraction, s.batch_size, s.epochs) for s in specs}) == 1
+        assert len({s.method for s in specs}) == 3
+
+
+def test_blocks_are_parts_of_the_product_and_join_seeds() -> None:
+    blocks = [{"sizes": [10]}, {"sizes": [30], "methods": ["RIFLE"], "regularizers": "L2", "seeds": [0, 7]}, {"sizes": [30], "methods": ["RIFLE"], "seeds": 1}]
+    made = from_dict(grid(blocks=blocks))
+    assert sum(len(group.seeds) for group in made.groups if group.setting.size == 10) == 3 * 2 * 2 * 3
+    seeds = {(group.setting.task, group.setting.regularizer): group.seeds for group in made.groups if group.setting.size == 30}
+    assert seeds == {(task, name): (0, 7) if name == "L2" else (0,) for task in ("cats", "dogs") for name in ("L2", "L2-SP")}
+
+
+def test_candidates_fill_recipes_and_settings() -> None:
+    methods = {
+        "Original": {"method": "{regularizer}", "grid": {"lr": ["1e-3", 0.01]}},
+        "Grod": {"method": "{regularizer}", "direction": "grod(rho={rho})", "grid": {"rho": [0.5, 1.0]}, "epochs": 7},
+    }
+    made = from_dict(grid(methods=methods, selection={"seeds": 2, "settings": {"val_fraction": 0.3}}))
+    check_recipes(made)
+    original, grod = made.groups[0], next(group for group in made.groups if group.method == "Grod")
+    assert [cell.spec.lr for cell in original.selection_cells] == [0.001, 0.01] * 2
+    assert {cell.spec.seed for cell in original.selection_cells} == {1000, 1001}
+    assert all(not cell.spec.read_test and cell.spec.val_fraction == 0.3 for cell in original.selection_cells)
+    assert all(cell.spec.read_test and cell.spec.val_fraction == 0.2 for cells in original.final_cells.values() for cell in cells)
+    assert {cell.spec.direction for cell in grod.final_cells["rho=0.5"]} == {"grod(rho=0.5)"} and grod.final_cells["rho=1.0"][0].spec.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"metods": {}}, ["'metods'", "allowed are", "methods"]),
+        ({"tasks": {}}, ["'tasks'", "missing or empty"]),
+        ({"name": "../x"}, ["name", "'../x'"]),
+        ({"baseline": "Orig"}, ["baseline", "Original, RIFLE, Dropout", "'Orig'"]),
+        ({"base": {"epoch": 3}}, ["base", "'epoch'", "epochs"]),
+        ({"base": {"epochs": "forty"}}, ["base.epochs", "whole number", "'forty'"]),
+        ({"base": {"keep": "first"}}, ["base.keep", "last, best", "'first'"]),
+        ({"base": {"flip": 1}}, ["base.flip", "true or false"]),
+        ({"base": {"per_class": 3}}, ["base.per_class", "'sizes'"]),
+        ({"base": {"batch_size": 1}}, ["--batch-size", "at least 2", "cats"]),
+        ({"sizes": [-1]}, ["sizes", "[-1]"]),
+        ({"seeds": 0}, ["seeds", "at least 1", "found 0"]),
+        ({"tasks": {"cats": {"model": "tiny"}}}, ["tasks.cats", "'data'"]),
+        ({"methods": {"A": {"grid": {}}}}, ["methods.A", "'method'"]),
+        ({"methods": {"A": "l2+dropout(p={p})"}}, ["methods.A", "{p}", "grid"]),
+        ({"methods": {"A": "l2+dropout(p={p)"}}, ["methods.A", "brace"]),
+        ({"methods": {"A": {"method": "l2", "grid": {"p": [1]}}}}, ["methods.A.grid.p", "braces", "settings are"]),
+        ({"methods": {"A": {"method": "l2", "grid": {"lr": 0.1}}}}, ["methods.A.grid.lr", "list"]),
+        ({"methods": {"A": "l2", "B": {"method": "l2", "grid": {"lr": [0.1, 0.2]}}}}, ["A has 1 candidate but B has 2", "equal_budgets"]),
+        ({"methods": {"A": {"method": "l2", "grid": {"lr": [0.1, 0.2]}}}, "selection": {"seeds": [2]}}, ["selection.seeds", "both have 2"]),
+        ({"selection": {"test_selected": "yes"}}, ["selection.test_selected", "true or false"]),
+        ({"blocks": [{"tasks": ["cows"]}]}, ["blocks[0].tasks", "cats, dogs", "'cows'"]),
+        ({"blocks": {}}, ["blocks", "list"]),
+        ({"regularizers": None, "methods": {"A": "l2"}}, ["regularizers", "mapping"]),
+    ],
+)
+def test_errors_name_the_key_and_what_is_allowed(changes: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        from_dict(grid(**changes))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_recipe_without_regularizers_may_not_ask_for_one() -> None:
+    with pytest.raises(UserError, match="no key 'regularizers'"):
+        from_dict({"name": "a", "tasks": {"t": "x"}, "methods": {"A": "{regularizer}"}})
+
+
+def test_unknown_methods_are_refused_before_anything_runs() -> None:
+    with pytest.raises(UserError, match=r"methods\.A: there is no method 'rifel'; did you mean rifle"):
+        check_recipes(from_dict(grid(methods={"A": "rifel"})))
+
+
+def test_small_scale_replaces_keys_and_roots_go_before_what_exists(tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "net.safetensors").touch()
+    small = {"base": {"model": "tiny", "weights": "net.safetensors"}, "seeds": 1}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid(small=small)), "utf-8")
+    full = load(tmp_path / "grid.yaml")
+    made = load(tmp_path / "grid.yaml", scale="small", data_root=str(tmp_path), weights_root=str(tmp_path))
+    assert {group.seeds for group in full.groups} == {(0, 1, 2)} and {group.seeds for group in made.groups} == {(0,)}
+    assert {settings["data"] for group in made.groups for settings in group.candidates.values()} == {str(tmp_path / "cats"), "dogs"}
+    assert made.groups[0].candidates[""]["weights"] == str(tmp_path / "net.safetensors") and "epochs" not in made.groups[0].candidates[""]
+    assert from_dict(made.raw).groups == made.groups
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(grid()), "utf-8")
+    with pytest.raises(UserError, match=r"plain\.yaml: there is no key 'small'"):
+        load(tmp_path / "plain.yaml", scale="small")
+
+
+def test_a_file_that_is_no_study(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no file"):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [", "utf-8")
+    with pytest.raises(UserError, match="no readable YAML"):
+        load(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- a", "utf-8")
+    with pytest.raises(UserError, match="the file must be a mapping"):
+        load(tmp_path / "list.yaml")
