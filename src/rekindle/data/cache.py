@@ -194,12 +194,16 @@ class Shelf:
     def get(self, digest: str) -> Shard | None:
         """The shard that holds a picture, whole; None if there is none. Many threads may ask."""
         shard = self._rows.get(digest)
-        if shard is None or shard.path in self._damaged:
+        if shard is None or self.distrusts(shard):
             return None
         if shard.path is not None and not shard.is_whole(digest):
             self.distrust(shard.path, "a checksum does not fit")
             return None
         return shard
+
+    def distrusts(self, shard: Shard) -> bool:
+        """Whether a shard was found damaged."""
+        return shard.path in self._damaged
 
     def distrust(self, path: Path, why: str) -> None:
         """Use nothing of a shard any more; the next `writing` removes it."""

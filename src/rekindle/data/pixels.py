@@ -163,6 +163,9 @@ class _Loading:
             self.shards[index] = shard
             if shard is not None or index in self._broken:
                 self._tell()
+        # What was whole in a shard that turned out to be damaged goes with it, so that the new one holds all.
+        self.shards = [None if shard is None or shelf.distrusts(shard) else shard for shard in self.shards]
+        self._done = len(self.pictures) - len(self._missing())
 
     def _fill(self, shelf: Shelf) -> None:
         """Decode into a new shard what no other process has put there meanwhile.

@@ -47,8 +47,8 @@ def choose_workers(device: torch.device) -> int:
 def _pool(workers: int) -> ThreadPoolExecutor:
     """Threads in which torch uses one core each.
 
-    Otherwise each would bring a team of threads of its own, and they would push the network's from the cores. Torch keeps this number
-    for each thread, but takes the last one set for threads to come, so it is set back when all have begun.
+    Otherwise each would bring a team of threads of its own, and they would push the network's from the cores. Torch keeps the number
+    for each thread; one that has not asked for it yet gets the last that was set anywhere, so it is set back when all have begun.
     """
     threads = torch.get_num_threads()
     begun = Barrier(workers + 1)
@@ -61,5 +61,6 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def _begin(begun: Barrier) -> None:
+    torch.get_num_threads()  # Without it, the first operation would take the number that is set back.
     torch.set_num_threads(1)
     begun.wait()
