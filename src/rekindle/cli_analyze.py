@@ -45,7 +45,7 @@ def register(commands: Any) -> None:
         command.add_argument("--out", help="folder for picture and numbers (default: the run's own; 'analysis' for several runs)")
         command.add_argument("--json", action="store_true", help="print the numbers as JSON")
         command.set_defaults(act=_analyze, kind=kind)
-    oracle = _command(parts, "mlp-oracle", "run the RIFLE paper's experiment with known teachers (section 4.6.2): every method at every learning rate and noise",
+    oracle = _command(parts, "mlp-oracle", "run the RIFLE paper's experiment with known teachers: every method at every learning rate and noise",
                       "rekindle analyze mlp-oracle --seeds 10 --out oracle")  # fmt: skip
     for name, (kind_of, text) in ORACLE.items():
         oracle.add_argument(f"--{name.replace('_', '-')}", type=kind_of, default=argparse.SUPPRESS, help=text)
@@ -58,7 +58,12 @@ def _register_rank(commands: Any) -> None:
     command = _command(commands, "rank", "guess which pre-trained networks suit your pictures, without training",
                        "rekindle rank photos/ --models resnet18,convnext_tiny,tiny")  # fmt: skip
     command.add_argument("data", help="folder of photographs, as for fit; only its training pictures are looked at")
-    command.add_argument("--models", required=True, metavar="A,B,C", help="networks joined by commas, each NAME or NAME=WEIGHTS.safetensors, with names as for fit")
+    command.add_argument(
+        "--models",
+        required=True,
+        metavar="A,B,C",
+        help="networks joined by commas, each NAME or NAME=WEIGHTS.safetensors, with names as for fit",
+    )
     command.add_argument("--image-size", type=int, default=0, help="edge of the crop in pixels (default: what each network was trained on)")
     command.add_argument("--per-class", type=int, default=0, help="look at this many pictures a class (default: all)")
     command.add_argument("--seed", type=int, default=0, help="key of splits and subsets (default: 0)")
@@ -73,20 +78,31 @@ def _rank(options: argparse.Namespace) -> int:
     from rekindle.rank import ADVICE, SCORES, rank
 
     with Bar() as bar:
-        found = rank(options.data, options.models.split(","), image_size=options.image_size, per_class=options.per_class, seed=options.seed, listener=bar)
+        found = rank(
+            options.data,
+            options.models.split(","),
+            image_size=options.image_size,
+            per_class=options.per_class,
+            seed=options.seed,
+            listener=bar,
+        )
     paths = found.write(Path(options.out))
     if options.json:
         print(json.dumps(found.to_dict()))
         return OK
-    rows = [[one.label, str(one.image_size), str(one.features), f"{one.logme:.4f}", "-" if one.leep is None else f"{one.leep:.4f}", f"{one.h_score:.3f}"]
-            for one in found.candidates]  # fmt: skip
+    rows = []
+    for one in found.candidates:
+        answers = "-" if one.leep is None else f"{one.leep:.4f}"
+        rows.append([one.label, str(one.image_size), str(one.features), f"{one.logme:.4f}", answers, f"{one.h_score:.3f}"])
     _table(["network", "pixels", "features", "LogME", "LEEP", "H-score"], rows)
     _end([f"{found.pictures} training pictures, {len(found.classes)} classes.", *SCORES.values(), ADVICE], paths)
     return OK
 
 
 def _command(parts: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = parts.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}")
+    command: argparse.ArgumentParser = parts.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}"
+    )
     return command
 
 

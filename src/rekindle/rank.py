@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 BATCH = 64
 SCORES = {
     "logme": "LogME: how well a Bayesian linear model on the features explains the labels (nats a picture).",
-    "leep": "LEEP: how well the old classifier's answers alone tell the labels (nats a picture, at most 0; for networks that have a trained classifier).",
-    "h_score": "H-score: how far the class means of the features are apart against their spread, shrunk after Ledoit and Wolf (0 to classes - 1).",
+    "leep": "LEEP: how well the old classifier's answers alone tell the labels (nats a picture, at most 0; needs a trained classifier).",
+    "h_score": "H-score: how far the class means of the features are apart, against their spread (shrunk; from 0 to classes - 1).",
 }
-ADVICE = "Higher is better. Scores compare networks on these pictures only; they are guesses, and training the best two or three settles it."
+ADVICE = (
+    "Higher is better. Scores compare networks on these pictures only; they are guesses, and training the best two or three settles it."
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,12 @@ class Ranking:
 
     def to_dict(self) -> dict[str, Any]:
         """As rank.json holds it."""
-        return {"pictures": self.pictures, "classes": self.classes, "scores": SCORES, "candidates": [asdict(one) for one in self.candidates]}
+        return {
+            "pictures": self.pictures,
+            "classes": self.classes,
+            "scores": SCORES,
+            "candidates": [asdict(one) for one in self.candidates],
+        }
 
     def write(self, folder: Path) -> list[Path]:
         """Write rank.json, rank.csv and rank.png; their paths."""
@@ -110,14 +117,18 @@ class Ranking:
                 for place, one in enumerate(self.candidates):
                     value = getattr(one, score)
                     if value is None:
-                        panel.annotate("no trained classifier", (0.5, place), xycoords=("axes fraction", "data"), color=GREY, ha="center", va="center")
+                        panel.annotate(
+                            "no trained classifier", (0.5, place), xycoords=("axes fraction", "data"), color=GREY, ha="center", va="center"
+                        )
                     else:
                         panel.plot(value, place, "o", color=BLUE, markersize=7)
                 panel.set_yticks(range(len(names)), names)
                 panel.set_ylim(len(names) - 0.5, -0.5)
                 panel.margins(x=0.12)
                 panel.set_title(title)
-            figure.suptitle(f"higher is better; {self.pictures} training pictures, {len(self.classes)} classes", fontsize=10, x=0.01, ha="left")
+            figure.suptitle(
+                f"higher is better; {self.pictures} training pictures, {len(self.classes)} classes", fontsize=10, x=0.01, ha="left"
+            )
         return figure
 
 
@@ -169,10 +180,14 @@ def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, im
         features, probabilities = features_of(loaded.module, samples, lambda done: progress(text, done, len(samples)))
     except (AssertionError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{text} failed on pictures of {size} x {size} pixels ({reason}); try --image-size {loaded.input_size or 224}.") from error
+        raise UserError(
+            f"{text} failed on pictures of {size} x {size} pixels ({reason}); try --image-size {loaded.input_size or 224}."
+        ) from error
     labels, trained = split.labels.numpy(), loaded.pretrained != models.LoadedModel.pretrained
     answers = leep(probabilities, labels) if probabilities is not None and trained else None
-    return Candidate(text, loaded.pretrained, size, features.shape[1], logme(features, labels), answers, h_score(features, labels, shrink=True))
+    return Candidate(
+        text, loaded.pretrained, size, features.shape[1], logme(features, labels), answers, h_score(features, labels, shrink=True)
+    )
 
 
 def features_of(module: nn.Module, samples: "Samples", progress: Any = nothing) -> tuple[np.ndarray, np.ndarray | None]:

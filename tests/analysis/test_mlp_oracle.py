@@ -124,7 +124,10 @@ def test_tables_are_paired_by_seed(rows: list[dict[str, Any]]) -> None:
     assert [(row["noise"], row["rate"], row["method"]) for row in found] == [
         (noise, rate, name) for noise in (0.1, 0.01) for name in ("RIFLE", "RIFLE-A") for rate in (0.02, 0.1)
     ]
-    pick = lambda name: [row["test_mse"] for row in rows if (row["noise"], row["rate"], row["method"]) == (0.01, 0.1, name)]  # noqa: E731
+
+    def pick(name: str) -> list[float]:
+        return [row["test_mse"] for row in rows if (row["noise"], row["rate"], row["method"]) == (0.01, 0.1, name)]
+
     row = next(row for row in found if (row["noise"], row["rate"], row["method"]) == (0.01, 0.1, "RIFLE"))
     assert row["p"] == pytest.approx(stats.ttest_rel(pick("RIFLE"), pick("L2")).pvalue)
     assert row["wins"] == sum(b < a for a, b in zip(pick("L2"), pick("RIFLE"), strict=True))

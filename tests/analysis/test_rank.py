@@ -115,7 +115,8 @@ def test_a_weights_file_and_the_command(folder: Path, tmp_path: Path, capsys: py
 
 @pytest.mark.parametrize(
     ("models_asked", "options", "wanted"),
-    [(["tiny", "tiny"], {}, "different networks"), ([""], {}, "found none"), (["tinny"], {}, "did you mean tiny"), (["tiny="], {"per_class": -1}, "--per-class"),
+    [(["tiny", "tiny"], {}, "different networks"), ([""], {}, "found none"), (["tinny"], {}, "did you mean tiny"),
+     (["tiny"], {"per_class": -1}, "--per-class"),
      (["tiny=absent.safetensors"], {}, "no weights file"), (["test_vit=none"], {"image_size": 100}, "--image-size 160")],
 )  # fmt: skip
 def test_what_cannot_be_ranked_is_one_sentence(models_asked: list[str], options: dict[str, Any], wanted: str, folder: Path) -> None:

@@ -31,7 +31,8 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         save_file(models.build("cifar_resnet8", weights="none").module.state_dict(), root / "weights.safetensors")
-    return {"data": str(root / "data"), "model": "cifar_resnet8", "weights": str(root / "weights.safetensors"), "method": "l2_sp+rifle(periods=2)",
+    weights = str(root / "weights.safetensors")
+    return {"data": str(root / "data"), "model": "cifar_resnet8", "weights": weights, "method": "l2_sp+rifle(periods=2)",
             "epochs": 4, "lr": 0.02, "batch_size": 8, "precision": "32", "seed": 1}  # fmt: skip
 
 
@@ -90,7 +91,9 @@ def test_travel_at_the_end_is_that_of_the_stored_weights(options: dict[str, Any]
     assert 0 < path[0] < path[-1]
 
 
-def test_mid_epoch_resume_forgets_nothing(options: dict[str, Any], watched: rekindle.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mid_epoch_resume_forgets_nothing(
+    options: dict[str, Any], watched: rekindle.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     step = Training._step
 
     def interrupted(self: Training, epoch: int, number: int, rows: torch.Tensor) -> None:
@@ -131,8 +134,8 @@ def test_norms_are_those_of_the_gradient_before_penalties() -> None:
 
 def test_micro_batches_give_the_norm_of_the_whole_step(options: dict[str, Any], tmp_path: Path) -> None:
     """Measured once the halves' gradients are summed; they differ from the whole only in what BatchNorm saw."""
-    runs = [rekindle.fit(**{**options, "epochs": 1, "model": "tiny", "weights": "default", "method": "l2"}, accumulate=pieces, record="gradient_norms", out=tmp_path)
-            for pieces in (1, 2)]  # fmt: skip
+    whole = {**options, "epochs": 1, "model": "tiny", "weights": "default", "method": "l2", "record": "gradient_norms"}
+    runs = [rekindle.fit(**whole, accumulate=pieces, out=tmp_path) for pieces in (1, 2)]
     one, two = (run.history[0]["analysis"]["gradient_norms"]["layer3.2.conv2"]["first"] for run in runs)
     assert two == pytest.approx(one, rel=0.5), "neither doubled nor halved"
 
@@ -157,7 +160,9 @@ def test_the_last_small_convolution_of_each_stage_is_watched(name: str, wanted: 
 
 
 def test_frozen_stages_are_not_watched(options: dict[str, Any], tmp_path: Path) -> None:
-    run = rekindle.fit(**{**options, "epochs": 1, "method": "l2"}, freeze_until="layer1", record="gradient_norms,weight_travel", out=tmp_path)
+    run = rekindle.fit(
+        **{**options, "epochs": 1, "method": "l2"}, freeze_until="layer1", record="gradient_norms,weight_travel", out=tmp_path
+    )
     analysis = run.history[0]["analysis"]
     assert list(analysis["gradient_norms"]) == RESNET[1:]
     assert analysis["weight_travel"]["layer1.0.conv1"]["distance"] == 0 < analysis["weight_travel"]["layer2.0.conv1"]["distance"]

@@ -146,7 +146,10 @@ def run_oracle(settings: OracleSettings, progress: Callable[[str, int, int], Non
                 model.head = _networks(settings, "fresh").head
                 train(model, methods, *_samples(settings, second, "train", noise), rate, settings, frozen)
             found = _transports(model, second) | (_errors(settings, model, second, noise) if rate is not None else {})
-            rows += [{"noise": noise, "rate": rate, "method": name, "seed": seed, **{key: _finite(value[seed]) for key, value in found.items()}} for seed in seeds]
+            rows += [
+                {"noise": noise, "rate": rate, "method": name, "seed": seed, **{key: _finite(value[seed]) for key, value in found.items()}}
+                for seed in seeds
+            ]
             done += 1
             progress("oracle experiment", done, total)
     return rows

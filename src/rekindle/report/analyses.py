@@ -73,7 +73,10 @@ def analyze(kind: str, folders: Sequence[str | Path]) -> Analysis:
 
 def run_labels(runs: Sequence[Run]) -> list[str]:
     """A short name for each run: its method, with model, data and seed where those differ, or its folder where that is not enough."""
-    parts = [[run.result["method"], run.result["direction"], run.result["model"], Path(run.result["data"]).name, f"seed {run.result['seed']}"] for run in runs]
+    parts = [
+        [run.result["method"], run.result["direction"], run.result["model"], Path(run.result["data"]).name, f"seed {run.result['seed']}"]
+        for run in runs
+    ]
     told = [0, *(i for i in range(1, 5) if len({part[i] for part in parts}) > 1)]
     labels = [", ".join(part[i] for i in told) for part in parts]
     many = Counter(labels)
@@ -97,8 +100,11 @@ def gradient_norms(runs: Sequence[Run], labels: list[str]) -> Analysis:
             for key, batches in BATCHES.items():
                 fall, jumps = fall_and_jumps([line[layer][key] for line in history], restarts)
                 rows.append([label, layer, batches, f"{fall:.2g}", ", ".join(f"{jump:.2g}" for jump in jumps) or "-"])
-    note = "fell to: mean norm of the last third of the epochs, as a share of the first epoch's. jumps: norm in the epoch of a restart over that of the epoch before."
-    return Analysis("gradient_norms", ["run", "layer", "norm of", "fell to", "jumps"], rows, values, _norms_figure(runs, labels, found, layers), [note])
+    fell = "fell to: mean norm of the last third of the epochs, as a share of the first epoch's."
+    note = f"{fell} jumps: norm in the epoch of a restart over that of the epoch before."
+    return Analysis(
+        "gradient_norms", ["run", "layer", "norm of", "fell to", "jumps"], rows, values, _norms_figure(runs, labels, found, layers), [note]
+    )
 
 
 def fall_and_jumps(norms: Sequence[float], restarts: Sequence[int]) -> tuple[float, list[float]]:
@@ -112,7 +118,13 @@ def learning_curves(runs: Sequence[Run], labels: list[str]) -> Analysis:
     split = "watched_test" if all("watched_test" in run.history[0] for run in runs) else "val"
     title = {"watched_test": "test", "val": "validation"}[split]
     values = [
-        {"run": label, "epoch": line["epoch"] + 1, "restarted": int(line["restarted"]), "train_accuracy": line["train"]["accuracy"], f"{split}_accuracy": line[split]["accuracy"]}
+        {
+            "run": label,
+            "epoch": line["epoch"] + 1,
+            "restarted": int(line["restarted"]),
+            "train_accuracy": line["train"]["accuracy"],
+            f"{split}_accuracy": line[split]["accuracy"],
+        }
         for run, label in zip(runs, labels, strict=True)
         for line in run.history
     ]
@@ -120,7 +132,11 @@ def learning_curves(runs: Sequence[Run], labels: list[str]) -> Analysis:
     for run, label in zip(runs, labels, strict=True):
         accuracies = [100 * line[split]["accuracy"] for line in run.history]
         rows.append([label, f"{100 * run.history[-1]['train']['accuracy']:.1f} %", f"{accuracies[-1]:.1f} %", f"{max(accuracies):.1f} %"])
-    notes = ["the best epoch on the test split chose nothing and is no result."] if split == "watched_test" else ["train with --watch-test for the test split."]
+    notes = (
+        ["the best epoch on the test split chose nothing and is no result."]
+        if split == "watched_test"
+        else ["train with --watch-test for the test split."]
+    )
     header = ["run", "training, last epoch", f"{title}, last epoch", f"{title}, best epoch"]
     return Analysis("learning_curves", header, rows, values, _curves_figure(runs, labels, split, title), notes)
 
@@ -136,7 +152,11 @@ def weight_travels(runs: Sequence[Run], labels: list[str]) -> Analysis:
     ]
     names = list(dict.fromkeys(stage for stages in travels for stage in stages))
     rows = [
-        [label, *(f"{100 * relative(stages[name]):.1f} %" if name in stages else "-" for name in names), f"{100 * relative(_flat(stages)):.1f} %"]
+        [
+            label,
+            *(f"{100 * relative(stages[name]):.1f} %" if name in stages else "-" for name in names),
+            f"{100 * relative(_flat(stages)):.1f} %",
+        ]
         for label, stages in zip(labels, travels, strict=True)
     ]
     return Analysis("weight_travel", ["run", *names, "all"], rows, values, _travel_figure(runs, labels, travels))
@@ -201,7 +221,9 @@ def _norms_figure(runs: Sequence[Run], labels: list[str], found: list[list[dict[
         for panel in panels.flat[len(layers) :]:
             panel.set_axis_off()
         _legend(figure, panels.flat[0])
-        figure.suptitle("norm of the loss's gradient: mean over the epoch's batches (line), first batch (dots)", fontsize=10, x=0.01, ha="left")
+        figure.suptitle(
+            "norm of the loss's gradient: mean over the epoch's batches (line), first batch (dots)", fontsize=10, x=0.01, ha="left"
+        )
     return figure
 
 
@@ -210,7 +232,12 @@ def _curves_figure(runs: Sequence[Run], labels: list[str], split: str, title: st
         figure = Figure(figsize=(9, 4 + 0.25 * len(runs)), layout="constrained")
         for panel, key, name in zip(figure.subplots(1, 2), ("train", split), ("training", title), strict=True):
             for place, (run, label) in enumerate(zip(runs, labels, strict=True)):
-                panel.plot([line["epoch"] + 1 for line in run.history], [100 * line[key]["accuracy"] for line in run.history], label=label, **_look(place))
+                panel.plot(
+                    [line["epoch"] + 1 for line in run.history],
+                    [100 * line[key]["accuracy"] for line in run.history],
+                    label=label,
+                    **_look(place),
+                )
                 _restarts(panel, run, place)
             panel.set_title(f"{name} accuracy (%)")
             panel.set_xlabel("epoch")
@@ -226,7 +253,9 @@ def _travel_figure(runs: Sequence[Run], labels: list[str], travels: list[dict[st
         panels = figure.subplots(1, 2 if any(walks) else 1, squeeze=False, width_ratios=(2, 1) if any(walks) else None)[0]
         for place, (label, stages) in enumerate(zip(labels, travels, strict=True)):
             shares = [100 * _ratio(moved["distance"], moved["norm"]) for moved in _flat(stages).values()]
-            panels[0].plot(np.arange(len(shares)), [share if np.isfinite(share) else np.nan for share in shares], label=label, **_look(place))
+            panels[0].plot(
+                np.arange(len(shares)), [share if np.isfinite(share) else np.nan for share in shares], label=label, **_look(place)
+            )
         starts = np.cumsum([0, *(len(layers) for layers in travels[0].values())])[:-1]
         panels[0].set_xticks(starts, list(travels[0]), rotation=45 if len(starts) > 6 else 0, ha="right" if len(starts) > 6 else "left")
         panels[0].set_ylim(bottom=0)

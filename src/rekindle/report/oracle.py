@@ -64,7 +64,10 @@ def comparisons(rows: Rows, measure: str, at: str = "same") -> Rows:
         cells = {name: {rate: _cell(rows, noise, rate, name) for rate in _rates(rows)} for name in METHODS}
         for name in [name for name in METHODS if name != BASE]:
             pairs = [(rate, rate) for rate in _rates(rows)] if at == "same" else [(chosen_rate(cells[BASE]), chosen_rate(cells[name]))]
-            found += [{"noise": noise, "rate": rate, "base_rate": base, "method": name, **_pair(cells[BASE][base], cells[name][rate], measure)} for base, rate in pairs]
+            found += [
+                {"noise": noise, "rate": rate, "base_rate": base, "method": name, **_pair(cells[BASE][base], cells[name][rate], measure)}
+                for base, rate in pairs
+            ]
     for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
         row["holm"] = p
     return found
@@ -88,7 +91,18 @@ def _cell(rows: Rows, noise: float, rate: float | None, method: str) -> Rows:
 def _pair(base: Rows, other: Rows, measure: str) -> dict[str, Any]:
     a, b = [row[measure] for row in base], [row[measure] for row in other]
     if None in a or None in b:
-        return {"mean_a": None, "std_a": None, "mean_b": None, "std_b": None, "difference": None, "interval": None, "n": len(a), "p": None, "percent": None, "wins": None}
+        return {
+            "mean_a": None,
+            "std_a": None,
+            "mean_b": None,
+            "std_b": None,
+            "difference": None,
+            "interval": None,
+            "n": len(a),
+            "p": None,
+            "percent": None,
+            "wins": None,
+        }
     summary = paired_summary(a, b)
     return {**summary, "percent": 100 * summary["difference"] / summary["mean_a"], "wins": sum(y < x for x, y in zip(a, b, strict=True))}
 
@@ -121,7 +135,9 @@ def brief(rows: Rows) -> tuple[list[str], list[list[str]]]:
     lines = []
     for title, row in comparisons_of_all(rows, "chosen"):
         cells = _numbers(row).strip("| ").split(" | ")
-        lines.append([title, f"{row['noise']:g}", row["method"], f"{row['base_rate']:g}, {row['rate']:g}", *cells, *[""] * (5 - len(cells))])
+        lines.append(
+            [title, f"{row['noise']:g}", row["method"], f"{row['base_rate']:g}, {row['rate']:g}", *cells, *[""] * (5 - len(cells))]
+        )
     return ["measure", "noise", "method", "rates: L2, method", "L2", "method's", "difference (95 %)", "wins", "p (Holm)"], lines
 
 
