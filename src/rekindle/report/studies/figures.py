@@ -127,7 +127,7 @@ def svg(figure: Figure) -> str:
     """The figure as SVG to stand inside a page."""
     buffer = io.StringIO()
     with matplotlib.rc_context(SVG):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
