@@ -383,6 +383,33 @@ def test_a_hostile_archive_is_refused_whole(evil: str, tmp_path: Path, monkeypat
     assert not list(tmp_path.rglob("escaped.jpg"))
 
 
+@pytest.mark.parametrize("room", [200, 400, 900])
+def test_a_full_disk_at_any_stage_leaves_nothing_half_done(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The archive takes 270 KiB and what it holds as much again: too little room to download, to unpack, and enough."""
+    task = small("dtd", tmp_path / "there", monkeypatch, lambda tag: tag.encode() + os.urandom(9500))
+    disk = tmp_path / "home"
+    disk.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={room}k", "tmpfs", disk], check=False, capture_output=True
+    )
+    if not mounted or mounted.returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        with serving({"dtd-r1.0.1.tar.gz": Served((tmp_path / "there" / "dtd-r1.0.1.tar.gz").read_bytes())}) as server:
+            at(server, task, monkeypatch)
+            status = cli.main(["data", "prepare", "dtd"])
+        said = capsys.readouterr().err
+        if room == 900:
+            assert status == 0 and verify("dtd")["pictures"] == 27
+            return
+        assert status == 2 and "no room in" in said and "choose a larger disk with --root or REKINDLE_HOME" in said
+        assert tree(disk) == ["downloads", *(["downloads/dtd-r1.0.1.tar.gz"] if room == 400 else []), "tasks"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_a_folder_of_ones_own_in_the_way_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small("dtd", tmp_path / "here", monkeypatch)
     place("dtd").mkdir(parents=True)

@@ -150,7 +150,8 @@ class _Budget:
         if self._bytes > self._limit or self._members > MEMBERS:
             raise BadArchive(
                 f"{self._archive} is not safe to unpack: at member {name!r} it holds {self._members} files of "
-                f"{self._bytes / 2**20:.0f} MiB in all, more than the {self._limit / 2**20:.0f} MiB that an archive of its size may (a bomb?)."
+                f"{self._bytes / 2**20:.0f} MiB in all, "
+                f"more than the {self._limit / 2**20:.0f} MiB that an archive of its size may (a bomb?)."
             )
 
 

@@ -112,7 +112,8 @@ def _read(task: Task, raw: Path) -> Layout:
         if isinstance(error, OSError) and error.errno in FULL:
             raise
         raise UserError(
-            f"{task.name}: the archives are not in the official layout ({type(error).__name__}: {error}); they are cut or not the official ones."
+            f"{task.name}: the archives are not in the official layout ({type(error).__name__}: {error}); "
+            "they are cut or not the official ones."
         ) from error
 
 
