@@ -63,7 +63,7 @@ def fit(
     """Fine-tune a network on a folder of photographs and return the finished run.
 
     Args:
-        data: Folder with train (val, test) folders of class folders, or a bare folder of class folders.
+        data: A folder, a table, a Hugging Face dataset or a prepared task; see `rekindle.data.open_data`.
         out: Folder in which the run's own folder is made.
         resume: A run folder to continue instead; all settings come from its spec.yaml.
         listener: Told of progress; see `rekindle.trainer.Listener`.
@@ -87,7 +87,7 @@ def fit(
         folder = Path(resume)
         spec, out = read_spec(folder), folder.parent
     elif data is None:
-        raise UserError("name the folder with photographs: rekindle fit photos/")
+        raise UserError("name the folder or table of photographs: rekindle fit photos/")
     else:
         folder = None
         spec = RunSpec(data=str(data), **options)

@@ -103,13 +103,14 @@ class _Cost:
 
     def _seen(self, spec: RunSpec, setting: Setting) -> float | None:
         """Pictures that a run trains on, with those it only looks at counted by their share of the work."""
-        from rekindle.data import scan
+        from rekindle.data import open_data
         from rekindle.runs import automatic_epochs
 
-        key = spec.data, spec.per_class, spec.val_fraction, spec.test_fraction
+        options = {**spec.data_options(), "seed": 0}  # No count depends on the seed.
+        key = spec.data, *options.values()
         if key not in self._images:
             try:
-                found = scan(spec.data, val_fraction=spec.val_fraction, test_fraction=spec.test_fraction, per_class=spec.per_class or None)
+                found = open_data(spec.data, **options)
                 self._images[key] = {name: len(split.paths) for name, split in found.splits.items()}
             except UserError as error:
                 self._images[key] = None
