@@ -87,7 +87,7 @@ def fit(
         folder = Path(resume)
         spec, out = read_spec(folder), folder.parent
     elif data is None:
-        raise UserError("name the folder or table of photographs: rekindle fit photos/")
+        raise UserError("name the folder with photographs, or a table of them: rekindle fit photos/")
     else:
         folder = None
         spec = RunSpec(data=str(data), **options)
