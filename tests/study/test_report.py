@@ -114,7 +114,8 @@ def test_wilcoxon_needs_tasks_and_says_what_they_can_show(tmp_path: Path) -> Non
         return 0.6 + gain[cell.method] + 0.01 * fakes.share(cell.setting.task, cell.method, cell.spec.seed)
 
     study = run(tmp_path / "study", with_accuracy(values), tasks=tasks, regularizers={"L2": "l2"})
-    (overall,) = analyse(study).overall
+    made = analyse(study)
+    (overall,) = made.overall
     rows = {row["method"]: row for row in overall.rows}
     # Two sizes of one task are one task: seven differences, not fourteen.
     assert rows["RIFLE"]["tasks"] == 7 and rows["RIFLE"]["p"] == rows["RIFLE"]["smallest_p"] == 2 / 2**7
@@ -122,7 +123,7 @@ def test_wilcoxon_needs_tasks_and_says_what_they_can_show(tmp_path: Path) -> Non
     assert overall.ranks == {"Original": 2.0, "RIFLE": 1.0, "Dropout": 3.0} and overall.ranked == 7
     assert overall.tests and overall.tests[0] < 0.01 and overall.tests[1][0][1] == pytest.approx(6 / 2**7)
     pytest.importorskip("scikit_posthocs")
-    assert critical_difference(overall) is not None
+    assert critical_difference(made, overall) is not None
     text = (write(study) / "report.md").read_text("utf-8")
     assert "0.0156" in text and "ranks-0.png" in text
 

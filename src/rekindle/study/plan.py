@@ -1,17 +1,26 @@
-"""What a study will run and about how long that takes: from its finished cells, or from a short trial of each network."""
+"""What a study will run and about how long that takes: from its finished cells, or from a short trial of each method on each network."""
 
 from collections import defaultdict
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rekindle.errors import UserError
 from rekindle.spec import RunSpec
-from rekindle.study.grid import Cell, Setting
+from rekindle.study.grid import Cell
 from rekindle.study.store import Study
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from rekindle.probe import Trial
+
 EVALUATION = 1 / 3
-TRIAL_IMAGES = 16
+TRIAL_IMAGES, TRIAL_CLASSES = 8, 4
+PAPER_EPOCHS = 40
+# Small enough to leave random weights where they are.
+TINY_RATE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ class _Cost:
         self.finished: dict[Any, list[float]] = defaultdict(list)
         self.notes: list[str] = []
         self._speeds: dict[tuple[Any, ...], float | None] = {}
-        self._images: dict[tuple[Any, ...], float | None] = {}
+        self._images: dict[tuple[Any, ...], dict[str, int] | None] = {}
         for cell in study.cells():
             if study.state(cell) == "done":
                 timing = study.result(cell)["timing"]
@@ -98,60 +107,84 @@ class _Cost:
         for place in ((cell.setting, cell.method), cell.setting):
             if self.finished.get(place):
                 return mean(self.finished[place])
-        images, speed = self._seen(cell.spec, cell.setting), self._speed(cell.spec)
+        images, speed = self._seen(cell), self._speed(cell)
         return None if images is None or speed is None else images / speed
 
-    def _seen(self, spec: RunSpec, setting: Setting) -> float | None:
+    def _seen(self, cell: Cell) -> float | None:
         """Pictures that a run trains on, with those it only looks at counted by their share of the work."""
         from rekindle.data import open_data
         from rekindle.runs import automatic_epochs
 
-        options = {**spec.data_options(), "seed": 0}  # No count depends on the seed.
-        key = spec.data, *options.values()
+        spec = cell.spec
+        key = spec.data, tuple(value for name, value in spec.data_options().items() if name != "seed")
         if key not in self._images:
             try:
-                found = open_data(spec.data, **options)
-                self._images[key] = {name: len(split.paths) for name, split in found.splits.items()}
-            except UserError as error:
+                self._images[key] = {name: len(split.paths) for name, split in open_data(spec.data, **spec.data_options()).splits.items()}
+            except (UserError, OSError) as error:
                 self._images[key] = None
-                self.notes.append(f"{setting.task}: {str(error).splitlines()[0]}")
+                self.notes.append(f"{cell.setting.task}: {str(error).splitlines()[0]}")
         counts = self._images[key]
         if counts is None:
             return None
         epochs = spec.epochs or automatic_epochs(counts["train"])
         return epochs * (counts["train"] + EVALUATION * counts["val"]) + EVALUATION * counts.get("test", 0)
 
-    def _speed(self, spec: RunSpec) -> float | None:
-        key = spec.model, spec.image_size, spec.precision
+    def _speed(self, cell: Cell) -> float | None:
+        """Images a second of a method on a network, with the first values of its grid."""
+        spec = cell.spec
+        key = cell.method, spec.model, spec.image_size, spec.precision
         if key not in self._speeds:
             try:
                 self._speeds[key] = images_per_second(spec, self._threads)
-                self.notes.append(f"{spec.model}: {self._speeds[key]:.0f} images/s in a trial of plain training; methods that run the source network too take longer.")
-            except (UserError, RuntimeError, AssertionError) as error:
+                self.notes.append(f"{cell.method} on {spec.model}: {self._speeds[key]:.0f} images/s in a short trial.")
+            except (ValueError, RuntimeError, AssertionError) as error:  # A method that cannot work on this network says so here already.
                 self._speeds[key] = None
-                self.notes.append(f"{spec.model}: {str(error).splitlines()[0]}")
+                self.notes.append(f"{cell.method} on {spec.model}: {str(error).splitlines()[0]}")
         return self._speeds[key]
 
 
 def images_per_second(spec: RunSpec, threads: int) -> float:
-    """Training speed of a spec's network on random pictures, with as many threads as the study gives a run."""
+    """Training speed of a spec's network and methods on random pictures, with as many threads as the study gives a run."""
     import torch
 
-    from rekindle import models, probe
+    from rekindle import probe
     from rekindle.runs import bf16_is_fast
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fast = spec.precision == "bf16" or (spec.precision == "auto" and bf16_is_fast())
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.random.fork_rng(devices=[]):
-            loaded = models.build(spec.model, weights="none")
-            size = spec.image_size or loaded.input_size or 224
-            x = torch.rand(TRIAL_IMAGES, 3, size, size).to(device, memory_format=torch.channels_last)
-        module = loaded.module.to(device, memory_format=torch.channels_last)
-        labels = torch.zeros(TRIAL_IMAGES, dtype=torch.long, device=device)
-        fast = spec.precision == "bf16" or (spec.precision == "auto" and bf16_is_fast())
-        with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-            return probe.images_per_second(module, torch.nn.functional.cross_entropy, lambda step: (x, labels))
+        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))), torch.autocast(device.type, torch.bfloat16, enabled=fast):
+            trial, batch = _trial(spec, device)
+            return probe.images_per_second(lambda rate: trial, lambda step: batch)
     finally:
         torch.set_num_threads(before)
+
+
+def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, tuple[Tensor, Tensor]]":
+    """Network and methods as a run has them, but with random weights, and a batch of random pictures."""
+    import torch
+
+    from rekindle import models
+    from rekindle.method import Passes, Source
+    from rekindle.probe import STEPS, Trial
+    from rekindle.registry import parse, parse_direction
+    from rekindle.runs import make_optimizer
+    from rekindle.tuner import Tuner
+
+    loaded = models.build(spec.model, weights="none")
+    model = loaded.module.to(device, memory_format=torch.channels_last)
+    size = spec.image_size or loaded.input_size or 224
+    x = torch.rand(TRIAL_IMAGES, 3, size, size).to(device, memory_format=torch.channels_last)
+    y = torch.arange(TRIAL_IMAGES, device=device) % TRIAL_CLASSES
+    source = Source(model)
+    head = models.replace_classifier(model, TRIAL_CLASSES, head=spec.head or None, head_type=spec.head_type)
+    tuner = Tuner(
+        model, parse(spec.method), source=source, head=head, direction=parse_direction(spec.direction),
+        epochs=spec.epochs or PAPER_EPOCHS, steps_per_epoch=STEPS, seed=spec.seed,
+    )  # fmt: skip
+    if tuner.needs_data:
+        tuner.prepare(Passes(lambda: iter([(x, y)])))
+    optimizer = make_optimizer(spec.optimizer, tuner.param_groups(TINY_RATE))
+    return Trial(model, tuner, optimizer, torch.nn.functional.cross_entropy), (x, y)

@@ -101,7 +101,7 @@ def _difference(axes: Axes, found: Analysis, entry: Entry, y: int) -> None:
     axes.plot([100 * pair["difference"]], [y], "o", color=shade, markersize=6, markerfacecolor=shade if entry.verdict else "white")
 
 
-def critical_difference(overall: Overall) -> Figure | None:
+def critical_difference(found: Analysis, overall: Overall) -> Figure | None:
     """Average ranks, with a bar across methods that no test tells apart; None where there are too few tasks or methods.
 
     Raises:
@@ -113,11 +113,12 @@ def critical_difference(overall: Overall) -> Figure | None:
     from scikit_posthocs import critical_difference_diagram
 
     names = [_short(method, NAME) for method in overall.ranks]
+    shades = {name: colour(found, method)[0] for name, method in zip(names, overall.ranks, strict=True)}
     tested = pandas.DataFrame(overall.tests[1], index=names, columns=names)
     with matplotlib.rc_context({**SVG, "axes.grid": False}):
         figure = Figure(figsize=(8, 0.8 + 0.28 * len(names)), layout="constrained")
         axes = figure.subplots()
-        critical_difference_diagram(pandas.Series(list(overall.ranks.values()), index=names), tested, ax=axes)
+        critical_difference_diagram(pandas.Series(list(overall.ranks.values()), index=names), tested, ax=axes, color_palette=shades)
         title = f"average rank over {overall.ranked} tasks" + (f", {overall.regularizer}" if overall.regularizer else "")
         axes.set_title(f"{title}; a bar joins methods that differ by no significant amount")
     return figure

@@ -84,7 +84,7 @@ def _plots(found: Analysis) -> tuple[dict[str, tuple[str, Any]], list[str]]:
         plots["differences"] = f"Paired differences from {found.baseline}", figure
     for number, overall in enumerate(found.overall):
         try:
-            figure = figures.critical_difference(overall)
+            figure = figures.critical_difference(found, overall)
         except ImportError:
             notes.append("The diagram of critical differences needs scikit-posthocs: pip install 'rekindle[study]'.")
             continue

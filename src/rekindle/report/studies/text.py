@@ -6,7 +6,7 @@ from typing import Any
 
 from rekindle.report.compare import _escape as escape
 from rekindle.report.compare import _p as p_text
-from rekindle.report.statistics import LEVEL
+from rekindle.report.statistics import LEVEL, smallest_p
 from rekindle.report.studies.analysis import Analysis, Entry, Overall
 from rekindle.report.studies.published import beside, differences
 from rekindle.runs import duration
@@ -137,6 +137,12 @@ def over_tasks_notes(overall: Overall) -> list[str]:
     if overall.tests:
         p = overall.tests[0]
         notes.append(f"Friedman's test over {overall.ranked} tasks: p {_p(p)}" + ("." if p < LEVEL else "; so the ranks show no difference."))
+        pairs = len(overall.ranks) * (len(overall.ranks) - 1) // 2
+        least = min(1.0, pairs * smallest_p(overall.ranked))
+        notes.append(
+            f"With {overall.ranked} tasks and {pairs} pairs of methods the smallest p after Holm's correction is {least:.3g}"
+            + ("." if least < LEVEL else ", so the diagram of ranks joins all methods, however they rank: more tasks or fewer methods could tell them apart.")
+        )
     if overall.left_out:
         notes.append(f"Left out of this table, since runs are missing or failed: {'; '.join(overall.left_out)}.")
     return notes

@@ -1,0 +1,102 @@
+"""A small study from the shell, with real training: killed, taken up from two shells at once, reported; nothing done twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
+
+GRID: dict[str, Any] = {
+    "name": "digits", "seeds": 2, "sizes": [5], "base": {"model": "tiny", "epochs": 2, "lr": 0.01, "batch_size": 5, "precision": "32"},
+    "tasks": {"digits": {"data": "digits"}}, "methods": {"Original": "l2", "RIFLE": "l2+rifle(periods=2)"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with grid.yaml and data/digits: two classes, five pictures each to train, four to test."""
+    digits = load_digits()
+    for label in (0, 1):
+        for number, index in enumerate(np.flatnonzero(digits.target == label)[:9]):
+            path = tmp_path / "data" / "digits" / ("train" if number < 5 else "test") / str(label) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((digits.images[index] * 255 / 16).round().astype(np.uint8)).save(path)
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID), "utf-8")
+    return tmp_path
+
+
+def start(place: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "rekindle", "study", *arguments]
+    environment = {**os.environ, "REKINDLE_DATA": str(place / "data"), "REKINDLE_HOME": str(place / "home"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def output(place: Path, *arguments: str) -> str:
+    process = start(place, *arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+
+def records(place: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text("utf-8")) for path in (place / "study-digits" / "cells").glob("*.json")]
+
+
+def test_killed_taken_up_by_two_shells_and_reported(place: Path) -> None:
+    text = output(place, "run", "grid.yaml", "--dry-run")
+    assert "4 runs, 0 done, 0 failed" in text and "images/s" in text and not (place / "study-digits").exists()
+    first = start(place, "run", "grid.yaml", "--jobs", "1")
+    while not any(record["state"] == "done" for record in records(place)):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.05)
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    finished = {path.parent.name: path.stat().st_mtime_ns for path in (place / "study-digits" / "runs").glob("*/result.json")}
+    shells = [start(place, "run", "grid.yaml", "--jobs", "1") for _ in range(2)]
+    told = [shell.communicate(timeout=300) for shell in shells]
+    assert all(shell.returncode == 0 for shell in shells), told
+    assert all("4 of 4 runs done, 0 failed" in out for out, _ in told)
+    after = {path.parent.name: path.stat().st_mtime_ns for path in (place / "study-digits" / "runs").glob("*/result.json")}
+    assert len(after) == 4 and finished.items() <= after.items()
+    # A run goes through its two epochs once, also where it was begun again.
+    for name in after:
+        lines = (place / "study-digits" / "runs" / name / "metrics.jsonl").read_text("utf-8").splitlines()
+        assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
+    logs = Counter(line for path in (place / "study-digits" / "cells").glob("*.log") for line in path.read_text("utf-8").splitlines())
+    assert not any("Traceback" in line for line in logs)
+    status = json.loads(output(place, "status", "study-digits", "--json"))
+    assert status["done"] == status["total"] == 4 and not status["running_cells"]
+    assert "report.html" in output(place, "report", "study-digits", "--published")
+    page = (place / "study-digits" / "report" / "report.md").read_text("utf-8")
+    assert "4 of 4 runs done" in page and "(2)" in page
+    # A longer study takes over what is done: the same seeds, one more.
+    (place / "grid.yaml").write_text(yaml.safe_dump({**GRID, "seeds": 3}), "utf-8")
+    assert "6 runs, 4 done, 0 failed" in output(place, "run", "grid.yaml", "--dry-run")
+
+
+def test_missing_data_fail_cell_by_cell_and_the_status_says_so(place: Path) -> None:
+    tasks = {"digits": {"data": "digits"}, "lost": {"data": "lost"}}
+    (place / "grid.yaml").write_text(yaml.safe_dump({**GRID, "seeds": 1, "tasks": tasks, "methods": {"Original": "l2"}}), "utf-8")
+    text = output(place, "run", "grid.yaml", "--dry-run")
+    assert "lost does not exist" in text and "unknown" in text
+    process = start(place, "run", "grid.yaml", "--jobs", "1")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1 and "1 of 2 runs done, 1 failed" in out and "failed: Original, lost, 5 a class, seed 0: lost does not exist" in err
+    assert "lost does not exist" in output(place, "status", "study-digits")
+
+
+def test_a_wrong_grid_is_one_sentence(place: Path) -> None:
+    (place / "grid.yaml").write_text(yaml.safe_dump({**GRID, "methods": {"A": "rifel"}}), "utf-8")
+    process = start(place, "run", "grid.yaml")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and err.count("\n") == 1 and "did you mean rifle" in err
