@@ -45,7 +45,7 @@ class Tuner:
         methods: Any number of methods; at most one may own the learning rate of a group.
         source: The pre-trained network; None takes the model as it stands, its head counting as new.
         head: Names of the modules that are the new classifier; None asks `rekindle.models.find_classifier`.
-        origin: {parameter name: name in the source}; None matches by equal name and shape.
+        origin: {parameter name: name in the source}; None matches by equal name and shape outside the head.
         direction: How the loss's gradient and the regularisers' are combined; None is the plain sum.
         schedule: Learning rate of the groups that no method owns; None is `Cosine()`.
         epochs: Epochs asked for, at least 1.
@@ -101,7 +101,7 @@ class Tuner:
         self._terms: dict[str, Tensor] = {}
         self._schedule = schedule or Cosine()
         self._owners = self._find_owners()
-        self.net = operate(model, self.methods, self.source, head, origin, self._own_source, seed)
+        self.net = operate(model, self.methods, self.source, head, origin, seed)
         for method in self.methods:
             method.attach(self.net, self.source)
         self._device = self._find_device()
@@ -446,7 +446,7 @@ def _check_pairs(methods: list[Method]) -> None:
 
 def operate(
     model: nn.Module, methods: Sequence[Method], source: Source, head: str | Sequence[str] | None, origin: dict[str, str] | None = None,
-    own: bool = False, seed: int = 0,
+    seed: int = 0,
 ) -> Net:  # fmt: skip
     """Let methods change a network's modules, and name its parts; what `Tuner` does first, and whoever rebuilds a trained network.
 
@@ -455,27 +455,26 @@ def operate(
         methods: In order.
         source: The pre-trained network.
         head: Names of the new classifier's layers; None finds them.
-        origin: {parameter name: name in the source}; None matches by equal name and shape.
-        own: Whether the source is a copy of the model itself, whose head then counts as new.
+        origin: {parameter name: name in the source}; None matches by equal name and shape outside the head.
         seed: Key of draws.
     """
     from rekindle.models import find_classifier, source_classifier, stages
 
     names = (head,) if isinstance(head, str) else tuple(find_classifier(model) if head is None else head)
     require(len(names) > 0, "head must name at least one module.")
-    matched = _origin(model, source, names, own) if origin is None else dict(origin)
+    matched = _origin(model, source, names) if origin is None else dict(origin)
     net = Net(model, names, matched, stages(model, list(names)), source_classifier(source.model, names), seed)
     for method in methods:
         method.surgery(net, source)
     return net
 
 
-def _origin(model: nn.Module, source: Source, head: tuple[str, ...], from_model: bool) -> dict[str, str]:
-    """Equal names and shapes; where the source is the model itself, its head counts as new."""
-    inside = tuple(f"{name}." for name in head) if from_model else ()
+def _origin(model: nn.Module, source: Source, head: tuple[str, ...]) -> dict[str, str]:
+    """Equal names and shapes outside the head, which is new also where it has as many classes as the source's."""
+    inside = tuple(f"{name}." for name in head)
     shapes = {name: tensor.shape for name, tensor in source.tensors.items()}
     matched = {name: name for name, p in model.named_parameters() if shapes.get(name) == p.shape}
-    return {name: name for name in matched if not name.startswith(inside)} if inside else matched
+    return {name: name for name in matched if not name.startswith(inside)}
 
 
 def _merge(pairs: Iterator[tuple[nn.Parameter, Tensor]]) -> list[tuple[nn.Parameter, Tensor]]:

@@ -18,6 +18,7 @@ from rekindle.analysis.weight_travel import relative, weight_travel
 from rekindle.method import Net, Source
 from rekindle.spec import RunSpec
 from rekindle.trainer import Stopped, Training
+from rekindle.tuner import Tuner
 from tests.toys import picture_folder, toy, toy_batch, toy_tuner
 
 ALL = {"record": "gradient_norms,weight_travel", "watch_test": True}
@@ -166,6 +167,16 @@ def test_frozen_stages_are_not_watched(options: dict[str, Any], tmp_path: Path) 
     analysis = run.history[0]["analysis"]
     assert list(analysis["gradient_norms"]) == RESNET[1:]
     assert analysis["weight_travel"]["layer1.0.conv1"]["distance"] == 0 < analysis["weight_travel"]["layer2.0.conv1"]["distance"]
+
+
+def test_a_new_head_is_new_also_where_it_has_as_many_classes(options: dict[str, Any], tmp_path: Path) -> None:
+    """A classifier drawn anew has nowhere to travel from, and L2-SP must not pull it to the source's classes."""
+    source, model = rekindle.load("tiny", classes=10)
+    tuner = Tuner(model, [rekindle.L2SP()], source=source, epochs=1, steps_per_epoch=1)
+    assert set(tuner.net.new()) == {"linear.weight", "linear.bias"}
+    picture_folder(tmp_path / "data", {"train": 2, "val": 1}, classes=10)
+    run = rekindle.fit(tmp_path / "data", model="tiny", method="l2_sp", epochs=1, lr=0.01, batch_size=8, record="weight_travel", out=tmp_path)
+    assert "linear" not in run.history[0]["analysis"]["weight_travel"]
 
 
 def test_travel_by_hand() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from rekindle import models
 from rekindle.analysis.weight_travel import relative, weight_travel
@@ -24,6 +24,7 @@ from rekindle.report.figures import COLOURS, STYLE, save
 from rekindle.run_folder import Run, read_spec
 
 STYLES = ("-", "--", "-.", ":")
+LABEL_ROOM = 0.05  # Share of the layers that a stage must have for its name to fit below it.
 BATCHES = {"first": "first batch", "mean": "all batches"}
 
 
@@ -215,6 +216,10 @@ def _norms_figure(runs: Sequence[Run], labels: list[str], found: list[list[dict[
                 panel.plot(epochs, [value["first"] for _, value in lines], ".", color=_look(place)["color"], alpha=0.6)
                 _restarts(panel, run, place)
             panel.set_yscale("log")
+            # Matplotlib would write powers as mathematics, which these figures do not read.
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter(NullFormatter())
+            panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             panel.set_title(layer)
             panel.set_xlabel("epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -253,12 +258,11 @@ def _travel_figure(runs: Sequence[Run], labels: list[str], travels: list[dict[st
         panels = figure.subplots(1, 2 if any(walks) else 1, squeeze=False, width_ratios=(2, 1) if any(walks) else None)[0]
         for place, (label, stages) in enumerate(zip(labels, travels, strict=True)):
             shares = [100 * _ratio(moved["distance"], moved["norm"]) for moved in _flat(stages).values()]
-            panels[0].plot(
-                np.arange(len(shares)), [share if np.isfinite(share) else np.nan for share in shares], label=label, **_look(place)
-            )
-        starts = np.cumsum([0, *(len(layers) for layers in travels[0].values())])[:-1]
-        panels[0].set_xticks(starts, list(travels[0]), rotation=45 if len(starts) > 6 else 0, ha="right" if len(starts) > 6 else "left")
-        panels[0].set_ylim(bottom=0)
+            panels[0].plot(np.where(np.isfinite(shares), shares, np.nan), ".", label=label, color=_look(place)["color"])
+        starts = np.cumsum([0, *(len(layers) for layers in travels[0].values())])
+        shown = [place for place in range(len(travels[0])) if starts[place + 1] - starts[place] > LABEL_ROOM * starts[-1]]
+        panels[0].set_xticks(starts[:-1])
+        panels[0].set_xticklabels([name if place in shown else "" for place, name in enumerate(travels[0])], ha="left")
         panels[0].set_title("distance of each layer from its pre-trained weights (% of their norm)")
         panels[0].set_xlabel("layer, from input to output; a tick begins a stage")
         for place, (run, walk) in enumerate(zip(runs, walks, strict=True)):
@@ -267,7 +271,9 @@ def _travel_figure(runs: Sequence[Run], labels: list[str], travels: list[dict[st
                 _restarts(panels[1], run, place)
                 panels[1].set_title("all layers, by epoch (%)")
                 panels[1].set_xlabel("epoch")
-                panels[1].set_ylim(bottom=0)
+                panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        for panel in panels:
+            panel.set_ylim(bottom=0)
         _legend(figure, panels[0])
     return figure
 
