@@ -1,79 +1,119 @@
-"""Short trials before a run: a learning rate that does not diverge, and how fast the machine is. They leave no trace."""
+"""Short trials before a run, with its methods, on copies: a learning rate that does not diverge, and how fast the machine is.
 
-import copy
+They leave no trace in the network, its methods or the global generators.
+"""
+
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rekindle.errors import UserError
+from rekindle.tuner import Criterion, Tuner
 
 STEPS, EDGE = 40, 8
-LADDER = (1.0, 0.3, 0.1, 0.03)
-LEARNING = 0.95
+LADDER = (1.0, 0.3, 0.1, 0.03, 0.01)
+LEARNING, STEADY = 0.95, 1.05
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]
-MakeOptimizer = Callable[[nn.Module, float], torch.optim.Optimizer]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def find_lr(model: nn.Module, make_optimizer: MakeOptimizer, criterion: Loss, batch: Batch, cap: float) -> float:
-    """The papers' rate where a short trial shows that the network takes it, or else a safely lower one.
+@dataclass
+class Trial:
+    """A copy of a run's network with methods of its own, to be trained for a few steps.
 
-    Trials of 40 steps go down the ladder cap, 0.3 cap, 0.1 cap. A rate is learning if the mean loss of its last 8 steps is
-    below 95 % of that of its first 8. The cap is taken if it is learning and 0.3 cap does no better. If a lower rung is best,
-    higher rates hurt, and some harm shows only after more steps: the rung below it is taken. If none is learning yet, 0.1 cap.
+    Attributes:
+        model: The copy, on its device.
+        tuner: Around it, with `STEPS` steps an epoch.
+        optimizer: Built from the tuner's groups.
+        criterion: The task's loss.
+        accumulate: Micro-batches a step.
+    """
+
+    model: nn.Module
+    tuner: Tuner
+    optimizer: Optimizer
+    criterion: Criterion
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        self.model.train()
+        self.tuner.scheduler(self.optimizer)
+        self.tuner.start_epoch(0)
+
+    def step(self, x: Tensor, y: Tensor) -> float:
+        """One optimiser step; the task's loss before it, infinite where training would stop."""
+        losses = []
+        for inputs, labels in zip(x.chunk(self.accumulate), y.chunk(self.accumulate), strict=True):
+            loss = self.tuner.loss(lambda part: self.model(part).float(), inputs, labels, self.criterion)
+            if not math.isfinite(float(loss.detach())):
+                return math.inf
+            (loss / self.accumulate).backward()
+            losses.append(float(self.criterion(self.tuner.outputs, labels)))
+        try:
+            self.tuner.gradients_()
+        except UserError:  # A direction met a gradient that is not finite.
+            return math.inf
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return sum(losses) / len(losses)
+
+
+def find_lr(start: Callable[[float], Trial], batch: Batch, cap: float) -> float:
+    """The papers' rate where a short trial shows that network and methods take it, or else a safely lower one.
+
+    Trials of 40 steps go down the ladder cap, 0.3 cap, 0.1 cap and so on. A rate is learning if the task's mean loss of the last 8
+    steps is below 95 % of that of the first 8. The cap is taken if it is learning and 0.3 cap does no better. If a lower rung is best,
+    higher rates hurt, and some harm shows only after more steps: the rung below it is taken. If none is learning yet, 0.1 cap, or
+    the next rung at which the loss does not grow.
 
     Args:
-        model: Trained on copies; the model itself and the global generators are left as they were.
-        make_optimizer: (model, rate) -> optimiser of the run's kind.
-        criterion: (logits, labels) -> scalar.
+        start: Makes a trial at a base learning rate.
         batch: step -> (inputs, labels) on the model's device.
         cap: Highest answer; the papers' rate.
     """
-    best, least = None, math.inf
-    for rung, share in enumerate(LADDER[:3]):
-        first, last = _trial(model, make_optimizer, criterion, batch, cap * share)
+    best, least, rung = None, math.inf, 0
+    for rung, share in enumerate(LADDER[:-1]):
+        first, last = _losses(start, batch, cap * share)
         if last < LEARNING * first and last < least:
             best, least = rung, last
-        elif best is not None:
+        elif best is not None or (rung >= 2 and last < STEADY * first):
             break
     if best is None:
-        return cap * LADDER[2]
+        return cap * LADDER[rung]
     return cap if best == 0 else cap * LADDER[best + 1]
 
 
-def _trial(model: nn.Module, make_optimizer: MakeOptimizer, criterion: Loss, batch: Batch, rate: float) -> tuple[float, float]:
-    """Mean loss of the first and of the last steps of a short training on a copy; the last is infinite if a loss is not finite."""
-    trial = copy.deepcopy(model).train()
+def _losses(start: Callable[[float], Trial], batch: Batch, rate: float) -> tuple[float, float]:
+    """Mean loss of the first and of the last steps; the last is infinite if training would stop."""
     losses: list[float] = []
     with torch.random.fork_rng(devices=_cuda_devices()):
         torch.manual_seed(0)
-        optimizer = make_optimizer(trial, rate)
-        for step in range(STEPS):
-            x, y = batch(step)
-            loss = criterion(trial(x).float(), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
+        trial = start(rate)
+        for number in range(STEPS):
+            losses.append(trial.step(*batch(number)))
             if not math.isfinite(losses[-1]):
                 return 0.0, math.inf
     return sum(losses[:EDGE]) / EDGE, sum(losses[-EDGE:]) / EDGE
 
 
-def images_per_second(model: nn.Module, criterion: Loss, batch: Batch, steps: int = 3) -> float:
-    """Training speed, measured on a copy after one step of warm-up."""
-    trial = copy.deepcopy(model).train()
+def images_per_second(start: Callable[[float], Trial], batch: Batch, steps: int = 3) -> float:
+    """Training speed, after one step of warm-up."""
     images = 0
     with torch.random.fork_rng(devices=_cuda_devices()):
-        for step in range(steps + 1):
-            if step == 1:
+        torch.manual_seed(0)
+        trial = start(1e-9)
+        for number in range(steps + 1):
+            if number == 1:
                 _wait()
                 began = time.perf_counter()
-            x, y = batch(step)
-            criterion(trial(x).float(), y).backward()
-            images += len(y) if step else 0
+            x, y = batch(number)
+            trial.step(x, y)
+            images += len(y) if number else 0
         _wait()
         return images / (time.perf_counter() - began)
 

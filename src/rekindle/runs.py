@@ -1,10 +1,11 @@
 """A run: from a frozen spec to a folder that explains itself."""
 
+import copy
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -190,17 +191,19 @@ class _Job:
         torch.manual_seed(spec.seed * 1009 + self.fabric.global_rank)
         criterion = _criterion(spec, train.labels, len(self.dataset.classes))
         sizes = data_room.batches(len(train), spec.batch_size, torch.arange(len(train)), world=self.fabric.world_size)
+        untouched = (copy.deepcopy(model), copy.deepcopy(self.methods)) if state is None else None
         try:
-            tuner = Tuner(
-                model, self.methods, source=source, head=head, origin={} if spec.weights == "none" else None, direction=self.direction,
-                epochs=spec.epochs or automatic_epochs(len(train)), steps_per_epoch=len(sizes), seed=spec.seed,
-            )  # fmt: skip
+            tuner = self._tuner(model, self.methods, source, head, len(sizes))
             if state is None and tuner.needs_data:
                 tuner.prepare(self._passes(train))
             watching = recorders(spec.record, tuner.net, tuner.source)
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
             raise UserError(str(error)) from None
-        rate, speed = self._try(model, tuner, criterion, train, state)
+        if untouched is None:
+            rate, speed = float(state["lr"]), None  # type: ignore[index]
+        else:
+            rate, speed = self._try(self._trials(untouched, tuner, source, head, criterion), train)
+        del untouched
         optimizer = make_optimizer(spec.optimizer, tuner.param_groups(rate))
         self._announce(tuner, rate, speed, state)
         if self.fabric.is_global_zero and state is None:
@@ -224,31 +227,46 @@ class _Job:
 
         return Passes(target, note=self.listener.note, progress=self.listener.progress)
 
-    def _try(self, model: nn.Module, tuner: Tuner, criterion: Any, train: "Samples", state: dict[str, Any] | None) -> tuple[float, float | None]:
-        """The learning rate and the speed in images a second; after a resume the rate is the stored one."""
-        if state is not None:
-            return float(state["lr"]), None
+    def _tuner(self, model: nn.Module, methods: list[Method], source: Source, head: tuple[str, ...], steps: int) -> Tuner:
+        """Methods around a network that has its new head."""
+        return Tuner(
+            model, methods, source=source, head=head, origin={} if self.spec.weights == "none" else None, direction=self.direction,
+            epochs=self.spec.epochs or automatic_epochs(len(self.dataset.splits["train"].paths)), steps_per_epoch=steps, seed=self.spec.seed,
+        )  # fmt: skip
+
+    def _trials(
+        self, untouched: tuple[nn.Module, list[Method]], tuner: Tuner, source: Source, head: tuple[str, ...], criterion: Any
+    ) -> Callable[[float], probe.Trial]:
+        """Makes trials of the run: networks and methods as before surgery, with the weights and the preparation of the run's own."""
+
+        def start(rate: float) -> probe.Trial:
+            model, methods = copy.deepcopy(untouched)
+            trial = self._tuner(model, methods, copy.deepcopy(source), head, probe.STEPS)
+            model.load_state_dict(tuner.net.model.state_dict())
+            trial.load_state_dict(tuner.state_dict())
+            return probe.Trial(model, trial, make_optimizer(self.spec.optimizer, trial.param_groups(rate)), criterion, self.spec.accumulate)
+
+        return start
+
+    def _try(self, start: Callable[[float], probe.Trial], train: "Samples") -> tuple[float, float]:
+        """The learning rate, and the speed of one device in images a second."""
+        size = max(2, self.spec.batch_size // self.fabric.world_size)
 
         def batch(step: int) -> tuple[Tensor, Tensor]:
-            rows = (torch.arange(self.spec.batch_size) + step * self.spec.batch_size) % len(train)
+            rows = (torch.arange(size) + step * size) % len(train)
             rows = data_room.order(len(train), self.spec.seed, 0)[rows]
             x, y = train.training(rows, self.spec.seed, step // len(train), self.fabric.device)
             return x.to(memory_format=torch.channels_last), y
 
-        def make(trial: nn.Module, rate: float) -> torch.optim.Optimizer:
-            return make_optimizer(self.spec.optimizer, [{"params": [p for p in trial.parameters() if p.requires_grad], "lr": rate, "weight_decay": 0.0}])
-
         with self.fabric.autocast():
-            speed = self._speed(model, criterion, batch)
-            if self.spec.lr:
-                return self.spec.lr, speed
+            speed = self._speed(start, batch)
             cap = PAPER_LR if self.spec.weights != "none" else SCRATCH_LR
-            return probe.find_lr(model, make, criterion, batch, cap), speed
+            return self.spec.lr or probe.find_lr(start, batch, cap), speed
 
-    def _speed(self, model: nn.Module, criterion: Any, batch: probe.Batch) -> float:
+    def _speed(self, start: Callable[[float], probe.Trial], batch: probe.Batch) -> float:
         """Images a second; the first forward pass of a run, so it is here that a size the network cannot take shows."""
         try:
-            return probe.images_per_second(model, criterion, batch)
+            return probe.images_per_second(start, batch)
         except (AssertionError, RuntimeError) as error:
             size = self.preprocessing.image_size
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
