@@ -1,5 +1,6 @@
 """Subsets by share, balanced order, and what is told of uneven or repeated pictures."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_share_of_each_class(fraction: float, a: int, b: int, tmp_path: Path) 
 def test_shares_are_nested_and_agree_with_per_class(tmp_path: Path) -> None:
     root = folder(tmp_path, a=40, b=40)
     taken = [subset(root, fraction=fraction) for fraction in (0.05, 0.15, 0.3, 0.5, 1.0)]
-    assert all(small < large for small, large in zip(taken, taken[1:], strict=False))
+    assert all(small < large for small, large in pairwise(taken))
     assert subset(root, fraction=0.25) == subset(root, per_class=10)
     assert subset(root, fraction=0.25, seed=1) != subset(root, fraction=0.25, seed=2)
 

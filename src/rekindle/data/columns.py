@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path
 
 from rekindle.data.tree import is_picture, printable
 from rekindle.errors import UserError
@@ -97,6 +97,6 @@ def _name_one(names: Sequence[str], role: str) -> str:
 
 def _no_header(names: Sequence[str]) -> str:
     """A hint where the first row of a CSV file is a picture's."""
-    if any(is_picture(PurePath(name)) for name in names):
+    if any(is_picture(Path(name)) for name in names):
         return " Its first row seems to be no header: put one above it, such as image,label."
     return ""

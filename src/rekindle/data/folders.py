@@ -14,6 +14,8 @@ SPLIT_NAMES = {name for names in ALIASES.values() for name in names}
 NEARLY_SPLITS = SPLIT_NAMES | {"training", "testing", "eval", "evaluation", "dev"}
 LAYOUT = "wanted is FOLDER/CLASS/picture.jpg, or FOLDER/train/CLASS/picture.jpg with val and test folders beside train"
 
+Files = dict[str, list[Path]]
+
 
 def scan(
     root: Path | str,
@@ -61,10 +63,11 @@ def survey(root: Path) -> Survey:
     classes = sorted(found["train"])
     # Problems of classes come before those of files, so that a long list cannot hide them.
     findings.problems[:0] = _class_problems(found, classes, root)
-    return Survey(root, found, classes, findings, bare=not (root / "train").is_dir())
+    pictures: dict[str, Found] = {split: {name: [*files] for name, files in part.items()} for split, part in found.items()}
+    return Survey(root, pictures, classes, findings, bare=not (root / "train").is_dir())
 
 
-def _find_splits(root: Path, findings: Findings) -> dict[str, Found]:
+def _find_splits(root: Path, findings: Findings) -> dict[str, Files]:
     names = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
     nearly = [name for name in names if name not in SPLIT_NAMES and name.casefold() in NEARLY_SPLITS]
     findings.problems += [
@@ -91,7 +94,7 @@ def _note_neighbours(root: Path, findings: Findings, skip: Collection[str]) -> N
     findings.left_out(root, "beside the splits", [path for path in entries if not is_hidden(path.name)])
 
 
-def _find_classes(folder: Path, findings: Findings, skip: Collection[str] = ()) -> Found:
+def _find_classes(folder: Path, findings: Findings, skip: Collection[str] = ()) -> Files:
     entries = sorted((path for path in folder.iterdir() if path.name not in skip), key=lambda path: path.name)
     visible = [path for path in entries if not is_hidden(path.name)]
     folders = [path for path in visible if path.is_dir()]
@@ -99,7 +102,7 @@ def _find_classes(folder: Path, findings: Findings, skip: Collection[str] = ()) 
     findings.left_out(folder, "hidden or a system's own", [path for path in entries if is_hidden(path.name)])
     findings.left_out(folder, "not pictures", [path for path in files if not is_picture(path)])
     _check_loose([path for path in files if is_picture(path)], folder, bool(folders), findings)
-    found: Found = {}
+    found: Files = {}
     homes: dict[str, str] = {}
     for path in folders:
         real = os.path.realpath(path)
@@ -150,7 +153,7 @@ def _file_problem(path: Path) -> str:
     return ""
 
 
-def _class_problems(found: dict[str, Found], classes: list[str], root: Path) -> list[str]:
+def _class_problems(found: dict[str, Files], classes: list[str], root: Path) -> list[str]:
     problems = []
     if len(classes) < 2:
         problems.append(f"{_counted(found['train'], root)}, at least 2 are needed; {LAYOUT}")
@@ -160,7 +163,7 @@ def _class_problems(found: dict[str, Found], classes: list[str], root: Path) -> 
     return problems
 
 
-def _counted(found: Found, root: Path) -> str:
+def _counted(found: Files, root: Path) -> str:
     """Fewer than two classes in words; where the folders of a lone one look like the classes, where to point instead."""
     if not found:
         return "0 class folders"

@@ -1,5 +1,6 @@
 """Rows of a table gathered into splits and classes; every fault is told with its row."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def as_label(value: Any) -> str | int | None:
         return str(value)
     if isinstance(value, float):
         # A column of whole numbers in which some are missing arrives as floats.
-        return int(value) if value.is_integer() else None if value != value else str(value)
+        return int(value) if value.is_integer() else None if math.isnan(value) else str(value)
     if isinstance(value, int):
         return value
     return str(value).strip() or None if value is not None else None
