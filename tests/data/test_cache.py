@@ -194,7 +194,8 @@ def test_a_damaged_shard_is_named_and_built_anew(damage: Any, store: Cache, deco
 
 def test_a_shard_that_contradicts_itself_is_damaged(tmp_path: Path) -> None:
     for pixels, height, crc in ((b"123", 1, 0), (b"123456", 1, 0), (b"123", -1, 0), (b"123", None, 0)):
-        batch = pa.record_batch([pa.array([value], field.type) for value, field in zip(("d", crc, height, 1, pixels), shards._schema(), strict=True)], schema=shards._schema())
+        values = zip(("d", crc, height, 1, pixels), shards._schema(), strict=True)
+        batch = pa.record_batch([pa.array([value], field.type) for value, field in values], schema=shards._schema())
         path = tmp_path / "x.arrow"
         with pa.ipc.new_file(str(path), shards._schema()) as writer:
             writer.write_batch(batch)
@@ -227,7 +228,9 @@ print(json.dumps([len(calls), notes, sum(int(found[i].sum()) for i in range(len(
 
 def builder(store: Cache, folder: Path) -> "subprocess.Popen[str]":
     """A process that is ready to build, and waits for a line."""
-    started = subprocess.Popen([sys.executable, "-c", BUILD, str(store.root), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(store.root), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert started.stdout is not None
     assert started.stdout.readline() == "ready\n"
     return started
@@ -316,7 +319,8 @@ def test_the_least_recently_used_shards_go_first_and_none_that_is_in_use(store: 
 def test_a_shard_of_another_live_process_stays(store: Cache, tmp_path: Path) -> None:
     load(pictures(tmp_path / "a", 2), store)
     [path] = files(store)
-    code = f"from rekindle.data.shards import Shard; from pathlib import Path; s = Shard.open(Path({str(path)!r})); print('open', flush=True); input()"
+    code = f"from rekindle.data.shards import Shard; from pathlib import Path; s = Shard.open(Path({str(path)!r}))"
+    code += "; print('open', flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "open\n"
@@ -384,7 +388,9 @@ def fit(data: Path, out: Path, **options: Any) -> rekindle.Run:
     return rekindle.fit(data, out=out, model="tiny", image_size=32, epochs=1, lr=0.01, batch_size=8, precision="32", **options)
 
 
-def test_runs_share_what_was_decoded_and_give_the_same_bits_without_a_cache(decoded: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_share_what_was_decoded_and_give_the_same_bits_without_a_cache(
+    decoded: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("REKINDLE_HOME", str(tmp_path / "home"))
     picture_folder(tmp_path / "data", {"train": 9, "val": 3})
     plain = fit(tmp_path / "data", tmp_path / "plain", cache=False)

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 import rekindle
+from rekindle.data import Pixels
 from rekindle.data.prefetch import choose_workers, prefetch
-from rekindle.trainer import Samples, Stopped, Training
+from rekindle.trainer import Preprocessing, Samples, Stopped, Training
 from tests.toys import picture_folder
 
 WORKERS = [0, 1, 2, 4]
@@ -82,8 +83,8 @@ def test_the_default_leaves_a_core_to_the_network(monkeypatch: pytest.MonkeyPatc
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     data = picture_folder(tmp_path_factory.mktemp("prefetch") / "data", {"train": 9, "val": 4}, size=48)
-    return {"data": str(data), "model": "cifar_resnet8", "weights": "none", "method": "l2+dropout(p=0.3)", "epochs": 2, "lr": 0.02, "batch_size": 4,
-            "image_size": 32, "precision": "32", "seed": 2, "augment": EVERYTHING}  # fmt: skip
+    return {"data": str(data), "model": "cifar_resnet8", "weights": "none", "method": "l2+dropout(p=0.3)", "epochs": 2, "lr": 0.02,
+            "batch_size": 4, "image_size": 32, "precision": "32", "seed": 2, "augment": EVERYTHING}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -115,11 +116,15 @@ def test_a_run_is_the_same_to_the_bit(workers: int | None, cache: bool, options:
 
 
 def test_micro_batches_come_in_their_order(options: dict[str, Any], tmp_path: Path) -> None:
-    folders = [rekindle.fit(**{**options, "accumulate": 2, "epochs": 1}, out=tmp_path / str(workers), workers=workers).folder for workers in (0, 2)]
+    folders = [
+        rekindle.fit(**{**options, "accumulate": 2, "epochs": 1}, out=tmp_path / str(workers), workers=workers).folder for workers in (0, 2)
+    ]
     assert_equal(*folders)
 
 
-def test_ctrl_c_and_resume_with_another_number_of_workers(options: dict[str, Any], reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_and_resume_with_another_number_of_workers(
+    options: dict[str, Any], reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     step = Training._step
 
     def interrupted(self: Training, epoch: int, number: int, rows: torch.Tensor) -> None:
@@ -136,7 +141,9 @@ def test_ctrl_c_and_resume_with_another_number_of_workers(options: dict[str, Any
     assert_equal(rekindle.fit(resume=str(caught.value), workers=1).folder, reference)
 
 
-def test_an_error_in_a_worker_ends_the_run_with_its_message(options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_worker_ends_the_run_with_its_message(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make = Samples.training
     calls = []
 
@@ -156,3 +163,19 @@ def test_an_error_in_a_worker_ends_the_run_with_its_message(options: dict[str, A
 def test_a_negative_number_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(rekindle.UserError, match="--workers must be at least 0, found -1"):
         rekindle.fit(**options, out=tmp_path, workers=-1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize("workers", WORKERS)
+def test_batches_are_made_on_the_gpu_and_are_those_of_the_processor(workers: int, options: dict[str, Any]) -> None:
+    paths = sorted(Path(options["data"]).rglob("*.png"))
+    rows = torch.arange(len(paths))
+    samples = Samples(Pixels.load(paths, 37), rows, rows % 2, Preprocessing(32, (0.5,) * 3, (0.2,) * 3))
+    parts = rows.split(5)
+    made = list(prefetch(lambda rows: samples.training(rows, 0, 1, "cuda"), parts, workers))
+    for rows, (x, y) in zip(parts, made, strict=True):
+        wanted, labels = samples.training(rows, 0, 1)
+        assert x.device.type == y.device.type == "cuda"
+        torch.testing.assert_close(x.cpu(), wanted, rtol=0, atol=1e-6)
+        assert torch.equal(y.cpu(), labels)
+        torch.testing.assert_close(samples.evaluation(rows, "cuda").cpu(), samples.evaluation(rows), rtol=0, atol=1e-6)

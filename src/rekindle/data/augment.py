@@ -217,8 +217,8 @@ class Drawing(TorchFunctionMode):
 
 RANDOM = {
     torch.rand, torch.randn, torch.randint, torch.randperm, torch.normal, torch.bernoulli, torch.multinomial, torch._sample_dirichlet,
-    torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.bernoulli_, torch.Tensor.random_, torch.Tensor.multinomial, torch.Tensor.bernoulli,
-    torch.Tensor.exponential_,
+    torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.bernoulli_, torch.Tensor.random_,
+    torch.Tensor.multinomial, torch.Tensor.bernoulli, torch.Tensor.exponential_,
 }  # fmt: skip
 
 

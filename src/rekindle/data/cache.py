@@ -97,10 +97,9 @@ class Cache:
         """Each setting: what it is, and its shards with bytes, last use (seconds since 1970) and whether a live process uses them."""
         found = []
         for folder in _folders(self.root):
-            shards = [
-                {"name": path.stem, "bytes": size(path), "last_use": _mtime(path), "in_use": is_used(path)} for path in sorted(folder.glob("*" + SUFFIX))
-            ]
-            found.append({"settings": folder.name, **_described(folder), "bytes": sum(s["bytes"] for s in shards), "shards": shards})
+            paths = sorted(folder.glob("*" + SUFFIX))
+            shards = [{"name": path.stem, "bytes": size(path), "last_use": _mtime(path), "in_use": is_used(path)} for path in paths]
+            found.append({"settings": folder.name, **_described(folder), "bytes": sum(map(size, paths)), "shards": shards})
         return found
 
     def clear(self, settings: str | None = None) -> tuple[int, int]:
@@ -306,7 +305,10 @@ class ShardSink:
             if size(self._partial) > self._shelf.limit:
                 shard = Shard.open(self._partial)
                 self._partial.unlink()
-                self._shelf.note(f"{len(shard.rows)} decoded pictures exceed the cache's limit of {self._shelf.limit / GB:g} GB (REKINDLE_CACHE_GB), so they are not kept.")
+                self._shelf.note(
+                    f"{len(shard.rows)} decoded pictures exceed the cache's limit of {self._shelf.limit / GB:g} GB (REKINDLE_CACHE_GB), "
+                    "so they are not kept."
+                )
                 shard.path = None
             else:
                 os.replace(self._partial, path)

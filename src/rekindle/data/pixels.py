@@ -251,7 +251,8 @@ class _Unnamed:
                     rest = rest[self._file.write(rest) :]
             except OSError as error:
                 raise UserError(
-                    f"no room for decoded pictures in {tempfile.gettempdir()} ({error.strerror}); free some, or set TMPDIR to a larger disk."
+                    f"no room for decoded pictures in {tempfile.gettempdir()} ({error.strerror}); "
+                    "free some, or set TMPDIR to a larger disk."
                 ) from None
 
     def finish(self) -> Shard:

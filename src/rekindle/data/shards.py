@@ -79,7 +79,7 @@ class Shard:
 
     def is_whole(self, digest: str) -> bool:
         """Whether a picture's pixels are those that were written."""
-        return zlib.crc32(self.pixels(digest)) == self.rows[digest].crc
+        return zlib.crc32(self.pixels(digest).data) == self.rows[digest].crc
 
 
 class ShardWriter:
@@ -129,7 +129,8 @@ class ShardWriter:
         digests, images = zip(*self._pending, strict=True)
         blobs = [image.tobytes() for image in images]
         columns = [
-            list(digests), [zlib.crc32(blob) for blob in blobs], [image.shape[0] for image in images], [image.shape[1] for image in images], blobs,
+            list(digests), [zlib.crc32(blob) for blob in blobs],
+            [image.shape[0] for image in images], [image.shape[1] for image in images], blobs,
         ]  # fmt: skip
         arrays = [pa.array(column, field.type) for column, field in zip(columns, _schema(), strict=True)]
         self._writer.write_batch(pa.record_batch(arrays, schema=_schema()))
@@ -202,7 +203,9 @@ def _rows(whole: "pyarrow.Buffer") -> dict[str, Row]:
         places = np.frombuffer(offsets, np.int64)[pixels.offset : pixels.offset + len(batch) + 1]
         start = data.address - whole.address
         names, crcs, heights, widths = (batch.column(name).to_pylist() for name in ("digest", "crc32", "height", "width"))
-        for digest, crc, height, width, place, end in zip(names, crcs, heights, widths, places[:-1].tolist(), places[1:].tolist(), strict=True):
+        for digest, crc, height, width, place, end in zip(
+            names, crcs, heights, widths, places[:-1].tolist(), places[1:].tolist(), strict=True
+        ):
             if min(height, width) < 1 or height * width * 3 != end - place:
                 raise ValueError("a picture's size and its pixels disagree")
             rows[digest] = Row(start + place, height, width, crc)
