@@ -114,7 +114,7 @@ def page(rows: Rows, settings: OracleSettings) -> str:
         "# The MLP oracle of the RIFLE paper (section 4.6.2)", "",
         f"`{command(settings)}`", "",
         EXPLANATION, "",
-        "Settings: " + ", ".join(f"{name} {_join(value)}" for name, value in given.items()) + ".", "",
+        "Settings: " + "; ".join(f"{name} {_join(value, ', ')}" for name, value in given.items()) + ".", "",
         "![error and transport by learning rate](oracle.png)", "",
         "The paper printed, without saying how: MSE 0.0116 (L2) and 0.00398 (RIFLE), transport 0.1397 and 0.1198.", "",
         "## Each method at the learning rate that its validation error chose", "",
@@ -156,7 +156,7 @@ def command(settings: OracleSettings) -> str:
     return shlex.join(words)
 
 
-def _join(value: Any, by: str = " and ") -> str:
+def _join(value: Any, by: str) -> str:
     return by.join(f"{item:g}" for item in value) if isinstance(value, tuple) else f"{value:g}"
 
 
@@ -198,6 +198,8 @@ def figure(rows: Rows, settings: OracleSettings) -> Figure:
             for noise, panel in zip(noises, line, strict=True):
                 for place, (name, colour) in enumerate(zip(METHODS, COLOURS, strict=False)):
                     cells = {rate: [row[measure] for row in _cell(rows, noise, rate, name)] for rate in rates}
+                    lost = [rate * 1.06 ** (place - 1) for rate, values in cells.items() if None in values]
+                    panel.plot(lost, [0.97] * len(lost), "x", color=colour, transform=panel.get_xaxis_transform())
                     cells = {rate: values for rate, values in cells.items() if None not in values}
                     spreads = [stdev(values) if len(values) > 1 else 0.0 for values in cells.values()]
                     # Side by side: the bars of three methods would hide one another.
@@ -214,5 +216,7 @@ def figure(rows: Rows, settings: OracleSettings) -> Figure:
             panel.set_xlabel("learning rate")
         named = {label: artist for panel in panels.flat for artist, label in zip(*panel.get_legend_handles_labels(), strict=True)}
         picture.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))
-        picture.suptitle(f"mean and standard deviation of {settings.seeds} seeds, {settings.epochs} epochs", fontsize=10, x=0.01, ha="left")
+        heading = f"mean and standard deviation of {settings.seeds} seeds, {settings.epochs} epochs"
+        diverged = "; a cross on top: diverged" if any(None in row.values() for row in rows if row["method"] != SOURCE) else ""
+        picture.suptitle(heading + diverged, fontsize=10, x=0.01, ha="left")
     return picture
