@@ -34,6 +34,10 @@ def register(commands: Any) -> None:
     run.add_argument("--scale", choices=("full", "small"), default="full", help="small takes what stands under the grid's key 'small' (default: full)")
     run.add_argument("--out", help="the study's folder (default: study-NAME, or study-NAME-small)")
     run.add_argument("--jobs", type=int, help="runs at a time (default: one for each GPU, or else one for each core, at most 4)")
+    run.add_argument("--engine", choices=("local", "ray"), default="local", help="processes on this machine, or a Ray cluster (default: local)")
+    run.add_argument("--address", default="local", help="Ray: the cluster's address, auto for the one that this machine is in, or local to start one (default: local)")
+    run.add_argument("--cpus-per-run", type=float, default=1.0, metavar="N", help="Ray: CPUs that a run takes (default: 1)")
+    run.add_argument("--gpus-per-run", type=float, metavar="N", help="Ray: GPUs that a run takes, such as 0.25 (default: 1 where there are any)")
     run.add_argument("--threads", type=int, help="threads of each run, one number for the whole study (default: 1, or what the study began with)")
     run.add_argument("--retry", action="store_true", help="try failed cells again")
     run.add_argument("--data-root", default=os.environ.get("REKINDLE_DATA"), help="folder in which the tasks' data lie (default: $REKINDLE_DATA)")
@@ -77,6 +81,8 @@ def _run(options: argparse.Namespace) -> int:
         _show_plan(found, jobs, study)
     if options.dry_run:
         return OK
+    if options.engine == "local" and (options.address != "local" or options.cpus_per_run != 1 or options.gpus_per_run is not None):
+        raise UserError("--address, --cpus-per-run and --gpus-per-run are for --engine ray; add it, or leave them out.")
     _engine(options, study, jobs)
     status = look(study)
     if options.json:
@@ -89,9 +95,17 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _engine(options: argparse.Namespace, study: "Study", jobs: int) -> None:
+    def notice(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    if options.engine == "ray":
+        from rekindle.study.ray_engine import run_ray
+
+        run_ray(study, address=options.address, jobs=options.jobs, cpus=options.cpus_per_run, gpus=options.gpus_per_run, notice=notice)
+        return
     from rekindle.study.local import run_local
 
-    run_local(study, jobs=jobs, notice=lambda text: print(text, file=sys.stderr, flush=True))
+    run_local(study, jobs=jobs, notice=notice)
 
 
 def _jobs() -> int:

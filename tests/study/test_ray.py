@@ -1,0 +1,72 @@
+"""Studies on a real local Ray cluster, with a worker killed."""
+
+import copy
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rekindle.errors import UserError
+from rekindle.study.grid import from_dict
+from rekindle.study.status import look
+from rekindle.study.store import Study
+from tests.study import fakes
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'rekindle[study]'")
+pytestmark = pytest.mark.slow
+
+
+def make(folder: Path) -> Study:
+    return Study.create(folder, from_dict({**copy.deepcopy(fakes.GRID), "seeds": 2, "sizes": [10], "regularizers": {"L2": "l2"}}))
+
+
+def kill_one(study: Study, killed: list[int]) -> None:
+    """Kill the first worker that is seen with a cell in hand after two are done."""
+    while not killed:
+        if look(study).counts["done"] >= 2:
+            for cell, _ in look(study).running:
+                killed.append(study.record(cell.key)["pid"])
+                os.kill(killed[0], signal.SIGKILL)
+                return
+        time.sleep(0.01)
+
+
+def test_a_killed_workers_cell_is_taken_up_again(tmp_path: Path) -> None:
+    from rekindle.study.ray_engine import run_ray
+
+    study = make(tmp_path / "study")
+    killed: list[int] = []
+    killer = threading.Thread(target=kill_one, args=(study, killed), daemon=True)
+    killer.start()
+    told: list[str] = []
+    run_ray(study, jobs=2, notice=told.append, run_cell=fakes.slow)
+    killer.join(5)
+    assert killed and look(study).counts["done"] == 12 and len(told) == 12
+    calls = Counter((study.folder / "calls").read_text("utf-8").split())
+    assert len(calls) == 12 and sum(calls.values()) <= 13
+    # A second driver finds nothing to do.
+    run_ray(Study.open(study.folder), jobs=2, run_cell=fakes.half_broken)
+    assert Counter((study.folder / "calls").read_text("utf-8").split()) == calls
+
+
+def test_failures_and_deaths_are_failed_cells(tmp_path: Path) -> None:
+    from rekindle.study.ray_engine import run_ray
+
+    study = make(tmp_path / "study")
+    run_ray(study, jobs=2, run_cell=fakes.half_broken)
+    assert look(study).counts["failed"] == 5 and look(study).counts["done"] == 7
+    died = next(error for cell, error in look(study).failed if cell.method == "RIFLE")
+    assert "died 2 times" in died and "Ray" in died
+
+
+def test_what_the_cluster_has_not_got_is_refused(tmp_path: Path) -> None:
+    from rekindle.study.ray_engine import run_ray
+
+    with pytest.raises(UserError, match="asks for 64 GPUs and the cluster has"):
+        run_ray(make(tmp_path / "study"), jobs=1, gpus=64)
+    with pytest.raises(UserError, match="no Ray cluster answers at 127.0.0.1:1"):
+        run_ray(make(tmp_path / "study"), address="127.0.0.1:1")
