@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from rekindle.probe import Trial
 
 EVALUATION = 1 / 3
-TRIAL_IMAGES, TRIAL_CLASSES = 8, 4
+TRIAL_CLASSES = 4
+# A trial's batch is the run's, or less where the pictures are large.
+TRIAL_PIXELS, LEAST_IMAGES = 32 * 128 * 128, 8
 PAPER_EPOCHS = 40
 # Small enough to leave random weights where they are.
 TINY_RATE = 1e-9
@@ -176,8 +178,9 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, tuple[Tensor,
     loaded = models.build(spec.model, weights="none")
     model = loaded.module.to(device, memory_format=torch.channels_last)
     size = spec.image_size or loaded.input_size or 224
-    x = torch.rand(TRIAL_IMAGES, 3, size, size).to(device, memory_format=torch.channels_last)
-    y = torch.arange(TRIAL_IMAGES, device=device) % TRIAL_CLASSES
+    images = max(LEAST_IMAGES, min(spec.batch_size, TRIAL_PIXELS // size**2))
+    x = torch.rand(images, 3, size, size).to(device, memory_format=torch.channels_last)
+    y = torch.arange(images, device=device) % TRIAL_CLASSES
     source = Source(model)
     head = models.replace_classifier(model, TRIAL_CLASSES, head=spec.head or None, head_type=spec.head_type)
     tuner = Tuner(

@@ -1,0 +1,47 @@
+"""The grids in studies/: they load at both scales, name methods that exist, and cover what the papers' tables hold."""
+
+from pathlib import Path
+
+import pytest
+
+from rekindle.report.studies.published import published
+from rekindle.study.grid import check_recipes, load
+
+STUDIES = Path(__file__).resolve().parents[2] / "studies"
+PAPERS = ("rifle_table1", "rifle_table2", "l2_sp_family", "dtnh", "source_classifier")
+
+
+@pytest.mark.parametrize("scale", ["full", "small"])
+@pytest.mark.parametrize("name", PAPERS)
+def test_paper_grids_load_with_equal_budgets_and_known_recipes(name: str, scale: str) -> None:
+    grid = load(STUDIES / f"{name}.yaml", scale=scale)
+    check_recipes(grid)
+    assert grid.name == name and len({len(group.candidates) for group in grid.groups}) == 1
+    assert all(len(group.seeds) >= 3 for group in grid.groups)
+    models = {settings["model"] for group in grid.groups for settings in group.candidates.values()}
+    assert models == {"torchvision:resnet50"} if scale == "full" else models <= {"torchvision:squeezenet1_0", "cifar_resnet56"}
+
+
+@pytest.mark.parametrize(("name", "table_methods"), [("rifle_table1", 8), ("rifle_table2", 4)])
+def test_rifle_tables_are_whole(name: str, table_methods: int) -> None:
+    grid = load(STUDIES / f"{name}.yaml")
+    places = {(group.setting.regularizer, group.setting.task, group.method) for group in grid.groups}
+    assert len(places) == 9 * 2 * table_methods and places <= set(published()) and {len(group.seeds) for group in grid.groups} == {5}
+
+
+def test_tasks_exist() -> None:
+    from rekindle.data.tasks import TASKS
+
+    names = {settings["data"].removesuffix("+val") for name in PAPERS for group in load(STUDIES / f"{name}.yaml").groups for settings in group.candidates.values()}
+    assert names - set(TASKS) == {"imagenet"}
+
+
+def test_the_small_study_holds_what_it_should() -> None:
+    grid = load(STUDIES / "small_study.yaml")
+    check_recipes(grid)
+    groups = {(group.setting.task, group.setting.size, group.setting.regularizer, group.method): len(group.seeds) for group in grid.groups}
+    assert len(grid.methods) == 8 and min(groups.values()) >= 3
+    for task, size in (("signed digits, ResNet-56", 10), ("signed digits, ResNet-56", 30), ("signed digits, SqueezeNet", 10), ("clothes, SqueezeNet", 30)):
+        assert all((task, size, regularizer, method) in groups for regularizer in ("L2", "L2-SP") for method in grid.methods)
+    assert {method for task, size, _, method in groups if size == 60} == {"Original", "RIFLE", "RIFLE-A"}
+    assert {(regularizer, method) for task, size, regularizer, method in groups if size == 0} == {("L2", "Original"), ("L2", "RIFLE")}
