@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rekindle import Batch, Method, Net, Passes, Source, Tuner
 from rekindle.methods.distillation.delta import Delta, channel_weights
+from rekindle.methods.distillation.feature_maps import FeatureMaps
 from rekindle.methods.distillation.importance import channel_importance, draw_batches, fit_heads, head_parts, lent
 from rekindle.methods.heads.source_classifier import SourceClassifier
 from rekindle.models import replace_classifier
@@ -53,8 +54,22 @@ def test_k6_penalty() -> None:
     assert on_k6(method) == pytest.approx(0.696756327803, abs=1e-12)
     assert on_k6(method, 2) == pytest.approx(2 * 0.696756327803, abs=1e-12)
     assert on_k6(Delta(alpha=1.0, layers="0", weights="uniform", reduction="sum")) == pytest.approx(0.75, abs=1e-12)
-    assert on_k6(Delta(alpha=1.0, layers="0", weights="uniform"), 2) == pytest.approx(0.75, abs=1e-12)
-    assert on_k6(Delta(layers="0", weights="uniform")) == pytest.approx(64 * 0.0075, abs=1e-12)
+    assert on_k6(Delta(alpha=1.0, layers="0", weights="uniform", reduction="batchmean"), 2) == pytest.approx(0.75, abs=1e-12)
+    assert on_k6(Delta(alpha=0.01, layers="0", weights="uniform", reduction="sum")) == pytest.approx(0.0075, abs=1e-12)
+
+
+def test_relative_distances_do_not_know_the_size_of_activations() -> None:
+    """Distances 2, 0, 1 of a source whose squared length is 6: half of 3 / 6; and ten times larger activations cost the same."""
+    model = nn.Sequential(nn.Identity(), nn.Linear(2, 2))
+    theirs = torch.tensor([[[[1.0, 1.0]], [[1.0, 0.0]], [[1.0, 2**0.5]]]], dtype=torch.float64)
+    mine = theirs + torch.tensor([[[[1.0, 1.0]], [[0.0, 0.0]], [[1.0, 0.0]]]], dtype=torch.float64)
+    for method in (Delta(layers="0", weights="uniform"), FeatureMaps(layers="0")):
+        method.attach(Net(model, ("1",), {}), Source(model))
+        for scale in (1.0, 10.0):
+            batch = Batch(mine, torch.zeros(1), None, mine, CLOCK, {"0": scale * mine}, None, {"0": scale * theirs})
+            assert float(method.penalty(batch)) == pytest.approx(0.25, abs=1e-12)  # type: ignore[arg-type]
+            batch = Batch(mine, torch.zeros(1), None, mine, CLOCK, {"0": scale * mine}, None, {"0": torch.zeros_like(mine)})
+            assert torch.isfinite(method.penalty(batch))  # type: ignore[arg-type]
 
 
 def importance_by_hand(net: Net, layer: str, axis: int, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -310,7 +325,7 @@ def test_a_head_without_parameters_is_refused() -> None:
         ("beta", float("inf"), "beta must be a finite number of at least 0"),
         ("weights", "learned", 'weights must be "attention" or "uniform"'),
         ("layers", 3, 'layers must be "stages", the name of a layer, or a tuple'),
-        ("reduction", "mean", 'reduction must be "sum" or "batchmean"'),
+        ("reduction", "mean", 'reduction must be "relative" or "batchmean" or "sum"'),
         ("batches", 0, "batches must be a whole number of at least 1"),
         ("batches", True, "batches must be a whole number of at least 1"),
     ],

@@ -6,8 +6,8 @@ Networks, ICLR 2019 (arXiv 1901.09229), section 3:
     alpha/2 * sum over samples, layers, channels of (C_l * a_c) * ||F_s,c - F_t,c||^2 / (H * W)  +  beta/2 * ||w_new||^2
 
 a is a softmax over a layer's channels of their standardised importance (see `importance`) divided by 5, as in the authors' code;
-times the number of channels C_l its mean is 1. The published sum over the batch ties alpha, 0.01, to batches of 64; the default is
-the mean over the batch with 64 times that.
+times the number of channels C_l its mean is 1. The published sum over the batch with alpha 0.01 is tied to batches of 64 and to the size of a
+network's activations; by default each sample's distance is divided by that of the source's activation from zero.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rekindle.method import Batch, Clock, GradientPairs, Method, Net, Passes, Source, require
 from rekindle.methods.distillation.importance import channel_importance, draw_batches, fit_heads, lent
-from rekindle.methods.distillation.layers import find_layers, paired
+from rekindle.methods.distillation.layers import find_layers, paired, relative
 from rekindle.methods.distillation.options import REDUCTIONS, check_choice, check_layers, check_number, check_whole
 from rekindle.methods.penalties.quadratic import Pull
 
@@ -38,19 +38,20 @@ class Delta(Method):
         beta: Strength on new parameters, towards zero, at least 0.
         weights: "attention", by importance, or "uniform".
         layers: "stages" for the output of every stage, or a name or names of layers.
-        reduction: "batchmean", which does not change with the size of a batch, its micro-batches or the number of devices, or
-            "sum" over the batch, as published.
+        reduction: "relative" divides each sample's distance by the squared length of the source's activation (over positions, as
+            the distance) and takes the mean over the batch; "batchmean" takes the mean alone; "sum" is the sum over the batch, as
+            published, which changes with the size of a batch, its micro-batches and the number of devices.
         batches: Batches that importance is averaged over, at least 1.
 
     Raises:
         ValueError: For an argument out of range or an unknown layer.
     """
 
-    alpha: float = 0.64
+    alpha: float = 1.0
     beta: float = 0.01
     weights: Literal["attention", "uniform"] = "attention"
     layers: str | tuple[str, ...] = "stages"
-    reduction: Literal["sum", "batchmean"] = "batchmean"
+    reduction: Literal["relative", "batchmean", "sum"] = "relative"
     batches: int = 4
 
     paper: ClassVar[str] = "Li et al., ICLR 2019, arXiv 1901.09229"
@@ -84,13 +85,12 @@ class Delta(Method):
         self._weights = {layer: channel_weights(importance) for layer, importance in found.items()}
 
     def penalty(self, batch: Batch) -> Tensor | None:
-        """alpha/2 * the weighted squared distance of activations, divided by positions."""
+        """alpha/2 * the weighted squared distance of activations, divided by positions and reduced."""
         if not self.uses_source:
             return None
         pairs = zip(self.taps, paired(batch, self.taps, self._net, self.name), strict=True)
         distances = [self._distance(layer, mine, theirs) for layer, (mine, theirs) in pairs]
-        share = len(batch.inputs) if self.reduction == "batchmean" else 1
-        return 0.5 * self.alpha / share * torch.stack(distances).sum()
+        return 0.5 * self.alpha * torch.stack(distances).sum()
 
     def gradient(self, clock: Clock) -> GradientPairs:
         """beta * w on new parameters."""
@@ -109,12 +109,16 @@ class Delta(Method):
         self._weights = {layer: weights.clone() for layer, weights in state["weights"].items()}
 
     def _distance(self, layer: str, mine: Tensor, theirs: Tensor) -> Tensor:
-        each = (mine - theirs).square().sum((0, 2)) / mine.shape[2]
-        if self.weights == "uniform":
-            return each.sum()
-        require(layer in self._weights, f"delta: the channels of {layer} have no weights yet; call tuner.prepare(pass_over_data) first.")
-        self._weights[layer] = weights = self._weights[layer].to(each)
-        return len(weights) * (weights * each).sum()
+        channels = (mine - theirs).square().sum(2)
+        if self.weights == "attention":
+            require(layer in self._weights, f"delta: the channels of {layer} have no weights yet; call tuner.prepare(pass_over_data) first.")
+            self._weights[layer] = weights = self._weights[layer].to(channels)
+            channels = len(weights) * weights * channels
+        each = channels.sum(1)
+        if self.reduction == "relative":
+            return relative(each, theirs).mean()
+        each = each / mine.shape[2]
+        return each.sum() if self.reduction == "sum" else each.mean()
 
 
 def channel_weights(importance: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Keep the source's activations: strength/2 * sum ||F_s - F_t||^2 over batch, layers and elements.
+"""Keep the source's activations: strength/2 * sum over layers of the mean over the batch of ||F_s - F_t||^2 / ||F_t||^2.
 
 Romero et al.: FitNets, ICLR 2015 (arXiv 1412.6550), equation 3, without a regressor, since the two networks have one
-architecture; as `fea_map` in the DELTA authors' code, whose strength is 0.01 for the sum over a batch of 64. The default is the
-mean over the batch with 64 times that, which gives the same on such batches.
+architecture; as `fea_map` in the DELTA authors' code: the sum over a batch of 64, undivided, with strength 0.01. That is tied to the size of
+the activations and of the batch, and makes SqueezeNet diverge in three steps; hence the division.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source
-from rekindle.methods.distillation.layers import find_layers, paired
+from rekindle.methods.distillation.layers import find_layers, paired, relative
 from rekindle.methods.distillation.options import REDUCTIONS, check_choice, check_layers, check_number
 
 
@@ -23,16 +23,17 @@ class FeatureMaps(Method):
     Args:
         strength: At least 0.
         layers: "stages" for the output of every stage, or a name or names of layers.
-        reduction: "batchmean", which does not change with the size of a batch, its micro-batches or the number of devices, or
-            "sum" over the batch, as published.
+        reduction: "relative" divides each sample's distance by the squared length of the source's activation and takes the mean over
+            the batch; "batchmean" takes the mean alone; "sum" is the sum over the batch, as published, which changes with the size of
+            a batch, its micro-batches and the number of devices.
 
     Raises:
         ValueError: For an argument out of range or an unknown layer.
     """
 
-    strength: float = 0.64
+    strength: float = 1.0
     layers: str | tuple[str, ...] = "stages"
-    reduction: Literal["sum", "batchmean"] = "batchmean"
+    reduction: Literal["relative", "batchmean", "sum"] = "relative"
 
     paper: ClassVar[str] = "Romero et al. (FitNets), ICLR 2015, arXiv 1412.6550"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
@@ -50,9 +51,14 @@ class FeatureMaps(Method):
             self.taps = self.source_taps = find_layers(net, source, self.layers, self.name)
 
     def penalty(self, batch: Batch) -> Tensor | None:
-        """strength/2 * the squared distance of all activations."""
+        """strength/2 * the squared distance of all activations, reduced."""
         if not self.uses_source:
             return None
-        distances = [(mine - theirs).square().sum() for mine, theirs in paired(batch, self.taps, self._net, self.name)]
-        share = len(batch.inputs) if self.reduction == "batchmean" else 1
-        return 0.5 * self.strength / share * torch.stack(distances).sum()
+        distances = [self._distance(mine, theirs) for mine, theirs in paired(batch, self.taps, self._net, self.name)]
+        return 0.5 * self.strength * torch.stack(distances).sum()
+
+    def _distance(self, mine: Tensor, theirs: Tensor) -> Tensor:
+        each = (mine - theirs).square().sum((1, 2))
+        if self.reduction == "relative":
+            each = relative(each, theirs)
+        return each.sum() if self.reduction == "sum" else each.mean()

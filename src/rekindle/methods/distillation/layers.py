@@ -123,6 +123,19 @@ def paired(batch: Batch, taps: Sequence[str], net: Net, owner: str) -> Iterator[
         yield pooled(mine, theirs)
 
 
+def relative(distances: Tensor, theirs: Tensor) -> Tensor:
+    """(B,) squared distances as shares of the squared length of what the source gave for the same sample.
+
+    Activations of one network are a hundred times larger than those of another; shares of them can be compared.
+
+    Args:
+        distances: (B,).
+        theirs: (B, ...), without gradients.
+    """
+    length = theirs.flatten(1).square().sum(1)
+    return distances / torch.where(length > 0, length, torch.ones_like(length))
+
+
 def _kept(taps: dict[str, Tensor], tap: str, owner: str) -> Tensor:
     require(tap in taps, f"{owner}: layer {tap.removesuffix(INPUT)} did not run, or gave no single tensor; name other layers.")
     return taps[tap]

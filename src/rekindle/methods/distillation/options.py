@@ -4,7 +4,7 @@ import math
 
 from rekindle.method import require
 
-REDUCTIONS = ("sum", "batchmean")
+REDUCTIONS = ("relative", "batchmean", "sum")
 
 
 def check_number(owner: str, name: str, value: float, *, positive: bool = False) -> None:
