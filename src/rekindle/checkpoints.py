@@ -5,7 +5,6 @@ JSON into its header. Each file is written beside its place, flushed, and moved 
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from rekindle.files import write_atomic, write_json
+
+__all__ = ["load_newest", "load_state", "random_state", "save_state", "set_random_state", "write_atomic", "write_json"]
+
 KEPT = 2
-
-
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Put `content` at `path` whole or not at all, also when the machine stops in the midst of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON that a person can read; NaN is refused."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def save_state(folder: Path, epoch: int, step: int, state: dict[str, Any]) -> Path:

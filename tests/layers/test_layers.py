@@ -7,7 +7,7 @@ from pathlib import Path
 
 SRC = Path(__file__).resolve().parents[2] / "src" / "rekindle"
 LEVELS = {
-    "draws": 0, "errors": 0, "method": 0, "methods": 1, "checkpoints": 2, "taps": 0, "schedule": 2, "directing": 2, "tuner": 2, "models": 2, "data": 2, "analysis": 2, "probe": 2,
+    "draws": 0, "errors": 0, "files": 0, "method": 0, "methods": 1, "checkpoints": 2, "taps": 0, "schedule": 2, "directing": 2, "tuner": 2, "models": 2, "data": 2, "analysis": 2, "probe": 2,
     "trainer": 3, "integrations": 3, "registry": 3, "spec": 0, "run_folder": 4, "runs": 4, "select": 4, "report": 4, "demo": 4, "study": 4, "progress": 5, "cli": 5, "cli_study": 5, "cli_analyze": 5, "rank": 4, "cli_data": 5,
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.study.store import Study
-from rekindle.study.work import RunCell, attempt, train
+from rekindle.study.work import RunCell, attempt, is_stop, train
 
 POLL = 0.2
 PATIENCE = 60.0
@@ -98,12 +98,19 @@ def _worker(folder: Path, run_cell: RunCell) -> None:
         os.setpgrp()  # Ctrl-C is for the command alone, which passes one signal on, so that the run in hand saves its state.
     threading.Thread(target=_die_with_parent, daemon=True).start()
     study = Study.open(folder)
-    try:
+    with stops_quietly():
         while not finished(study):
             if not any(attempt(study, cell, run_cell) for cell in study.cells() if not study.settled(cell)):
                 time.sleep(POLL)
+
+
+@contextmanager
+def stops_quietly() -> Iterator[None]:
+    """A run that was asked to stop has saved its state: that is no error."""
+    try:
+        yield
     except Exception as error:
-        if type(error).__name__ != "Stopped":
+        if not is_stop(error):
             raise
 
 
@@ -122,9 +129,7 @@ def _bury(study: Study, worker: Any) -> None:
     code = worker.exitcode
     why = f"by signal {-code} ({signal.strsignal(-code)}); often that is a lack of memory" if code < 0 else f"with exit status {code}"
     for cell in study.cells():
-        record = study.record(cell.key)
-        if record.get("state") == "running" and record.get("pid") == worker.pid:
-            study.crashed(cell.key, why)
+        study.crashed(cell.key, why, worker.pid)
 
 
 def _stop(workers: list[Any]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.errors import UserError
-from rekindle.study.local import POLL, THREADS, News, Notice, finished
+from rekindle.study.local import POLL, THREADS, News, Notice, finished, stops_quietly
 from rekindle.study.store import Study
 from rekindle.study.work import RunCell, attempt, train
 
@@ -73,9 +73,10 @@ def _drive(ray: Any, task: Any, study: Study, jobs: int | None, notice: Notice, 
 def _cell(folder: str, key: str, run_cell: RunCell) -> None:
     """Do one cell, wherever Ray puts it."""
     study = Study.open(Path(folder))
-    for cell in study.cells():
-        if cell.key == key:
-            attempt(study, cell, run_cell)
+    with stops_quietly():
+        for cell in study.cells():
+            if cell.key == key:
+                attempt(study, cell, run_cell)
 
 
 def _take(ray: Any, study: Study, reference: Any, key: str) -> None:
@@ -85,8 +86,7 @@ def _take(ray: Any, study: Study, reference: Any, key: str) -> None:
     except ray.exceptions.RayTaskError as error:
         study.fail(key, f"outside the run: {str(error.cause).splitlines()[0]}")
     except ray.exceptions.RayError as error:
-        if study.record(key).get("state") == "running":
-            study.crashed(key, f"on Ray ({type(error).__name__})")
+        study.crashed(key, f"on Ray ({type(error).__name__})")
 
 
 def _connect(address: str, jobs: int | None, cpus: float) -> Any:

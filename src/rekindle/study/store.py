@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from rekindle.checkpoints import write_atomic, write_json
 from rekindle.errors import UserError
+from rekindle.files import write_atomic, write_json
 from rekindle.spec import RunSpec
 from rekindle.study.grid import Cell, Grid, Group, from_dict
 
@@ -219,16 +219,16 @@ class Study:
         """Note why a cell has no result."""
         self.update(key, state="failed", error=message, progress=None)
 
-    def crashed(self, key: str, why: str) -> str:
-        """Note that the process of a cell died; the second time the cell has failed.
-
-        Returns:
-            The cell's state now.
-        """
-        crashes = self.record(key).get("crashes", 0) + 1
-        state = "failed" if crashes >= CRASHES else "stopped"
-        self.update(key, state=state, crashes=crashes, error=f"its process died {crashes} times; the last time {why}.", progress=None)
-        return state
+    def crashed(self, key: str, why: str, pid: int | None = None) -> None:
+        """Note that the process of a cell died; the second time the cell has failed. Nothing is noted where somebody has taken it up
+        since, or where the process (of number `pid`) had not begun it."""
+        with self.lease(key) as mine:
+            record = self.record(key)
+            if not mine or record.get("state") != "running" or (pid is not None and record["pid"] != pid):
+                return
+            crashes = record.get("crashes", 0) + 1
+            state = "failed" if crashes >= CRASHES else "stopped"
+            self.update(key, state=state, crashes=crashes, error=f"its process died {crashes} times; the last time {why}.", progress=None)
 
     def forgive(self) -> int:
         """Let failed cells be tried again; says how many."""
