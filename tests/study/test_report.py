@@ -9,6 +9,7 @@ import statistics
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from scipy import stats
@@ -16,9 +17,10 @@ from scipy import stats
 from rekindle.report.statistics import average_ranks, rank_tests, smallest_p, wilcoxon_over_tasks
 from rekindle.report.studies.analysis import Analysis, analyse
 from rekindle.report.studies.figures import critical_difference
-from rekindle.report.studies.page import write
+from rekindle.report.studies.page import html as html_page
+from rekindle.report.studies.page import plots, write
 from rekindle.report.studies.published import published
-from rekindle.report.studies.text import latex, markdown
+from rekindle.report.studies.text import latex, markdown, runs_csv
 from rekindle.study.grid import Cell, from_dict
 from rekindle.study.store import Study
 from rekindle.study.work import attempt
@@ -124,8 +126,7 @@ def test_wilcoxon_needs_tasks_and_says_what_they_can_show(tmp_path: Path) -> Non
     assert overall.tests and overall.tests[0] < 0.01 and overall.tests[1][0][1] == pytest.approx(6 / 2**7)
     pytest.importorskip("scikit_posthocs")
     assert critical_difference(made, overall) is not None
-    text = (write(study) / "report.md").read_text("utf-8")
-    assert "0.0156" in text and "ranks-0.png" in text
+    assert "ranks-0" in plots(made)[0] and "0.0156" in markdown(made, {})
 
 
 def test_ranks_share_ties_and_need_three_methods() -> None:
@@ -177,14 +178,10 @@ def test_equal_studies_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_every_run_is_linked(found: Analysis) -> None:
-    folder = write(found.study)
-    page = (folder / "report.html").read_text("utf-8")
+    page = html_page(found, {"curves": [], "plots": [], "notes": []}, False)
     links = {html.unescape(link) for link in re.findall(r'<a href="([^"]+)"', page)}
-    with open(folder / "runs.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(runs_csv(found).splitlines()))
     assert len(rows) == len(links) == 72 and all((found.study.folder / row["run"]).is_dir() for row in rows)
-    from urllib.parse import unquote
-
     assert {unquote(link) for link in links} == {f"../{row['run']}/report.html" for row in rows}
 
 

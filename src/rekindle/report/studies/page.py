@@ -36,15 +36,15 @@ def write(study: Study, published: bool = False) -> Path:
     for number, (setting, figure) in enumerate(drawn.items()):
         save(figure, folder / f"curves-{number}.png")
         pictures[f"Learning curves: {setting}"] = f"curves-{number}.png"
-    plots, notes = _plots(found)
-    for name, (caption, figure) in plots.items():
+    over_all, notes = plots(found)
+    for name, (caption, figure) in over_all.items():
         save(figure, folder / f"{name}.png")
         pictures[caption] = f"{name}.png"
     write_atomic(folder / "report.md", text.markdown(found, {text.escape(caption): name for caption, name in pictures.items()}, published))
     write_atomic(folder / "runs.csv", text.runs_csv(found))
     write_atomic(folder / "table.csv", text.table_csv(found))
     write_atomic(folder / "table.tex", text.latex(found))
-    inside = {"curves": [figures.svg(figure) for figure in drawn.values()], "plots": [figures.svg(figure) for _, figure in plots.values()], "notes": notes}
+    inside = {"curves": [figures.svg(figure) for figure in drawn.values()], "plots": [figures.svg(figure) for _, figure in over_all.values()], "notes": notes}
     write_atomic(folder / "report.html", html(found, inside, published))
     return folder
 
@@ -76,12 +76,12 @@ def run_link(run: str) -> str:
     return urllib.parse.quote(f"../{Path(run).as_posix()}/report.html")
 
 
-def _plots(found: Analysis) -> tuple[dict[str, tuple[str, Any]], list[str]]:
+def plots(found: Analysis) -> tuple[dict[str, tuple[str, Any]], list[str]]:
     """Figures over all settings, by file name, with captions; and why some are missing."""
-    plots: dict[str, tuple[str, Any]] = {}
+    made: dict[str, tuple[str, Any]] = {}
     notes = []
     if figure := figures.differences(found):
-        plots["differences"] = f"Paired differences from {found.baseline}", figure
+        made["differences"] = f"Paired differences from {found.baseline}", figure
     for number, overall in enumerate(found.overall):
         try:
             figure = figures.critical_difference(found, overall)
@@ -89,5 +89,5 @@ def _plots(found: Analysis) -> tuple[dict[str, tuple[str, Any]], list[str]]:
             notes.append("The diagram of critical differences needs scikit-posthocs: pip install 'rekindle[study]'.")
             continue
         if figure:
-            plots[f"ranks-{number}"] = f"Average ranks {overall.regularizer}".strip(), figure
-    return plots, notes
+            made[f"ranks-{number}"] = f"Average ranks {overall.regularizer}".strip(), figure
+    return made, notes
