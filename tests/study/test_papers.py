@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rekindle.report.studies.published import published
-from rekindle.study.grid import check_recipes, load
+from rekindle.study.grid import check_recipes, from_dict, load
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 PAPERS = ("rifle_table1", "rifle_table2", "l2_sp_family", "dtnh", "source_classifier")
@@ -45,3 +46,10 @@ def test_the_small_study_holds_what_it_should() -> None:
         assert all((task, size, regularizer, method) in groups for regularizer in ("L2", "L2-SP") for method in grid.methods)
     assert {method for task, size, _, method in groups if size == 60} == {"Original", "RIFLE", "RIFLE-A"}
     assert {(regularizer, method) for task, size, regularizer, method in groups if size == 0} == {("L2", "Original"), ("L2", "RIFLE")}
+
+
+def test_the_example_of_the_guide_is_a_study() -> None:
+    guide = (STUDIES.parent / "docs" / "studies.md").read_text("utf-8")
+    grid = from_dict(yaml.safe_load(guide.split("```yaml\n")[1].split("```")[0]))
+    check_recipes(grid)
+    assert len(grid.groups) == 2 * 2 * 2 and all(len(group.candidates) == 3 for group in grid.groups)
