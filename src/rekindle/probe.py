@@ -6,7 +6,9 @@ They leave no trace in the network, its methods or the global generators.
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from rekindle.tuner import Criterion, Tuner
 STEPS, EDGE = 40, 8
 LADDER = (1.0, 0.3, 0.1, 0.03, 0.01)
 LEARNING, STEADY = 0.95, 1.05
+STILL = 1e-12  # A rate at which nothing moves.
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]
 
@@ -32,6 +35,8 @@ class Trial:
         optimizer: Built from the tuner's groups.
         criterion: The task's loss.
         accumulate: Micro-batches a step.
+        autocast: Makes the context of a forward pass. Each pass has its own: inside one, weights that were cast once are used again,
+            whatever the optimiser has done to them since.
     """
 
     model: nn.Module
@@ -39,6 +44,7 @@ class Trial:
     optimizer: Optimizer
     criterion: Criterion
     accumulate: int = 1
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def __post_init__(self) -> None:
         self.model.train()
@@ -46,14 +52,15 @@ class Trial:
         self.tuner.start_epoch(0)
 
     def step(self, x: Tensor, y: Tensor) -> float:
-        """One optimiser step; the task's loss before it, infinite where training would stop."""
+        """One optimiser step; the loss before it, penalties on activations included, infinite where training would stop."""
         losses = []
         for inputs, labels in zip(x.chunk(self.accumulate), y.chunk(self.accumulate), strict=True):
-            loss = self.tuner.loss(lambda part: self.model(part).float(), inputs, labels, self.criterion)
-            if not math.isfinite(float(loss.detach())):
+            with self.autocast():
+                loss = self.tuner.loss(lambda part: self.model(part).float(), inputs, labels, self.criterion)
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
                 return math.inf
             (loss / self.accumulate).backward()
-            losses.append(float(self.criterion(self.tuner.outputs, labels)))
         try:
             self.tuner.gradients_()
         except UserError:  # A direction met a gradient that is not finite.
@@ -66,8 +73,8 @@ class Trial:
 def find_lr(start: Callable[[float], Trial], batch: Batch, cap: float) -> float:
     """The papers' rate where a short trial shows that network and methods take it, or else a safely lower one.
 
-    Trials of 40 steps go down the ladder cap, 0.3 cap, 0.1 cap and so on. A rate is learning if the task's mean loss of the last 8
-    steps is below 95 % of that of the first 8. The cap is taken if it is learning and 0.3 cap does no better. If a lower rung is best,
+    Trials of 40 steps go down the ladder cap, 0.3 cap, 0.1 cap and so on. A rate is learning if the mean loss of the last 8 steps is
+    below 95 % of what it was before training. The cap is taken if it is learning and 0.3 cap does no better. If a lower rung is best,
     higher rates hurt, and some harm shows only after more steps: the rung below it is taken. If none is learning yet, 0.1 cap, or
     the next rung at which the loss does not grow.
 
@@ -76,29 +83,32 @@ def find_lr(start: Callable[[float], Trial], batch: Batch, cap: float) -> float:
         batch: step -> (inputs, labels) on the model's device.
         cap: Highest answer; the papers' rate.
     """
+    first = _mean_loss(start, batch, STILL, EDGE)
     best, least, rung = None, math.inf, 0
     for rung, share in enumerate(LADDER[:-1]):
-        first, last = _losses(start, batch, cap * share)
+        last = _mean_loss(start, batch, cap * share, STEPS)
         if last < LEARNING * first and last < least:
             best, least = rung, last
         elif best is not None or (rung >= 2 and last < STEADY * first):
             break
+    else:
+        rung += 1  # The loss grew even at the last rung that was tried.
     if best is None:
         return cap * LADDER[rung]
     return cap if best == 0 else cap * LADDER[best + 1]
 
 
-def _losses(start: Callable[[float], Trial], batch: Batch, rate: float) -> tuple[float, float]:
-    """Mean loss of the first and of the last steps; the last is infinite if training would stop."""
+def _mean_loss(start: Callable[[float], Trial], batch: Batch, rate: float, steps: int) -> float:
+    """Mean loss of the last of some steps, infinite if training would stop."""
     losses: list[float] = []
     with torch.random.fork_rng(devices=_cuda_devices()):
         torch.manual_seed(0)
         trial = start(rate)
-        for number in range(STEPS):
+        for number in range(steps):
             losses.append(trial.step(*batch(number)))
             if not math.isfinite(losses[-1]):
-                return 0.0, math.inf
-    return sum(losses[:EDGE]) / EDGE, sum(losses[-EDGE:]) / EDGE
+                return math.inf
+    return sum(losses[-EDGE:]) / EDGE
 
 
 def images_per_second(start: Callable[[float], Trial], batch: Batch, steps: int = 3) -> float:
@@ -106,7 +116,7 @@ def images_per_second(start: Callable[[float], Trial], batch: Batch, steps: int 
     images = 0
     with torch.random.fork_rng(devices=_cuda_devices()):
         torch.manual_seed(0)
-        trial = start(1e-9)
+        trial = start(STILL)
         for number in range(steps + 1):
             if number == 1:
                 _wait()

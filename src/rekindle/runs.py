@@ -244,7 +244,7 @@ class _Job:
             trial = self._tuner(model, methods, copy.deepcopy(source), head, probe.STEPS)
             model.load_state_dict(tuner.net.model.state_dict())
             trial.load_state_dict(tuner.state_dict())
-            return probe.Trial(model, trial, make_optimizer(self.spec.optimizer, trial.param_groups(rate)), criterion, self.spec.accumulate)
+            return probe.Trial(model, trial, make_optimizer(self.spec.optimizer, trial.param_groups(rate)), criterion, self.spec.accumulate, self.fabric.autocast)
 
         return start
 
@@ -258,10 +258,9 @@ class _Job:
             x, y = train.training(rows, self.spec.seed, step // len(train), self.fabric.device)
             return x.to(memory_format=torch.channels_last), y
 
-        with self.fabric.autocast():
-            speed = self._speed(start, batch)
-            cap = PAPER_LR if self.spec.weights != "none" else SCRATCH_LR
-            return self.spec.lr or probe.find_lr(start, batch, cap), speed
+        speed = self._speed(start, batch)
+        cap = PAPER_LR if self.spec.weights != "none" else SCRATCH_LR
+        return self.spec.lr or probe.find_lr(start, batch, cap), speed
 
     def _speed(self, start: Callable[[float], probe.Trial], batch: probe.Batch) -> float:
         """Images a second; the first forward pass of a run, so it is here that a size the network cannot take shows."""
