@@ -8,7 +8,7 @@ import sys
 import torch
 
 import rekindle
-from rekindle import checkpoints, trainer
+from rekindle import files, trainer
 from rekindle.methods.restarts import rifle
 
 
@@ -43,7 +43,7 @@ def arm(point: str) -> None:
 
     trainer.Training._step = dying_step  # type: ignore[method-assign]
     rifle.reinitialize_ = dying_draw
-    checkpoints.os.fsync = dying_flush  # type: ignore[attr-defined]
+    files.os.fsync = dying_flush  # type: ignore[attr-defined]
 
 
 if __name__ == "__main__":

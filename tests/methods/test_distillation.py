@@ -14,7 +14,7 @@ from rekindle import Batch, Clock, Method, Net, Source, Tuner
 from rekindle.methods.distillation.attention_transfer import AttentionTransfer, attention, attention_distance
 from rekindle.methods.distillation.delta import Delta
 from rekindle.methods.distillation.feature_maps import FeatureMaps
-from rekindle.methods.distillation.fsp import FSP, flow
+from rekindle.methods.distillation.fsp import FSP, flow, unit
 from rekindle.methods.distillation.layers import channels_first, pooled, stage_layers
 from rekindle.methods.distillation.lwf import Lwf
 from rekindle.methods.distillation.soft_targets import SoftTargets
@@ -159,10 +159,19 @@ def test_k4_fsp() -> None:
     a, b, c = (torch.tensor(row, dtype=torch.float64).view(1, 1, 1, 2) for row in ([1, 2], [3, 4], [1, 1]))
     assert float(flow(a, b)) == 5.5 and float(flow(c, b)) == 3.5
     model = Sheet()
-    method = FSP(strength=1.0, layers=("map",), relative=False)
+    method = FSP(strength=1.0, layers=("map",), normalize=False)
     method.attach(Net(model, ("fc",), {}), Source(model))
     batch = Batch(a, torch.zeros(1), None, a, CLOCK, {"map:input": a, "map": b}, None, {"map:input": c, "map": b})
     assert float(method.penalty(batch)) == 4.0
+
+
+def test_fsp_of_matrices_at_length_1_does_not_know_their_size() -> None:
+    a = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(unit(flow(a, a)), unit(flow(10 * a, 10 * a)))
+    assert torch.allclose(unit(flow(a, a)).square().sum((1, 2)), torch.ones(2, dtype=torch.float64))
+    zero = torch.zeros(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    unit(flow(zero, zero)).sum().backward()
+    assert zero.grad is not None and torch.isfinite(zero.grad).all()
 
 
 def test_k4_is_a_mean_over_samples_and_a_sum_over_pairs() -> None:

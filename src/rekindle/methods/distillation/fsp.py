@@ -2,8 +2,8 @@
 
 Yim, Joo, Bae, Kim: A Gift from Knowledge Distillation, CVPR 2017, equations 1 and 2: G_ij = 1/(HW) * sum over positions of
 A_i * B_j, loss = mean over the batch of the sum over pairs of ||G_t - G_s||_F^2. The paper trains on this loss alone first, so it
-has no weight for the sum with the task's. Ours is 0.1, for distances divided by ||G_t||_F^2, since the size of a matrix differs between
-networks by orders of magnitude.
+has no weight for the sum with the task's. Ours is 1, for matrices brought to length 1 (as attention transfer does with its maps),
+since their size differs between networks by orders of magnitude and grows with the square of activations.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source
-from rekindle.methods.distillation.layers import INPUT, find_layers, paired_maps, pooled, relative
+from rekindle.methods.distillation.layers import INPUT, find_layers, paired_maps, pooled
 from rekindle.methods.distillation.options import check_flag, check_layers, check_number
 
 
@@ -24,7 +24,7 @@ class FSP(Method):
 
     Args:
         strength: At least 0.
-        relative: Divide each sample's squared distance by the squared length of the source's matrix; False is as published.
+        normalize: Bring each sample's matrix to length 1; False is as published.
         layers: "stages" for every stage, or a name or names of layers; each gives the pair of its input and its output. Where
             they differ in size, the larger is averaged down.
 
@@ -32,8 +32,8 @@ class FSP(Method):
         ValueError: For an argument out of range or an unknown layer.
     """
 
-    strength: float = 0.1
-    relative: bool = True
+    strength: float = 1.0
+    normalize: bool = True
     layers: str | tuple[str, ...] = "stages"
 
     paper: ClassVar[str] = "Yim, Joo, Bae, Kim, CVPR 2017"
@@ -41,7 +41,7 @@ class FSP(Method):
 
     def __post_init__(self) -> None:
         check_number("fsp", "strength", self.strength)
-        check_flag("fsp", "relative", self.relative)
+        check_flag("fsp", "normalize", self.normalize)
         check_layers("fsp", self.layers)
         self.uses_source = self.strength > 0
 
@@ -58,20 +58,23 @@ class FSP(Method):
             return None
         # Inside autocast the product would be taken in half precision.
         with torch.autocast(batch.outputs.device.type, enabled=False):
-            distances = [self._distances(mine, theirs).mean() for mine, theirs in self._matrices(batch)]
+            distances = [(mine - theirs).square().sum((1, 2)).mean() for mine, theirs in self._matrices(batch)]
         return self.strength * torch.stack(distances).sum()
-
-    def _distances(self, mine: Tensor, theirs: Tensor) -> Tensor:
-        each = (mine - theirs).square().sum((1, 2))
-        return relative(each, theirs) if self.relative else each
 
     def _matrices(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         found = list(paired_maps(batch, self.taps, self._net, self.name))
         for before, after in zip(found[::2], found[1::2], strict=True):
-            yield flow(before[0], after[0]), flow(before[1], after[1])
+            pair = [flow(a, b) for a, b in zip(before, after, strict=True)]
+            yield (unit(pair[0]), unit(pair[1])) if self.normalize else (pair[0], pair[1])
 
 
 def flow(a: Tensor, b: Tensor) -> Tensor:
     """(B, C, *S) and (B, D, *T) to (B, C, D): inner products of channels over positions, divided by their number."""
     first, second = pooled(a, b)
     return first @ second.transpose(1, 2) / first.shape[2]
+
+
+def unit(matrices: Tensor) -> Tensor:
+    """(B, C, D) matrices at Frobenius length 1; those of zeros stay."""
+    length = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
+    return matrices / torch.where(length > 0, length, torch.ones_like(length))
