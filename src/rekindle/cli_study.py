@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rekindle.errors import UserError
 
 if TYPE_CHECKING:
+    from rekindle.study.oracle import OracleStudy
     from rekindle.study.status import Status
     from rekindle.study.store import Study
 
@@ -59,6 +60,7 @@ def register(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from rekindle.study.grid import check_recipes, load
+    from rekindle.study.oracle import load_oracle
     from rekindle.study.plan import plan
     from rekindle.study.status import look
     from rekindle.study.store import Study
@@ -66,6 +68,9 @@ def _run(options: argparse.Namespace) -> int:
     for name in ("jobs", "threads"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise UserError(f"--{name} must be at least 1, found {getattr(options, name)}.")
+    oracle = load_oracle(options.grid)
+    if oracle is not None:
+        return _run_oracle(options, oracle)
     grid = load(options.grid, scale=options.scale, data_root=options.data_root, weights_root=options.weights_root)
     check_recipes(grid)
     folder = Path(options.out or f"study-{grid.name}" + ("-small" if options.scale == "small" else ""))
@@ -92,6 +97,28 @@ def _run(options: argparse.Namespace) -> int:
     for cell, error in status.failed:
         print(f"rekindle: failed: {cell}: {error}", file=sys.stderr)
     return FAILED if status.counts["failed"] else OK
+
+
+def _run_oracle(options: argparse.Namespace, study: "OracleStudy") -> int:
+    """The oracle experiment trains all seeds of a cell at once, in this process."""
+    from rekindle.progress import Bar
+
+    for name, plain in (("engine", "local"), ("scale", "full"), ("jobs", None), ("threads", None), ("retry", False)):
+        if getattr(options, name) != plain:
+            raise UserError(f"--{name} does nothing in an oracle study, which takes minutes in one process; leave it out.")
+    folder = Path(options.out or f"study-{study.name}")
+    done = study.is_done(folder)
+    if options.json:
+        print(json.dumps({"cells": study.cells, "seeds": study.settings.seeds, "done": done, "folder": str(folder)}))
+    else:
+        print(f"{study.cells} cells (methods x rates x noises) of {study.settings.seeds} seeds each{', done before' if done else ''}: {folder}")
+    if done or options.dry_run:
+        return OK
+    with Bar() as bar:
+        paths = study.run(folder, bar.progress)
+    if not options.json:
+        print("\n".join(f"written: {path}" for path in paths))
+    return OK
 
 
 def _engine(options: argparse.Namespace, study: "Study", jobs: int) -> None:
