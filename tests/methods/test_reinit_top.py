@@ -97,7 +97,7 @@ def test_draws_follow_the_seed_alone_and_are_made_in_place() -> None:
 
 
 def test_zero_blocks_change_nothing() -> None:
-    model, net, _ = operated(ReinitTop())
+    model, net, _ = operated(ReinitTop(blocks=0))
     assert all(torch.equal(value, former().state_dict()[key]) for key, value in model.state_dict().items())
     assert "blocks.2.norm.weight" in net.origin
 
@@ -112,7 +112,7 @@ def test_batchnorm_in_a_block_starts_anew() -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"blocks": -1}, "at least 0, found -1"), ({"blocks": 1.0}, "found 1.0"), ({"blocks": True}, "found True"), ({"blocks": 1, "norm": 1}, "norm must be True"), ({"norm": True}, "needs blocks")],
+    [({"blocks": -1}, "at least 0, found -1"), ({"blocks": 1.0}, "found 1.0"), ({"blocks": True}, "found True"), ({"blocks": 1, "norm": 1}, "norm must be True"), ({"blocks": 0, "norm": True}, "needs blocks")],
 )
 def test_arguments_are_checked(options: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):

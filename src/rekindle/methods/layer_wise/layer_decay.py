@@ -19,11 +19,10 @@ class LayerDecay(Method):
         factor: From above 0 to 1; 1 changes nothing. The last stage gets factor, the one before it factor squared, and so on.
     """
 
-    factor: float = 1.0
+    factor: float = 0.75
 
     paper: ClassVar[str] = "Howard and Ruder, ACL 2018, arXiv 1801.06146; Bao et al., ICLR 2022, arXiv 2106.08254"
     neutral: ClassVar[dict[str, Any] | None] = {"factor": 1.0}
-    example: ClassVar[dict[str, Any]] = {"factor": 0.7}
 
     def __post_init__(self) -> None:
         ok = isinstance(self.factor, int | float) and not isinstance(self.factor, bool) and 0 < self.factor <= 1

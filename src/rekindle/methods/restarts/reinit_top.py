@@ -34,12 +34,11 @@ class ReinitTop(Method):
         ValueError: For an argument out of range, or a network without transformer blocks or with fewer than asked for.
     """
 
-    blocks: int = 0
+    blocks: int = 1
     norm: bool = False
 
     paper: ClassVar[str] = "Zhang, Wu, Katiyar, Weinberger, Artzi, ICLR 2021, arXiv 2006.05987"
     neutral: ClassVar[dict[str, Any] | None] = {"blocks": 0}
-    example: ClassVar[dict[str, Any]] = {"blocks": 1}
 
     def __post_init__(self) -> None:
         ok = isinstance(self.blocks, int) and not isinstance(self.blocks, bool) and self.blocks >= 0
