@@ -1,5 +1,6 @@
 """Fixtures shared by every room of the test suite."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,9 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    """Small tensors run fastest on few threads, and results are compared bit for bit at one count."""
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    """Small tensors run fastest on one thread, and results are compared bit for bit at one count, also with child processes."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
