@@ -426,3 +426,14 @@ def test_the_command_lists_and_clears(store: Cache, tmp_path: Path, capsys: pyte
     assert main(["data", "cache", "--root", home, "--clear", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["left"] == 0
     assert files(store) == []
+
+
+def test_twins_of_a_broken_picture_are_all_named(store: Cache, tmp_path: Path) -> None:
+    """Into an empty cache, where nothing is hashed before it is decoded."""
+    one, two = pictures(tmp_path / "a", 2)
+    broken = [one.with_name(f"broken{number}.png") for number in range(3)]
+    for path in broken:
+        path.write_bytes(b"no picture")
+    with pytest.raises(UserError) as caught:
+        load([broken[0], one, broken[1], two, broken[2]], store)
+    assert all(str(path) in str(caught.value) for path in broken) and str(one) not in str(caught.value)

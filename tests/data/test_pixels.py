@@ -102,7 +102,7 @@ def test_a_long_list_of_broken_files_is_cut_but_counted(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told_and_stops_the_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit on file sizes stands in for a full disk: the write that crosses it is cut short, the next one fails."""
-    paths = pictures(tmp_path, 1) * 400
+    paths = pictures(tmp_path, 45)
     decoded = []
     monkeypatch.setattr("rekindle.data.pixels.decode", lambda *arguments: decoded.append(0) or decode(*arguments))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -112,7 +112,7 @@ def test_a_full_disk_is_told_and_stops_the_decoding(tmp_path: Path, monkeypatch:
             Pixels.load(paths, 40, threads=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert len(decoded) < 100
+    assert len(decoded) < 40
 
 
 def test_an_interrupted_caller_stops_the_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,8 +123,8 @@ def test_an_interrupted_caller_stops_the_decoding(tmp_path: Path, monkeypatch: p
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Pixels.load(pictures(tmp_path, 1) * 400, 40, threads=1, progress=interrupt)
-    assert len(decoded) < 100
+        Pixels.load(pictures(tmp_path, 45), 40, threads=1, progress=interrupt)
+    assert len(decoded) < 40
 
 
 def test_a_wrong_interpolation_is_told_once(tmp_path: Path) -> None:

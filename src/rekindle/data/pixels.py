@@ -128,7 +128,8 @@ class _Loading:
     def through(self, cache: Cache, note: Callable[[str], None]) -> None:
         """Take what the cache has and let it have the rest; where it cannot be written, the rest is left for `directly`."""
         shelf = cache.shelf(Settings(self.edge, self.interpolation), note)
-        self._hash(shelf)
+        if shelf.shards:  # Into an empty cache everything is decoded, and hashed as it is read for that.
+            self._hash(shelf)
         if self._missing():
             try:
                 self._fill(shelf)
@@ -149,17 +150,18 @@ class _Loading:
         return [index for index, shard in enumerate(self.shards) if shard is None and index not in self._broken]
 
     def _hash(self, shelf: Shelf) -> None:
-        """Hash each file's bytes, and ask the cache for its picture."""
+        """Ask the cache for what is missing, by the hash of each file's bytes."""
 
         def find(index: int) -> Shard | None:
             try:
-                self.digests[index] = hashlib.sha256(read(self.pictures[index])).hexdigest()
+                self.digests[index] = self.digests[index] or hashlib.sha256(read(self.pictures[index])).hexdigest()
             except Undecodable as error:
                 self._broken[index] = str(error)
                 return None
             return shelf.get(self.digests[index])
 
-        for index, shard in enumerate(self._pool.map(find, range(len(self.pictures)))):
+        missing = self._missing()
+        for index, shard in zip(missing, self._pool.map(find, missing), strict=True):
             self.shards[index] = shard
             if shard is not None or index in self._broken:
                 self._tell()
@@ -174,13 +176,11 @@ class _Loading:
             Unusable: If the cache cannot be written.
         """
         with shelf.writing():
-            for index in self._missing():
-                self.shards[index] = shelf.get(self.digests[index])
-                if self.shards[index] is not None:
-                    self._tell()
+            if shelf.shards:
+                self._hash(shelf)
             groups: dict[str, list[int]] = {}
             for index in self._missing():
-                groups.setdefault(self.digests[index], []).append(index)
+                groups.setdefault(self.digests[index] or str(index), []).append(index)
             if groups:
                 done = self._done
                 with shelf.sink() as sink:
@@ -191,18 +191,21 @@ class _Loading:
                         raise
 
     def _decode(self, groups: list[list[int]], sink: _Sink) -> None:
-        """Decode one picture of each group, all of equal bytes, and let the sink hold it for all."""
+        """Decode one picture of each group, all of equal bytes, and let the sink hold it for all; equal groups are decoded once."""
+        first_of: dict[str, int] = {}
 
         def enter(group: list[int]) -> str:
+            index = group[0]
             try:
-                data = read(self.pictures[group[0]])
+                data = read(self.pictures[index])
                 digest = hashlib.sha256(data).hexdigest()
-                if self.digests[group[0]] not in ("", digest):
+                if self.digests[index] not in ("", digest):
                     return "it was changed while it was read"
-                sink.add(digest, decode(data, self.edge, self.interpolation))
+                self.digests[index] = digest
+                if first_of.setdefault(digest, index) == index:
+                    sink.add(digest, decode(data, self.edge, self.interpolation))
             except Undecodable as error:
                 return str(error)
-            self.digests[group[0]] = digest
             return ""
 
         good = []
@@ -212,10 +215,14 @@ class _Loading:
             else:
                 good += group
             self._tell(len(group))
-        if good:
+        for index in good:  # A broken picture's twin is broken too.
+            first = first_of.get(self.digests[index], index)
+            if first in self._broken:
+                self._broken[index] = self._broken[first]
+        if set(good) - self._broken.keys():
             shard = sink.finish()
             for index in good:
-                self.shards[index] = shard
+                self.shards[index] = None if index in self._broken else shard
 
     def _tell(self, count: int = 1) -> None:
         for _ in range(count):

@@ -83,7 +83,7 @@ class Shard:
 
 
 class ShardWriter:
-    """Writes a shard, a record batch at a time; many threads may add, and wait for each other, so that memory stays bounded.
+    """Writes a shard, a record batch at a time. Many threads may add: one of them writes while the others go on collecting.
 
     Args:
         path: The file to write.
@@ -97,44 +97,54 @@ class ShardWriter:
 
         self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, _schema())
-        self._pending: list[tuple[str, np.ndarray]] = []
-        self._bytes, self._lock = 0, threading.Lock()
+        self._pending: list[tuple[str, int, np.ndarray]] = []
+        self._bytes = 0
+        self._collecting, self._writing = threading.Lock(), threading.Lock()
 
     def add(self, digest: str, image: np.ndarray) -> None:
         """Add one picture, (H, W, 3) uint8."""
-        with self._lock:
-            if self._sink.closed:
-                raise OSError("the shard was given up")
-            self._pending.append((digest, image))
+        image = np.ascontiguousarray(image)
+        crc = zlib.crc32(image.data)
+        with self._collecting:
+            self._pending.append((digest, crc, image))
             self._bytes += image.nbytes
-            if self._bytes >= BATCH_BYTES:
-                self._flush()
+            full = self._take() if self._bytes >= BATCH_BYTES else []
+        if full:
+            self._write(full)
 
     def close(self) -> None:
         """Write what is left and the footer that makes it an Arrow file."""
-        with self._lock:
-            if self._pending:
-                self._flush()
+        with self._collecting:
+            rest = self._take()
+        if rest:
+            self._write(rest)
+        with self._writing:
             self._writer.close()
             self._sink.close()
 
     def abandon(self) -> None:
         """Close the file as it is; what other threads still add is refused."""
-        with self._lock:
+        with self._writing:
             self._sink.close()
 
-    def _flush(self) -> None:
+    def _take(self) -> list[tuple[str, int, np.ndarray]]:
+        taken, self._pending, self._bytes = self._pending, [], 0
+        return taken
+
+    def _write(self, rows: list[tuple[str, int, np.ndarray]]) -> None:
         import pyarrow as pa
 
-        digests, images = zip(*self._pending, strict=True)
-        blobs = [image.tobytes() for image in images]
-        columns = [
-            list(digests), [zlib.crc32(blob) for blob in blobs],
-            [image.shape[0] for image in images], [image.shape[1] for image in images], blobs,
-        ]  # fmt: skip
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, _schema(), strict=True)]
-        self._writer.write_batch(pa.record_batch(arrays, schema=_schema()))
-        self._pending, self._bytes = [], 0
+        digests, crcs, images = zip(*rows, strict=True)
+        ends = np.cumsum([0, *(image.nbytes for image in images)], dtype=np.int64)
+        data = np.concatenate([image.reshape(-1) for image in images])
+        pixels = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(rows), [None, pa.py_buffer(ends), pa.py_buffer(data)])
+        plain = [list(digests), list(crcs), [image.shape[0] for image in images], [image.shape[1] for image in images]]
+        arrays = [pa.array(column, field.type) for column, field in zip(plain, _schema(), strict=False)]
+        batch = pa.record_batch([*arrays, pixels], schema=_schema())
+        with self._writing:
+            if self._sink.closed:
+                raise OSError("the shard was given up")
+            self._writer.write_batch(batch)
 
 
 def remove(path: Path) -> bool:
