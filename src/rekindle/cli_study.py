@@ -142,6 +142,7 @@ def _jobs() -> int:
 
 
 def _show_plan(found: Any, jobs: int, study: "Study") -> None:
+    from rekindle.cli import _table
     from rekindle.runs import duration
 
     rows = [
@@ -212,18 +213,6 @@ def _drawn(status: "Status") -> Any:
         parts.append(Text(f"running: {cell}: {progress['what']}, {100 * progress['share']:.0f} %{left}"))
     parts += [Text(f"failed: {cell}: {error}", style="red") for cell, error in status.failed]
     return Group(*parts)
-
-
-def _table(header: list[str], rows: list[list[str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    _console().print(table)
 
 
 def _console() -> Any:

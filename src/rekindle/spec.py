@@ -120,14 +120,17 @@ class RunSpec:
         same = ("image_column", "label_column", "split_column", "seed", "val_fraction", "test_fraction")
         return {**{name: getattr(self, name) for name in same}, "per_class": self.per_class or None, "fraction": self.fraction or None}
 
+    def chosen(self) -> dict[str, Any]:
+        """Fields that are not at their defaults, by name."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        return {name: value for name, value in self.to_dict().items() if value != defaults[name]}
+
     def run_id(self, data_hash: str, weights_hash: str) -> str:
         """Twelve hexadecimal digits from the canonical JSON of the spec and the contents' hashes; paths do not count.
 
         Options at their defaults are left out, so that a run keeps its id when a later version knows more options.
         """
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        chosen = {name: value for name, value in self.to_dict().items() if name not in ("data", "weights") and value != defaults[name]}
-        text = json.dumps({**chosen, "data": data_hash, "weights": weights_hash}, sort_keys=True, separators=(",", ":"))
+        text = json.dumps({**self.chosen(), "data": data_hash, "weights": weights_hash}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -84,9 +84,7 @@ class Cell:
     def key(self) -> str:
         """Twelve hexadecimal digits of what the spec sets: cells that ask for the same run share it, and options that a later version
         adds do not change it."""
-        plain = {field.name: field.default for field in dataclasses.fields(RunSpec)}
-        given = {name: value for name, value in self.spec.to_dict().items() if value != plain[name]}
-        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.spec.chosen(), sort_keys=True).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
         chosen = f" ({self.candidate})" if self.candidate else ""

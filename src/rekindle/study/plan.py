@@ -157,8 +157,9 @@ def images_per_second(spec: RunSpec, threads: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))), torch.autocast(device.type, torch.bfloat16, enabled=fast):
+        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
             trial, batch = _trial(spec, device)
+            trial.autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=fast)
             return probe.images_per_second(lambda rate: trial, lambda step: batch)
     finally:
         torch.set_num_threads(before)

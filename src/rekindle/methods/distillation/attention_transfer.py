@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source
 from rekindle.methods.distillation.layers import find_layers, paired
-from rekindle.methods.distillation.options import check_choice, check_layers, check_number
+from rekindle.methods.distillation.options import check_layers
+from rekindle.methods.options import check_choice, check_number
 
 FORMS = ("mean_square", "norm")
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rekindle.draws import generator
 from rekindle.method import Batch, Method, Net, Passes, Source, require
 from rekindle.methods.distillation.layers import wide
-from rekindle.methods.distillation.options import check_choice, check_number
+from rekindle.methods.options import check_choice, check_number
 from rekindle.methods.source_head import keep_source_head
 
 RELATIONSHIPS = ("direct", "calibrated")

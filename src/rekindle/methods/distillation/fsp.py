@@ -15,7 +15,8 @@ from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source
 from rekindle.methods.distillation.layers import INPUT, find_layers, paired_maps, pooled
-from rekindle.methods.distillation.options import check_flag, check_layers, check_number
+from rekindle.methods.distillation.options import check_layers
+from rekindle.methods.options import check_flag, check_number
 
 
 @dataclass

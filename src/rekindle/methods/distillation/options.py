@@ -1,34 +1,8 @@
-"""Checks of options that the methods here share."""
-
-import math
+"""What options of the methods here have in common."""
 
 from rekindle.method import require
 
 REDUCTIONS = ("relative", "batchmean", "sum")
-
-
-def check_number(owner: str, name: str, value: float, *, positive: bool = False) -> None:
-    """Refuse what is not a finite number of at least 0, or above 0 if `positive`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    wanted = "above 0" if positive else "of at least 0"
-    require(number and (value > 0 if positive else value >= 0), f"{owner}: {name} must be a finite number {wanted}, found {value!r}.")
-
-
-def check_whole(owner: str, name: str, value: int, least: int) -> None:
-    """Refuse what is not a whole number of at least `least`."""
-    ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    require(ok, f"{owner}: {name} must be a whole number of at least {least}, found {value!r}.")
-
-
-def check_choice(owner: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a text that is not one of `allowed`."""
-    listed = " or ".join(f'"{choice}"' for choice in allowed)
-    require(isinstance(value, str) and value in allowed, f"{owner}: {name} must be {listed}, found {value!r}.")
-
-
-def check_flag(owner: str, name: str, value: bool) -> None:
-    """Refuse what is neither True nor False."""
-    require(isinstance(value, bool), f"{owner}: {name} must be True or False, found {value!r}.")
 
 
 def check_layers(owner: str, layers: str | tuple[str, ...]) -> None:

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source, require
-from rekindle.methods.distillation.options import check_flag, check_number
 from rekindle.methods.distillation.softened import softened_loss, source_logits
+from rekindle.methods.options import check_flag, check_number
 from rekindle.methods.source_head import keep_source_head
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rekindle.draws import generator
 from rekindle.method import Method, Net, Passes, Source, require
+from rekindle.methods.options import check_flag, check_whole
 from rekindle.methods.restarts.rifle import Rifle
 from rekindle.taps import Taps
 
@@ -41,9 +42,8 @@ class LpFt(Method):
     neutral: ClassVar[dict[str, Any] | None] = None
 
     def __post_init__(self) -> None:
-        ok = isinstance(self.strengths, int) and not isinstance(self.strengths, bool) and self.strengths >= 1
-        require(ok, f"lp_ft: strengths must be a whole number of at least 1, found {self.strengths!r}.")
-        require(isinstance(self.rescale, bool), f"lp_ft: rescale must be True or False, found {self.rescale!r}.")
+        check_whole("lp_ft", "strengths", self.strengths, 1)
+        check_flag("lp_ft", "rescale", self.rescale)
 
     def refuses(self, other: Method) -> str | None:
         """RIFLE's draws would discard the fitted head."""

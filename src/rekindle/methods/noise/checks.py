@@ -25,8 +25,3 @@ def check_probability(owner: str, name: str, value: float, above_zero: bool = Fa
 def check_choice(owner: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuse an unknown word."""
     require(value in allowed, f"{owner}: {name} must be one of {', '.join(allowed)}, found {value!r}.")
-
-
-def check_flag(owner: str, name: str, value: bool) -> None:
-    """Refuse what is neither True nor False."""
-    require(isinstance(value, bool), f"{owner}: {name} must be True or False, found {value!r}.")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source, require
-from rekindle.methods.penalties.quadratic import check_strength
+from rekindle.methods.options import check_number, check_whole
 
 
 @dataclass
@@ -34,9 +34,8 @@ class BSS(Method):
     neutral: ClassVar[dict[str, Any]] = {"eta": 0.0}
 
     def __post_init__(self) -> None:
-        check_strength("bss", "eta", self.eta)
-        ok = isinstance(self.k, int) and not isinstance(self.k, bool) and self.k >= 1
-        require(ok, f"bss: k must be a whole number of at least 1, found {self.k!r}.")
+        check_number("bss", "eta", self.eta)
+        check_whole("bss", "k", self.k, 1)
 
     def attach(self, net: Net, source: Source) -> None:
         """Watch what the classifier is given."""

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Method, Net, Passes, Source, require
+from rekindle.methods.options import check_choice, check_flag, check_number
 from rekindle.methods.penalties.fisher import Information
-from rekindle.methods.penalties.quadratic import Measure, check_choice, check_strength, check_switch
+from rekindle.methods.penalties.quadratic import Measure
 from rekindle.methods.penalties.towards_start import Shrinking
 
 
@@ -52,8 +53,8 @@ class GroupLassoSP(Shrinking, Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice(self._owner, "group", self.group, ("channel", "layer"))
-        check_switch(self._owner, "fisher", self.fisher)
-        check_strength(self._owner, "eps", self.eps)
+        check_flag(self._owner, "fisher", self.fisher)
+        check_number(self._owner, "eps", self.eps)
         plain = self.solver == "subgradient"
         require(plain or not self.fisher, f'{self._owner}: fisher=True has no closed proximal operator; take solver="subgradient".')
         require(plain or not self.eps, f'{self._owner}: eps must be 0 with solver="proximal", which needs no smoothing, found {self.eps!r}.')

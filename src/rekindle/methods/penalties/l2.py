@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from rekindle.method import Clock, GradientPairs, Method, Net, Source
-from rekindle.methods.penalties.quadratic import Pull, check_scope, check_strength, in_scope
+from rekindle.methods.options import check_number
+from rekindle.methods.penalties.quadratic import Pull, check_scope, in_scope
 
 
 @dataclass
@@ -29,7 +30,7 @@ class L2(Method):
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0}
 
     def __post_init__(self) -> None:
-        check_strength("l2", "alpha", self.alpha)
+        check_number("l2", "alpha", self.alpha)
         check_scope("l2", self.scope)
 
     def attach(self, net: Net, source: Source) -> None:

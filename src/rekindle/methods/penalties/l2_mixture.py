@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods.penalties.quadratic import Measure, check_strength
+from rekindle.methods.options import check_number
+from rekindle.methods.penalties.quadratic import Measure
 from rekindle.methods.penalties.towards_start import TowardsStart
 
 
@@ -42,12 +43,12 @@ class L2Mixture(TowardsStart, Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_strength(self._owner, "decay", self.decay)
+        check_number(self._owner, "decay", self.decay)
         ok = isinstance(self.stages, tuple) and all(isinstance(item, tuple) and len(item) == 3 and isinstance(item[0], str) for item in self.stages)
         require(ok, f"{self._owner}: stages must be a tuple of (stage, alpha, decay) triples, found {self.stages!r}.")
         for stage, alpha, decay in self.stages:
-            check_strength(self._owner, f"stages: alpha of {stage}", alpha)
-            check_strength(self._owner, f"stages: decay of {stage}", decay)
+            check_number(self._owner, f"stages: alpha of {stage}", alpha)
+            check_number(self._owner, f"stages: decay of {stage}", decay)
         names = [stage for stage, _, _ in self.stages]
         require(len(set(names)) == len(names), f"{self._owner}: stages must name each stage once, found {names}.")
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Method, Net, Source
-from rekindle.methods.penalties.quadratic import Measure, check_switch
+from rekindle.methods.options import check_flag
+from rekindle.methods.penalties.quadratic import Measure
 from rekindle.methods.penalties.towards_start import TowardsStart
 
 
@@ -41,7 +42,7 @@ class L2SP(TowardsStart, Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_switch(self._owner, "orthogonal", self.orthogonal)
+        check_flag(self._owner, "orthogonal", self.orthogonal)
 
     def _measure(self, net: Net, source: Source) -> Measure:
         return Orthogonal(self._anchors) if self.orthogonal else Measure()

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Method, Net, Passes, Source, require
+from rekindle.methods.options import check_choice, check_number
 from rekindle.methods.penalties.fisher import ESTIMATES, NORMALISATIONS, STABILISERS, Information
-from rekindle.methods.penalties.quadratic import Measure, check_choice, check_strength
+from rekindle.methods.penalties.quadratic import Measure
 from rekindle.methods.penalties.towards_start import TowardsStart
 
 
@@ -52,7 +53,7 @@ class L2SPFisher(TowardsStart, Method):
         check_choice(self._owner, "estimate", self.estimate, ESTIMATES)
         check_choice(self._owner, "normalize", self.normalize, NORMALISATIONS)
         check_choice(self._owner, "stabilizer", self.stabilizer, STABILISERS)
-        check_strength(self._owner, "eps", self.eps)
+        check_number(self._owner, "eps", self.eps)
         ok = self.stabilizer == "add" or self.eps > 0
         require(ok, f'{self._owner}: eps must be above 0 with stabilizer="clip", which lets F be no larger than that.')
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from rekindle.method import GradientPairs, require
+from rekindle.method import GradientPairs
+from rekindle.methods.options import check_choice
 
 SCOPES = ("all", "weights")
 
@@ -78,23 +79,6 @@ class Pull:
 def in_scope(parameters: dict[str, nn.Parameter], scope: str) -> dict[str, nn.Parameter]:
     """All parameters, or for "weights" those with two or more dimensions (no biases, no BatchNorm)."""
     return {name: p for name, p in parameters.items() if scope == "all" or p.ndim >= 2}
-
-
-def check_strength(owner: str, name: str, value: float) -> None:
-    """Refuse NaN, infinity, negative strengths and what is not a number."""
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
-    require(ok, f"{owner}: {name} must be a finite number of at least 0, found {value!r}.")
-
-
-def check_choice(owner: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a word that is not one of those allowed."""
-    listed = " or ".join(f'"{word}"' for word in allowed)
-    require(isinstance(value, str) and value in allowed, f"{owner}: {name} must be {listed}, found {value!r}.")
-
-
-def check_switch(owner: str, name: str, value: bool) -> None:
-    """Refuse what is neither True nor False."""
-    require(isinstance(value, bool), f"{owner}: {name} must be True or False, found {value!r}.")
 
 
 def check_scope(owner: str, scope: str) -> None:

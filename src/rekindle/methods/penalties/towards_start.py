@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from rekindle.method import Clock, GradientPairs, Net, Source, require, snake
-from rekindle.methods.penalties.quadratic import Measure, Pull, check_choice, check_scope, check_strength, in_scope
+from rekindle.methods.options import check_choice, check_number
+from rekindle.methods.penalties.quadratic import Measure, Pull, check_scope, in_scope
 
 
 @dataclass
@@ -25,8 +26,8 @@ class TowardsStart:
 
     def __post_init__(self) -> None:
         self._owner = snake(type(self).__name__)
-        check_strength(self._owner, "alpha", self.alpha)
-        check_strength(self._owner, "beta", self.beta)
+        check_number(self._owner, "alpha", self.alpha)
+        check_number(self._owner, "beta", self.beta)
         check_scope(self._owner, self.scope)
 
     def attach(self, net: Net, source: Source) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rekindle.method import Clock, Method, require
+from rekindle.methods.options import check_flag, check_whole
 from rekindle.methods.restarts.rifle import cycle_factor, period_starts
 
 
@@ -31,9 +32,8 @@ class CyclicLR(Method):
     neutral: ClassVar[dict[str, Any] | None] = {"cycles": 1}
 
     def __post_init__(self) -> None:
-        ok = isinstance(self.cycles, int) and not isinstance(self.cycles, bool) and self.cycles >= 1
-        require(ok, f"cyclic_lr: cycles must be a whole number of at least 1, found {self.cycles!r}.")
-        require(isinstance(self.trim, bool), f"cyclic_lr: trim must be True or False, found {self.trim!r}.")
+        check_whole("cyclic_lr", "cycles", self.cycles, 1)
+        check_flag("cyclic_lr", "trim", self.trim)
 
     def run_epochs(self, epochs: int) -> int:
         """K * (E // K) with `trim`; E without."""

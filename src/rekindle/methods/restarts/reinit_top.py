@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rekindle.draws import generator
 from rekindle.method import Method, Net, Source, require
+from rekindle.methods.options import check_flag, check_whole
 
 STD = 0.02
 ATTENTION = ("attn", "self_attention", "self_attn", "attention")
@@ -41,9 +42,8 @@ class ReinitTop(Method):
     neutral: ClassVar[dict[str, Any] | None] = {"blocks": 0}
 
     def __post_init__(self) -> None:
-        ok = isinstance(self.blocks, int) and not isinstance(self.blocks, bool) and self.blocks >= 0
-        require(ok, f"reinit_top: blocks must be a whole number of at least 0, found {self.blocks!r}.")
-        require(isinstance(self.norm, bool), f"reinit_top: norm must be True or False, found {self.norm!r}.")
+        check_whole("reinit_top", "blocks", self.blocks, 0)
+        check_flag("reinit_top", "norm", self.norm)
         require(self.blocks > 0 or not self.norm, "reinit_top: norm needs blocks of at least 1, found 0.")
 
     def surgery(self, net: Net, source: Source) -> None:
