@@ -3,12 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow
+.PHONY: demo test test-slow lint
 demo: $(READY)
 	$(BIN)/rekindle demo
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+lint: $(READY)
+	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check src tests benchmarks tools
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

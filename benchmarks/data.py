@@ -94,7 +94,6 @@ def memory() -> dict[str, int]:
 
 def compare(folder: Path, cores: int, epochs: int, home: Path) -> dict[str, Any]:
     """Both sides by turns on the same cores."""
-    allowed = sorted(os.sched_getaffinity(0))[:cores]
     for path in sorted((folder / "train").rglob("*")):  # Neither side pays for a cold disk.
         if path.is_file():
             path.read_bytes()
@@ -103,7 +102,7 @@ def compare(folder: Path, cores: int, epochs: int, home: Path) -> dict[str, Any]
         side: subprocess.Popen(
             [sys.executable, __file__, str(folder), "--serve", side, "--cores", str(cores)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=environment, preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+            env=environment,
         )
         for side in SIDES
     }  # fmt: skip
@@ -140,14 +139,13 @@ def waiting(folder: Path, cores: int, home: Path, per_class: int) -> dict[str, f
         "--lr", "0.001",
         "--batch-size", str(BATCH), "--per-class", str(per_class), "--no-read-test", "--out", str(home / "runs"), "--json",
     ]  # fmt: skip
-    allowed = sorted(os.sched_getaffinity(0))[:cores]
     environment = {**os.environ, "REKINDLE_HOME": str(home), "OMP_NUM_THREADS": str(cores)}
     ended = subprocess.run(
         [sys.executable, "-m", *command],
         env=environment,
         capture_output=True,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+        check=False,
     )
     if ended.returncode:
         raise SystemExit(ended.stderr)
@@ -194,6 +192,7 @@ def main() -> None:
     if options.serve:
         serve(options.serve, options.folder, options.cores)
         return
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])  # Both sides and the training inherit it.
     with tempfile.TemporaryDirectory() as home:
         found = compare(options.folder, options.cores, options.epochs, Path(home))
         found["waiting"] = waiting(options.folder, options.cores, Path(home), options.per_class)

@@ -28,7 +28,9 @@ def toy(seed: int = 0, classes: int = 3, norm: bool = False) -> Toy:
         return Toy(classes, norm)
 
 
-def toy_tuner(methods: list[Method], model: nn.Module | None = None, epochs: int = 8, steps: int = 3, **options: object) -> tuple[nn.Module, Tuner, torch.optim.SGD]:
+def toy_tuner(
+    methods: list[Method], model: nn.Module | None = None, epochs: int = 8, steps: int = 3, **options: object
+) -> tuple[nn.Module, Tuner, torch.optim.SGD]:
     model = model or toy()
     tuner = Tuner(model, methods, head="fc", epochs=epochs, steps_per_epoch=steps, **options)  # type: ignore[arg-type]
     optimizer = torch.optim.SGD(tuner.param_groups(lr=0.01), momentum=0.9)
@@ -40,7 +42,9 @@ def toy_batch(key: int, count: int = 6, classes: int = 3) -> tuple[torch.Tensor,
     return torch.randn(count, 4, generator=stream), torch.randint(classes, (count,), generator=stream)
 
 
-def run_epochs(model: nn.Module, tuner: Tuner, optimizer: torch.optim.Optimizer, scheduler: object, epochs: range, stop: tuple[int, int] | None = None) -> None:
+def run_epochs(
+    model: nn.Module, tuner: Tuner, optimizer: torch.optim.Optimizer, scheduler: object, epochs: range, stop: tuple[int, int] | None = None
+) -> None:
     """The plain loop of the documentation, on toy batches keyed by (epoch, step); `stop` ends it before that step."""
     for epoch in epochs:
         tuner.start_epoch(epoch)

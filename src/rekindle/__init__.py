@@ -41,8 +41,26 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Batch", "Clock", "Cosine", "DTNH", "Direction", "Grod", "L2", "L2SP", "Method", "Net", "Passes", "PlainSum", "Rifle", "Run", "RunSpec", "Source", "Tuner",
-    "UserError", "fit", "load",
+    "DTNH",
+    "L2",
+    "L2SP",
+    "Batch",
+    "Clock",
+    "Cosine",
+    "Direction",
+    "Grod",
+    "Method",
+    "Net",
+    "Passes",
+    "PlainSum",
+    "Rifle",
+    "Run",
+    "RunSpec",
+    "Source",
+    "Tuner",
+    "UserError",
+    "fit",
+    "load",
 ]  # fmt: skip
 
 

@@ -67,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add(commands: Any, name: str, act: Callable[[argparse.Namespace], int], text: str, example: str, *arguments: tuple[str, dict[str, Any]]) -> None:
+def _add(
+    commands: Any, name: str, act: Callable[[argparse.Namespace], int], text: str, example: str, *arguments: tuple[str, dict[str, Any]]
+) -> None:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}")
     for flag, settings in arguments:
         command.add_argument(flag, **settings)
@@ -95,7 +97,9 @@ def _fit_command(commands: Any) -> None:
     command.add_argument("--resume", metavar="RUN", help="continue this run folder; every setting comes from it")
     command.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True,
                          help="keep decoded pictures for later runs; see rekindle data cache (no result depends on it)")  # fmt: skip
-    command.add_argument("--workers", type=int, help="threads that prepare the next batches meanwhile (default: chosen; no result depends on it)")
+    command.add_argument(
+        "--workers", type=int, help="threads that prepare the next batches meanwhile (default: chosen; no result depends on it)"
+    )
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(act=_fit)
 
@@ -103,7 +107,7 @@ def _fit_command(commands: Any) -> None:
 def option_texts() -> dict[str, str]:
     """What RunSpec's docstring says of each option; '%' doubled, as argparse wants it."""
     section = (RunSpec.__doc__ or "").split("Args:")[1]
-    return {name: text.strip().rstrip(".").replace("%", "%%") for name, text in re.findall(r"^ {8}(\w+): (.+)$", section, re.M)}
+    return {name: text.strip().rstrip(".").replace("%", "%%") for name, text in re.findall(r"^ {8}(\w+): (.+)$", section, re.MULTILINE)}
 
 
 def _fit(options: argparse.Namespace) -> int:
@@ -115,7 +119,9 @@ def _fit(options: argparse.Namespace) -> int:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         with Bar(quiet=not first) as bar:
-            run = fit(options.data, out=options.out, resume=options.resume, listener=bar, cache=options.cache, workers=options.workers, **given)
+            run = fit(
+                options.data, out=options.out, resume=options.resume, listener=bar, cache=options.cache, workers=options.workers, **given
+            )
     except Exception as error:
         from rekindle.trainer import Stopped
 
@@ -131,7 +137,7 @@ def _fit(options: argparse.Namespace) -> int:
     for split in ("val", "test"):
         if split in run.result:
             figures = run.result[split]
-            print(f"{ {'val': 'validation'}.get(split, split)} accuracy {100 * figures['accuracy']:.1f} % of {figures['count']} pictures")
+            print(f"{ {'val': 'validation'}.get(split, split) } accuracy {100 * figures['accuracy']:.1f} % of {figures['count']} pictures")
     print(f"report: {run.folder / 'report.html'}\npredict: rekindle predict {run.folder} FILES")
     return OK
 
@@ -140,7 +146,11 @@ def _predict(options: argparse.Namespace) -> int:
     from rekindle.run_folder import Run
 
     found = Run(Path(options.run)).predict(options.files, options.top_k)
-    text = json.dumps([dataclasses.asdict(row) for row in found], indent=2, ensure_ascii=False) + "\n" if options.json else _csv(found, options.top_k)
+    text = (
+        json.dumps([dataclasses.asdict(row) for row in found], indent=2, ensure_ascii=False) + "\n"
+        if options.json
+        else _csv(found, options.top_k)
+    )
     if options.out:
         from rekindle.checkpoints import write_atomic
 
@@ -173,8 +183,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(figures))
         return OK
-    print(f"accuracy {100 * figures['accuracy']:.1f} % of {figures['count']} pictures, calibration error {figures['calibration_error']:.3f}")
-    rows = [[row["name"], f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"])] for row in figures["per_class"]]
+    print(
+        f"accuracy {100 * figures['accuracy']:.1f} % of {figures['count']} pictures, calibration error {figures['calibration_error']:.3f}"
+    )
+    rows = [
+        [row["name"], f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"])]
+        for row in figures["per_class"]
+    ]
     _table(["class", "precision", "recall", "F1", "pictures"], rows)
     return OK
 

@@ -152,7 +152,9 @@ def _verify(options: argparse.Namespace) -> int:
 def _add_cache(parts: Any) -> None:
     command = parts.add_parser("cache", help="show or clear the decoded pictures that runs share", description="Show or clear the decoded pictures that runs share.",
                                epilog="examples: rekindle data cache;  rekindle data cache --clear;  rekindle data cache --clear 1f0c22a0b3d4")  # fmt: skip
-    command.add_argument("--clear", nargs="?", const="", metavar="SETTINGS", help="remove everything, or what was decoded with one of the listed settings")
+    command.add_argument(
+        "--clear", nargs="?", const="", metavar="SETTINGS", help="remove everything, or what was decoded with one of the listed settings"
+    )
     _root(command)
     _json(command)
     command.set_defaults(act=_cache)
@@ -169,12 +171,18 @@ def _cache(options: argparse.Namespace) -> int:
         return OK
     found = cache.listing()
     if options.json:
-        print(json.dumps({"folder": str(cache.root), "limit": int(cache.limit), "bytes": sum(one["bytes"] for one in found), "settings": found}))
+        print(
+            json.dumps(
+                {"folder": str(cache.root), "limit": int(cache.limit), "bytes": sum(one["bytes"] for one in found), "settings": found}
+            )
+        )
         return OK
     if found:
         _print_cache(found)
     total = sum(one["bytes"] for one in found)
-    print(f"{total / GB:.2f} of at most {cache.limit / GB:g} GB (REKINDLE_CACHE_GB) in {cache.root}; empty it with rekindle data cache --clear")
+    print(
+        f"{total / GB:.2f} of at most {cache.limit / GB:g} GB (REKINDLE_CACHE_GB) in {cache.root}; empty it with rekindle data cache --clear"
+    )
     return OK
 
 
@@ -240,8 +248,13 @@ def _print_check(found: "Check") -> None:
         print(f"A run takes {' and '.join(found.taken)} out of train.")
     print()
     if found.sizes:
-        _table(["pixels", "smallest", "median", "largest"], [[name, str(low), f"{middle:g}", str(high)] for name, (low, middle, high) in found.sizes.items()])
-    print(f"formats: {_counted(found.formats)}; modes: {_counted(found.modes)}; turned by EXIF: {found.rotated}; animations: {found.animated}")
+        _table(
+            ["pixels", "smallest", "median", "largest"],
+            [[name, str(low), f"{middle:g}", str(high)] for name, (low, middle, high) in found.sizes.items()],
+        )
+    print(
+        f"formats: {_counted(found.formats)}; modes: {_counted(found.modes)}; turned by EXIF: {found.rotated}; animations: {found.animated}"
+    )
     repeated = [f"{len(groups)} {what}" for groups, what in (
         (found.across, "in several splits"), (found.within, "inside one split"), (found.contradictions, "with several labels"), (found.alike, "with the same pixels in other bytes"),
     ) if groups]  # fmt: skip

@@ -32,17 +32,35 @@ def register(commands: Any) -> None:
     )  # fmt: skip
     run.add_argument("grid", help="the study's YAML file")
     run.add_argument("--dry-run", action="store_true", help="show the plan and what it will cost, and run nothing")
-    run.add_argument("--scale", choices=("full", "small"), default="full", help="small takes what stands under the grid's key 'small' (default: full)")
+    run.add_argument(
+        "--scale", choices=("full", "small"), default="full", help="small takes what stands under the grid's key 'small' (default: full)"
+    )
     run.add_argument("--out", help="the study's folder (default: study-NAME, or study-NAME-small)")
     run.add_argument("--jobs", type=int, help="runs at a time (default: one for each GPU, or else one for each core, at most 4)")
-    run.add_argument("--engine", choices=("local", "ray"), default="local", help="processes on this machine, or a Ray cluster (default: local)")
-    run.add_argument("--address", default="local", help="Ray: the cluster's address, auto for the one that this machine is in, or local to start one (default: local)")
+    run.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="processes on this machine, or a Ray cluster (default: local)"
+    )
+    run.add_argument(
+        "--address",
+        default="local",
+        help="Ray: the cluster's address, auto for the one that this machine is in, or local to start one (default: local)",
+    )
     run.add_argument("--cpus-per-run", type=float, default=1.0, metavar="N", help="Ray: CPUs that a run takes (default: 1)")
-    run.add_argument("--gpus-per-run", type=float, metavar="N", help="Ray: GPUs that a run takes, such as 0.25 (default: 1 where there are any)")
-    run.add_argument("--threads", type=int, help="threads of each run, one number for the whole study (default: 1, or what the study began with)")
+    run.add_argument(
+        "--gpus-per-run", type=float, metavar="N", help="Ray: GPUs that a run takes, such as 0.25 (default: 1 where there are any)"
+    )
+    run.add_argument(
+        "--threads", type=int, help="threads of each run, one number for the whole study (default: 1, or what the study began with)"
+    )
     run.add_argument("--retry", action="store_true", help="try failed cells again")
-    run.add_argument("--data-root", default=os.environ.get("REKINDLE_DATA"), help="folder in which the tasks' data lie (default: $REKINDLE_DATA)")
-    run.add_argument("--weights-root", default=os.environ.get("REKINDLE_WEIGHTS"), help="folder in which files of weights lie (default: $REKINDLE_WEIGHTS)")
+    run.add_argument(
+        "--data-root", default=os.environ.get("REKINDLE_DATA"), help="folder in which the tasks' data lie (default: $REKINDLE_DATA)"
+    )
+    run.add_argument(
+        "--weights-root",
+        default=os.environ.get("REKINDLE_WEIGHTS"),
+        help="folder in which files of weights lie (default: $REKINDLE_WEIGHTS)",
+    )
     run.add_argument("--json", action="store_true", help="print plan or outcome as JSON")
     run.set_defaults(act=_run)
     status = actions.add_parser("status", help="how far a study is", description="How far a study is; live on a terminal.",
@@ -75,7 +93,11 @@ def _run(options: argparse.Namespace) -> int:
     check_recipes(grid)
     folder = Path(options.out or f"study-{grid.name}" + ("-small" if options.scale == "small" else ""))
     jobs = options.jobs or _jobs()
-    study = Study(folder, grid, options.threads or 1) if options.dry_run and not (folder / "study.yaml").is_file() else Study.create(folder, grid, options.threads)
+    study = (
+        Study(folder, grid, options.threads or 1)
+        if options.dry_run and not (folder / "study.yaml").is_file()
+        else Study.create(folder, grid, options.threads)
+    )
     if options.retry and not options.dry_run:
         study.forgive()
     found = plan(study)
@@ -93,7 +115,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(status.to_dict()))
     else:
-        print(f"{status.counts['done']} of {status.total} runs done, {status.counts['failed']} failed. Report: rekindle study report {folder}")
+        print(
+            f"{status.counts['done']} of {status.total} runs done, {status.counts['failed']} failed. Report: rekindle study report {folder}"
+        )
     for cell, error in status.failed:
         print(f"rekindle: failed: {cell}: {error}", file=sys.stderr)
     return FAILED if status.counts["failed"] else OK
@@ -111,7 +135,9 @@ def _run_oracle(options: argparse.Namespace, study: "OracleStudy") -> int:
     if options.json:
         print(json.dumps({"cells": study.cells, "seeds": study.settings.seeds, "done": done, "folder": str(folder)}))
     else:
-        print(f"{study.cells} cells (methods x rates x noises) of {study.settings.seeds} seeds each{', done before' if done else ''}: {folder}")
+        print(
+            f"{study.cells} cells (methods x rates x noises) of {study.settings.seeds} seeds each{', done before' if done else ''}: {folder}"
+        )
     if done or options.dry_run:
         return OK
     with Bar() as bar:
@@ -152,7 +178,13 @@ def _show_plan(found: Any, jobs: int, study: "Study") -> None:
     _table(["setting", "methods", "seeds", "runs", "done", "failed", "left"], rows)
     for note in found.notes:
         print(note)
-    source = "finished runs" if found.measured == len(found.rows) else "short trials, and finished runs where there are any" if found.measured else "short trials"
+    source = (
+        "finished runs"
+        if found.measured == len(found.rows)
+        else "short trials, and finished runs where there are any"
+        if found.measured
+        else "short trials"
+    )
     unknown = " plus the settings of unknown cost" if any(row["seconds"] is None for row in found.rows) else ""
     print(f"{found.runs} runs, {found.done} done, {found.failed} failed; left: about {duration(found.seconds)} of computing{unknown} (from {source}), "
           f"{duration(found.seconds / jobs)} with {jobs} job{'s' if jobs > 1 else ''} of {study.threads} thread{'s' if study.threads > 1 else ''} each.")  # fmt: skip
@@ -187,7 +219,9 @@ def _report(options: argparse.Namespace) -> int:
     from rekindle.study.store import Study
 
     folder = write(Study.open(options.folder), options.published)
-    print(f"report: {folder / 'report.html'}\ntables: {folder / 'report.md'}, {folder / 'table.csv'}, {folder / 'runs.csv'}, {folder / 'table.tex'}")
+    print(
+        f"report: {folder / 'report.html'}\ntables: {folder / 'report.md'}, {folder / 'table.csv'}, {folder / 'runs.csv'}, {folder / 'table.tex'}"
+    )
     return OK
 
 
@@ -205,9 +239,15 @@ def _drawn(status: "Status") -> Any:
     for state in shown:
         table.add_column(state, justify="right")
     for setting, counts in status.settings.items():
-        table.add_row(Text(str(setting)), *(Text(str(counts[state] or "-"), style="red" if state == "failed" and counts[state] else "") for state in shown))
+        table.add_row(
+            Text(str(setting)),
+            *(Text(str(counts[state] or "-"), style="red" if state == "failed" and counts[state] else "") for state in shown),
+        )
     waiting = f", {status.unknown} more after the selection" if status.unknown else ""
-    parts: list[Any] = [Text(f"{status.name}: {status.counts['done']} of {status.total} runs done, {status.counts['failed']} failed{waiting}."), table]
+    parts: list[Any] = [
+        Text(f"{status.name}: {status.counts['done']} of {status.total} runs done, {status.counts['failed']} failed{waiting}."),
+        table,
+    ]
     for cell, progress in status.running:
         left = f", {duration(progress['left'])} left" if progress.get("left") else ""
         parts.append(Text(f"running: {cell}: {progress['what']}, {100 * progress['share']:.0f} %{left}"))

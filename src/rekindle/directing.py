@@ -87,7 +87,11 @@ class Angles:
     def summary(self) -> dict[str, Any]:
         """Means over the epoch, and the cosine of each step."""
         count = max(len(self.cosines), 1)
-        return {"cosine": sum(self.cosines) / count, "conflicts": sum(self.conflicts) / count, "cosines": [round(c, 6) for c in self.cosines]}
+        return {
+            "cosine": sum(self.cosines) / count,
+            "conflicts": sum(self.conflicts) / count,
+            "cosines": [round(c, 6) for c in self.cosines],
+        }
 
 
 def direct_(
@@ -159,7 +163,9 @@ def _blocks(names: list[str], granularity: str) -> Iterator[list[str]]:
 
 def _inner(a: list[Tensor], b: list[Tensor | None]) -> float:
     """Inner product accumulated in float64; None is zero."""
-    return float(sum(torch.dot(x.reshape(-1).double(), y.reshape(-1).double()) for x, y in zip(a, b, strict=True) if x is not None and y is not None))
+    return float(
+        sum(torch.dot(x.reshape(-1).double(), y.reshape(-1).double()) for x, y in zip(a, b, strict=True) if x is not None and y is not None)
+    )
 
 
 def _culprit(split: dict[str, tuple[Tensor, Tensor | None]], clock: Clock) -> str:

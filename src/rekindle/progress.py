@@ -42,7 +42,14 @@ class Bar:
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
         """Move the bar."""
         text = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {rate:.0f} images/s  {_clock(left)} left"
-        self._progress.update(self._task, description=f"epoch {epoch + 1}/{epochs}", total=epochs * steps, completed=epoch * steps + step, text=text, visible=True)
+        self._progress.update(
+            self._task,
+            description=f"epoch {epoch + 1}/{epochs}",
+            total=epochs * steps,
+            completed=epoch * steps + step,
+            text=text,
+            visible=True,
+        )
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Print an epoch's line."""

@@ -63,7 +63,9 @@ def parse(recipe: str) -> list[Method]:
     if recipe.strip() in ("", "none"):
         return []
     asked = f"--method {recipe!r}"
-    made = [_build(node, asked, "method", methods(), VARIANTS) for node in _terms(_tree(recipe, asked, "l2_sp(alpha=0.01)+rifle(periods=4)"))]
+    made = [
+        _build(node, asked, "method", methods(), VARIANTS) for node in _terms(_tree(recipe, asked, "l2_sp(alpha=0.01)+rifle(periods=4)"))
+    ]
     names = [type(method).__name__ for method in made]
     twice = sorted({snake(name) for name in names if names.count(name) > 1})
     if twice:
@@ -92,7 +94,9 @@ def parse_augment(text: str) -> "Augment | None":
     from rekindle.data.augment import KINDS, Augment
 
     asked = f"--augment {text!r}"
-    made = tuple(_build(node, asked, "augmentation", KINDS, {}) for node in _terms(_tree(text, asked, "randaugment(magnitude=9)+mixup(alpha=0.2)")))
+    made = tuple(
+        _build(node, asked, "augmentation", KINDS, {}) for node in _terms(_tree(text, asked, "randaugment(magnitude=9)+mixup(alpha=0.2)"))
+    )
     if len({type(part) for part in made}) < len(made):
         raise UserError(f"{asked} names an augmentation more than once; keep one.")
     return Augment(made)
@@ -128,7 +132,9 @@ def card(name: str) -> str:
 def _options(kind: type) -> str:
     """Each option with its default and what the docstring says of it."""
     section = (inspect.getdoc(kind) or "").partition("Args:")[2].partition("Raises:")[0]
-    texts = {name: " ".join(text.split()) for name, text in re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w+: |\Z)", section, re.M | re.S)}
+    texts = {
+        name: " ".join(text.split()) for name, text in re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w+: |\Z)", section, re.MULTILINE | re.DOTALL)
+    }
     lines = [f"- `{field.name}={field.default!r}`: {texts.get(field.name, '')}" for field in dataclasses.fields(kind) if field.init]
     return "\n".join(lines) or "None."
 
@@ -195,4 +201,6 @@ def _value(keyword: ast.keyword, name: str) -> Any:
         return ast.literal_eval(keyword.value)
     except ValueError:
         text = ast.unparse(keyword.value)
-        raise UserError(f"{name}: the value {text} of {keyword.arg} is not a number, a text in quotes, True, False, None or a tuple of them.") from None
+        raise UserError(
+            f"{name}: the value {text} of {keyword.arg} is not a number, a text in quotes, True, False, None or a tuple of them."
+        ) from None

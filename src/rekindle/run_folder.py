@@ -113,7 +113,9 @@ class Run:
         paths, labels = labelled(Path(folder), self.model[1]["classes"])
         pixels, errors = self._pixels(paths)
         if errors:
-            raise UserError("\n".join([f"{len(errors)} images cannot be read; repair or remove them:", *(f"  {p}: {why}" for p, why in errors.items())]))
+            raise UserError(
+                "\n".join([f"{len(errors)} images cannot be read; repair or remove them:", *(f"  {p}: {why}" for p, why in errors.items())])
+            )
         return summarize(self._probabilities(pixels), labels, self.model[1]["classes"])
 
     def _predict(self, paths: list[Path], top_k: int) -> list[Prediction]:
@@ -183,7 +185,10 @@ def open_folder(folder: Path, spec: RunSpec, dataset: Dataset, preprocessing: "P
     write_json(folder / "data.json", dataset.to_json())
     rows = torch.linspace(0, len(train) - 1, min(SAMPLES, len(train))).long()
     x, labels = train.training(rows, spec.seed, 0)
-    save(samples(preview(x, preprocessing.mean, preprocessing.std), [_label(label, dataset.classes) for label in labels]), folder / "samples.png")
+    save(
+        samples(preview(x, preprocessing.mean, preprocessing.std), [_label(label, dataset.classes) for label in labels]),
+        folder / "samples.png",
+    )
     write_atomic(folder / "spec.yaml", yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
 
 

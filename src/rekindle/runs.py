@@ -109,7 +109,9 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any, cach
         methods = [method for method in methods if not isinstance(method, Freeze)] + [Freeze(spec.freeze_until)]
     dataset = data_room.open_data(spec.data, **spec.data_options())
     if spec.watch_test and "test" not in dataset.splits:
-        raise UserError(f"--watch-test needs a test split, and {spec.data} has none; add a test folder beside train, or leave the option out.")
+        raise UserError(
+            f"--watch-test needs a test split, and {spec.data} has none; add a test folder beside train, or leave the option out."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)  # Random weights are part of what the seed decides.
         loaded = models.build(spec.model, weights=spec.weights)
@@ -124,7 +126,9 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any, cach
     name = f"{_slug(Path(spec.data.removeprefix('hf:')).resolve().name)}-{_slug(spec.model)}-{_slug(spec.method)}-s{spec.seed}-{run_id}"
     folder = resumed or out / name
     if resumed is not None and not resumed.resolve().name.endswith(run_id):
-        raise UserError(f"the data or the weights of {resumed} changed since it began, so it cannot go on; start a new run without --resume.")
+        raise UserError(
+            f"the data or the weights of {resumed} changed since it began, so it cannot go on; start a new run without --resume."
+        )
     dataset = replace(dataset, notes=[*dataset.notes, *_leaks(dataset, pixels), *_uneven(spec, dataset)])
     for text in dataset.notes:
         listener.note(text)
@@ -132,7 +136,9 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any, cach
         if (folder / "result.json").is_file():
             listener.note(f"{folder} is finished already; nothing was trained again.")
         else:
-            _Job(spec, fabric, loaded, methods, direction, dataset, pixels, preprocessing, run_id, folder, listener, began, workers, augment).run()
+            _Job(
+                spec, fabric, loaded, methods, direction, dataset, pixels, preprocessing, run_id, folder, listener, began, workers, augment
+            ).run()
     return Run(folder)
 
 
@@ -244,7 +250,14 @@ class _Job:
             trial = self._tuner(model, methods, copy.deepcopy(source), head, probe.STEPS)
             model.load_state_dict(tuner.net.model.state_dict())
             trial.load_state_dict(tuner.state_dict())
-            return probe.Trial(model, trial, make_optimizer(self.spec.optimizer, trial.param_groups(rate)), criterion, self.spec.accumulate, self.fabric.autocast)
+            return probe.Trial(
+                model,
+                trial,
+                make_optimizer(self.spec.optimizer, trial.param_groups(rate)),
+                criterion,
+                self.spec.accumulate,
+                self.fabric.autocast,
+            )
 
         return start
 
@@ -293,7 +306,11 @@ class _Job:
     def _finish(self, training: "Training", splits: "dict[str, Samples]", rate: float) -> None:
         from rekindle.trainer import evaluate
 
-        found = {name: evaluate(self.fabric, training.model, splits[name]) for name in splits if name == "val" or (name == "test" and self.spec.read_test)}
+        found = {
+            name: evaluate(self.fabric, training.model, splits[name])
+            for name in splits
+            if name == "val" or (name == "test" and self.spec.read_test)
+        }
         if not self.fabric.is_global_zero:
             return
         write_predictions(self.folder, self.dataset, found)
@@ -348,7 +365,9 @@ def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optim
     """Any optimiser of torch.optim by name; those that know momentum get 0.9, as the papers."""
     kind = getattr(torch.optim, name, None)
     if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or kind is torch.optim.Optimizer:
-        known = sorted(n for n, k in vars(torch.optim).items() if isinstance(k, type) and issubclass(k, torch.optim.Optimizer) and n != "Optimizer")
+        known = sorted(
+            n for n, k in vars(torch.optim).items() if isinstance(k, type) and issubclass(k, torch.optim.Optimizer) and n != "Optimizer"
+        )
         raise UserError(f"--optimizer {name!r} is not in torch.optim; it has {', '.join(known)}.")
     if name in ("LBFGS", "SparseAdam"):
         raise UserError(f"--optimizer {name} needs another kind of step (a closure or sparse gradients); try SGD or AdamW.")
@@ -368,7 +387,9 @@ def _check_mixing(augment: "Augment | None", methods: list[Method]) -> None:
     if augment is not None and augment.mixes:
         refusing = [method.name for method in methods if method.whole_labels]
         if refusing:
-            raise UserError(f"mixup and cutmix give a picture shares of two classes, but {', '.join(refusing)} needs one class a picture; leave one of them out.")
+            raise UserError(
+                f"mixup and cutmix give a picture shares of two classes, but {', '.join(refusing)} needs one class a picture; leave one of them out."
+            )
 
 
 def _criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:
@@ -418,9 +439,17 @@ def _weights_hash(module: nn.Module) -> str:
 
 def _leaks(dataset: data_room.Dataset, pixels: data_room.Pixels) -> list[str]:
     pairs = data_room.duplicates(dataset, pixels.hashes)
-    found = [f"{len(pairs)} images stand in two splits, byte for byte (such as {pairs[0][0]} and {pairs[0][1]}): accuracy on them says nothing."] if pairs else []
+    found = (
+        [
+            f"{len(pairs)} images stand in two splits, byte for byte (such as {pairs[0][0]} and {pairs[0][1]}): accuracy on them says nothing."
+        ]
+        if pairs
+        else []
+    )
     if unlike := data_room.contradictions(dataset, pixels.hashes):
-        found.append(f"{len(unlike)} images have two labels (such as {unlike[0][0]} and {unlike[0][1]}, byte for byte the same): mend one of them.")
+        found.append(
+            f"{len(unlike)} images have two labels (such as {unlike[0][0]} and {unlike[0][1]}, byte for byte the same): mend one of them."
+        )
     return found
 
 
@@ -429,8 +458,14 @@ def _uneven(spec: RunSpec, dataset: data_room.Dataset) -> list[str]:
     found = data_room.imbalance(dataset.counts()["train"])
     if found["ratio"] < UNEVEN:
         return []
-    remedy = "; --sampler balanced or --class-weights balanced evens them out" if spec.sampler == "shuffle" and spec.class_weights == "none" else ""
-    return [f"classes are unbalanced: from {found['fewest']} ({found['smallest']}) to {found['most']} ({found['largest']}) training images{remedy}."]
+    remedy = (
+        "; --sampler balanced or --class-weights balanced evens them out"
+        if spec.sampler == "shuffle" and spec.class_weights == "none"
+        else ""
+    )
+    return [
+        f"classes are unbalanced: from {found['fewest']} ({found['smallest']}) to {found['most']} ({found['largest']}) training images{remedy}."
+    ]
 
 
 def _slug(text: str) -> str:

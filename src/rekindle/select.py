@@ -82,7 +82,9 @@ def search_freeze(spec: RunSpec, *, seeds: int = 1, out: str | Path = "runs", li
         curve.append(Candidate(frozen, until, sum(list(blocks.values())[frozen:]), accuracies))
     chosen = choose(curve)
     _write(folder, curve, chosen)
-    listener.note(f"chosen: {chosen.frozen} of {len(blocks)} stages frozen, validation accuracy {100 * chosen.mean:.1f} %; {folder / 'curve.png'}")
+    listener.note(
+        f"chosen: {chosen.frozen} of {len(blocks)} stages frozen, validation accuracy {100 * chosen.mean:.1f} %; {folder / 'curve.png'}"
+    )
     options = {**spec.to_dict(), "freeze_until": chosen.until}
     return FreezeSearch(tuple(curve), chosen, fit(out=out, listener=listener, **how, **options), folder)
 
@@ -113,4 +115,6 @@ def _write(folder: Path, curve: list[Candidate], chosen: Candidate) -> None:
 
     rows = [{**dataclasses.asdict(candidate), "mean": candidate.mean} for candidate in curve]
     write_json(folder / "search.json", {"chosen": chosen.until, "frozen": chosen.frozen, "curve": rows})
-    save(freeze_curve([(candidate.until or "none", list(candidate.accuracies)) for candidate in curve], chosen.frozen), folder / "curve.png")
+    save(
+        freeze_curve([(candidate.until or "none", list(candidate.accuracies)) for candidate in curve], chosen.frozen), folder / "curve.png"
+    )

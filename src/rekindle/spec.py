@@ -101,7 +101,9 @@ class RunSpec:
             raise UserError(f"--label-smoothing must be below 1, found {self.label_smoothing}.")
         if self.batch_size < 2 * self.accumulate * self.devices:
             least = 2 * self.accumulate * self.devices
-            raise UserError(f"--batch-size {self.batch_size} is too small to be split: {self.accumulate} micro-batches on {self.devices} device(s) need at least {least}.")
+            raise UserError(
+                f"--batch-size {self.batch_size} is too small to be split: {self.accumulate} micro-batches on {self.devices} device(s) need at least {least}."
+            )
         if self.watch_test and not self.read_test:
             raise UserError("--watch-test reads the test split, and --no-read-test forbids it; leave one of them out.")
         names = self.record.split(",") if self.record else []

@@ -109,7 +109,16 @@ class Samples:
         """Pictures (B, 3, S, S) float32, cropped, mirrored and augmented at random, and labels (B,), or (B, C) shares where pictures are mixed."""
         p, indices = self.preprocessing, self.indices[rows]
         x = train_batch(
-            self.pixels, indices, image_size=p.image_size, flip=p.flip, seed=seed, epoch=epoch, mean=p.mean, std=p.std, device=device, augment=self.augment
+            self.pixels,
+            indices,
+            image_size=p.image_size,
+            flip=p.flip,
+            seed=seed,
+            epoch=epoch,
+            mean=p.mean,
+            std=p.std,
+            device=device,
+            augment=self.augment,
         )
         y = self.labels[rows].to(device, non_blocking=True)
         if self.augment is None or not self.augment.mixes:
@@ -314,7 +323,9 @@ class Training:
         return rates
 
     def _record(self, epoch: int, rates: dict[str, float], restarted: bool) -> None:
-        sums = self.fabric.all_reduce(torch.tensor([self._meter.loss, self._meter.hits, self._meter.count], dtype=torch.float64), reduce_op="sum")
+        sums = self.fabric.all_reduce(
+            torch.tensor([self._meter.loss, self._meter.hits, self._meter.count], dtype=torch.float64), reduce_op="sum"
+        )
         train = Meter(float(sums[0]), int(sums[1]), int(sums[2])).means()
         angles = self.tuner.angles()
         record = {
@@ -377,7 +388,9 @@ class Training:
 
     def _load(self, state: dict[str, Any]) -> None:
         if len(state["ranks"]) != self.fabric.world_size:
-            raise UserError(f"this run was trained with {len(state['ranks'])} devices, found {self.fabric.world_size}; resume it with the same number.")
+            raise UserError(
+                f"this run was trained with {len(state['ranks'])} devices, found {self.fabric.world_size}; resume it with the same number."
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
@@ -397,10 +410,10 @@ def evaluate(fabric: Fabric, module: nn.Module, samples: Samples) -> Tensor:
     module.eval()
     rows = torch.arange(len(samples))[fabric.global_rank :: fabric.world_size]
     found = []
-    with torch.no_grad():
-        with closing(prefetch(lambda part: samples.evaluation(part, fabric.device), rows.split(EVAL_BATCH), samples.workers)) as feed:
-            for x in feed:
-                found.append(module(x.to(memory_format=torch.channels_last)).float().softmax(1).cpu())
+    feed = prefetch(lambda part: samples.evaluation(part, fabric.device), rows.split(EVAL_BATCH), samples.workers)
+    with torch.no_grad(), closing(feed):
+        for x in feed:
+            found.append(module(x.to(memory_format=torch.channels_last)).float().softmax(1).cpu())
     module.train(training)
     pieces = _gather_objects(fabric, (rows, torch.cat(found) if found else None))
     classes = next(p.shape[1] for _, p in pieces if p is not None)

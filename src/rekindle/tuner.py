@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import ASGD, SGD, Optimizer
 
 from rekindle.directing import Angles, Separator, direct_
-from rekindle.method import Batch, Clock, Direction, Method, Net, PassOverData, Passes, Source, require
+from rekindle.method import Batch, Clock, Direction, Method, Net, Passes, PassOverData, Source, require
 from rekindle.methods.directions.plain import PlainSum
 from rekindle.methods.restarts.cosine import Cosine
 from rekindle.schedule import TunerScheduler
@@ -183,7 +183,10 @@ class Tuner:
         optimizer = self._the_optimizer()
         self._check_last_epoch(epoch)
         if not self._prepared:
-            require(not self.needs_data, f"{', '.join(self.needs_data)} must look at data first: add tuner.prepare(pass_over_data) before the first epoch.")
+            require(
+                not self.needs_data,
+                f"{', '.join(self.needs_data)} must look at data first: add tuner.prepare(pass_over_data) before the first epoch.",
+            )
         self._epoch, self._step, self._micro = epoch, 0, 0
         self._angles = Angles()
         self._restarted = self._restart(optimizer)
@@ -248,7 +251,9 @@ class Tuner:
         self._scaled = scale != 1
         clock = self._clock()
         acts = any(_overrides(method, verb) for method in self.methods for verb in ("labels", "penalty", "task_weight"))
-        require(not acts or "loss" in self._called, "a method acts on labels or outputs: use tuner.loss(model, x, y, criterion).backward().")
+        require(
+            not acts or "loss" in self._called, "a method acts on labels or outputs: use tuner.loss(model, x, y, criterion).backward()."
+        )
         pairs = _merge(pair for method in self.methods for pair in method.gradient(clock))
         if self._separator is not None:
             names = {id(p): name for name, p in self.net.shared().items()}
@@ -351,15 +356,21 @@ class Tuner:
 
     def _check_last_epoch(self, epoch: int) -> None:
         assert self._scheduler is not None
-        require(self._scheduler.last_epoch == epoch, "add scheduler.step() at the end of each epoch: "
-                f"epoch {epoch} begins, and it was called {self._scheduler.last_epoch} times.")
+        require(
+            self._scheduler.last_epoch == epoch,
+            f"add scheduler.step() at the end of each epoch: epoch {epoch} begins, and it was called {self._scheduler.last_epoch} times.",
+        )
         if self._epoch >= 0:
-            require(self._step == self.steps_per_epoch, f"epoch {self._epoch} made {self._step} optimiser steps, "
-                    f"but the tuner was built with steps_per_epoch={self.steps_per_epoch}.")
+            require(
+                self._step == self.steps_per_epoch,
+                f"epoch {self._epoch} made {self._step} optimiser steps, "
+                f"but the tuner was built with steps_per_epoch={self.steps_per_epoch}.",
+            )
 
     def _restart(self, optimizer: Optimizer) -> bool:
         clock = self._clock()
-        return any([method.restart_(clock, optimizer) for method in self.methods])
+        restarted = [method.restart_(clock, optimizer) for method in self.methods]  # Every method has its turn, whatever the first says.
+        return any(restarted)
 
     def _after_step(self) -> None:
         """What the optimiser's post-step hook runs: the ledger, then changes after a step, then what starts the next."""
@@ -374,8 +385,11 @@ class Tuner:
         self._next_step(optimizer)
 
     def _next_step(self, optimizer: Optimizer) -> None:
-        require(self._step < self.steps_per_epoch, f"epoch {self._epoch} makes more optimiser steps than "
-                f"steps_per_epoch={self.steps_per_epoch}; tuner.start_epoch(epoch) must begin each epoch.")
+        require(
+            self._step < self.steps_per_epoch,
+            f"epoch {self._epoch} makes more optimiser steps than "
+            f"steps_per_epoch={self.steps_per_epoch}; tuner.start_epoch(epoch) must begin each epoch.",
+        )
         self._step, self._micro = self._step + 1, 0
         if self._step < self.steps_per_epoch:
             assert self._scheduler is not None

@@ -175,7 +175,9 @@ def test_a_new_head_is_new_also_where_it_has_as_many_classes(options: dict[str, 
     tuner = Tuner(model, [rekindle.L2SP()], source=source, epochs=1, steps_per_epoch=1)
     assert set(tuner.net.new()) == {"linear.weight", "linear.bias"}
     picture_folder(tmp_path / "data", {"train": 2, "val": 1}, classes=10)
-    run = rekindle.fit(tmp_path / "data", model="tiny", method="l2_sp", epochs=1, lr=0.01, batch_size=8, record="weight_travel", out=tmp_path)
+    run = rekindle.fit(
+        tmp_path / "data", model="tiny", method="l2_sp", epochs=1, lr=0.01, batch_size=8, record="weight_travel", out=tmp_path
+    )
     assert "linear" not in run.history[0]["analysis"]["weight_travel"]
 
 

@@ -50,7 +50,7 @@ def test_neutral_settings_change_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_repr_and_recipe_parse_back(name: str) -> None:
     method = make(name)
-    assert eval(repr(method), {type(method).__name__: type(method)}) == method  # noqa: S307
+    assert eval(repr(method), {type(method).__name__: type(method)}) == method
     assert parse(unparse([method])) == [method]
     assert method.paper and (type(method).__doc__ or "").strip()
 
@@ -58,7 +58,7 @@ def test_repr_and_recipe_parse_back(name: str) -> None:
 @pytest.mark.parametrize("name", list(directions()))
 def test_directions_parse_back(name: str) -> None:
     direction = directions()[name]()
-    assert eval(repr(direction), {type(direction).__name__: type(direction)}) == direction  # noqa: S307
+    assert eval(repr(direction), {type(direction).__name__: type(direction)}) == direction
     assert parse_direction(describe(direction)) == direction
     assert direction.paper
 

@@ -15,7 +15,9 @@ from rekindle.registry import methods, parse
 from tests.contract.network import Loop, batch, hybrid, passes
 
 
-def train(made: list[Method], direction: Direction | None, rank: int, world: int, accumulate: int = 1, norm: bool = True) -> dict[str, torch.Tensor]:
+def train(
+    made: list[Method], direction: Direction | None, rank: int, world: int, accumulate: int = 1, norm: bool = True
+) -> dict[str, torch.Tensor]:
     """Two epochs of three steps on global batches of eight images."""
     loop = Loop(made, hybrid(norm=norm).double(), epochs=2, direction=direction)
     loop.tuner.prepare(lambda: [(x.double(), y) for x, y in passes()])

@@ -64,7 +64,9 @@ def test_uniform_is_uniform_and_independent() -> None:
     for column in found.T:
         assert chisquare(np.histogram(column, 50, (0, 1))[0]).pvalue > 1e-4
     later = uniform(np.arange(20_000), 3, 0, "augment", 1)
-    assert np.abs(np.corrcoef(np.concatenate([found.T, later.T, uniform(np.arange(20_000), 3, 1, "augment", 0).T])) - np.eye(9)).max() < 0.04
+    assert (
+        np.abs(np.corrcoef(np.concatenate([found.T, later.T, uniform(np.arange(20_000), 3, 1, "augment", 0).T])) - np.eye(9)).max() < 0.04
+    )
 
 
 def test_a_draw_does_not_depend_on_the_batch_or_the_rank(pixels: Pixels) -> None:

@@ -61,7 +61,9 @@ def test_a_csv_file_with_uneven_classes(tmp_path: Path, capsys: pytest.CaptureFi
     lines = [f"pictures/{path},{'few' if number % 6 == 0 else 'many'}" for number, path in enumerate(paths)]
     (tmp_path / "data/labels.csv").write_text("\n".join(["image,label", *lines]))
     run = trained(tmp_path / "data/labels.csv", tmp_path / "runs", "--fraction", "0.9")
-    note = "classes are unbalanced: from 4 (few) to 23 (many) training images; --sampler balanced or --class-weights balanced evens them out."
+    note = (
+        "classes are unbalanced: from 4 (few) to 23 (many) training images; --sampler balanced or --class-weights balanced evens them out."
+    )
     assert note in " ".join(capsys.readouterr().err.split())
     written = json.loads((run.folder / "data.json").read_text("utf-8"))
     assert note in written["notes"] and written["imbalance"]["ratio"] == 5.75 and written["fraction"] == 0.9

@@ -3,8 +3,9 @@
 import json
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 import torch
@@ -369,13 +370,13 @@ def test_labels_follow_trains_names_whatever_the_order_of_the_file_system(tmp_pa
             with scandir(path) as entries:
                 self.entries = reversed(list(entries))
 
-        def __iter__(self) -> Iterable[os.DirEntry[str]]:
+        def __iter__(self) -> Iterator[os.DirEntry[str]]:
             return self.entries
 
         def __next__(self) -> os.DirEntry[str]:
             return next(self.entries)
 
-        def __enter__(self) -> "Backwards":
+        def __enter__(self) -> Self:
             return self
 
         def __exit__(self, *_: object) -> None:

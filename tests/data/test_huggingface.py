@@ -54,7 +54,10 @@ def test_columns_are_found_by_their_features(tmp_path: Path) -> None:
     assert open_data(tmp_path / "named").classes == NAMES
     two = made(12, label="fine").add_column("coarse", [0, 1] * 6).cast_column("coarse", datasets.ClassLabel(names=["x", "y"]))
     two.save_to_disk(str(tmp_path / "two"))
-    with pytest.raises(UserError, match=r"has 2 columns that may hold the labels \(fine, coarse\); name one with --label-column; there are image, fine, id, coarse"):
+    with pytest.raises(
+        UserError,
+        match=r"has 2 columns that may hold the labels \(fine, coarse\); name one with --label-column; there are image, fine, id, coarse",
+    ):
         open_data(tmp_path / "two")
     assert open_data(tmp_path / "two", label_column="coarse").classes == ["x", "y"]
 
@@ -97,5 +100,7 @@ def test_what_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise ConnectionError(f"Couldn't reach the hub for {name} ({configuration})\nand a long trace")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(UserError, match=r"^hf:owner/name:small cannot be loaded \(Couldn't reach the hub for owner/name \(small\)\); give hf:NAME"):
+    with pytest.raises(
+        UserError, match=r"^hf:owner/name:small cannot be loaded \(Couldn't reach the hub for owner/name \(small\)\); give hf:NAME"
+    ):
         open_data("hf:owner/name:small")

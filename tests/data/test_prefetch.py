@@ -40,8 +40,7 @@ def test_what_a_worker_raises_is_raised_in_its_turn(workers: int) -> None:
 
     found = []
     with pytest.raises(rekindle.UserError, match="the fourth is bad"):
-        for value in prefetch(fail, range(9), workers):
-            found.append(value)
+        found.extend(prefetch(fail, range(9), workers))
     assert found == [0, 1, 2]
 
 

@@ -18,7 +18,9 @@ from .test_folders import many, touch
 
 
 def folder(root: Path, **counts: int) -> Path:
-    return touch(root, *(name for label, count in counts.items() for name in many(f"train/{label}", count)), *many("test/a", 3), *many("test/b", 3))
+    return touch(
+        root, *(name for label, count in counts.items() for name in many(f"train/{label}", count)), *many("test/a", 3), *many("test/b", 3)
+    )
 
 
 def subset(root: Path, **options: float) -> set[str]:

@@ -97,7 +97,9 @@ def test_absolute_paths_outside_are_taken_and_noted(tmp_path: Path) -> None:
     write(tmp_path / "far", 8)
     text = "image,label\n" + "".join(f"{tmp_path / 'far' / name},{label}\n" for name, label in ROWS)
     found = open_data(table(tmp_path / "near", text))
-    assert found.notes == [f"{tmp_path / 'near/labels.csv'}: 8 pictures lie outside {tmp_path / 'near'}, by absolute paths; the table cannot move without them."]
+    assert found.notes == [
+        f"{tmp_path / 'near/labels.csv'}: 8 pictures lie outside {tmp_path / 'near'}, by absolute paths; the table cannot move without them."
+    ]
     assert {Path(name).parent for name in listed(found, "train")} == {tmp_path / "far"}
     inside = open_data(table(tmp_path / "near", text.replace(str(tmp_path / "far"), str(tmp_path / "near"))))
     assert inside.notes == [] and "1.jpg" in {**listed(inside, "train"), **listed(inside, "val"), **listed(inside, "test")}
@@ -136,7 +138,9 @@ def test_columns_by_name(tmp_path: Path) -> None:
     path = table(tmp_path, text)
     found = open_data(path, image_column="where", label_column="kind")
     assert found.classes == ["cat", "dog"]
-    assert "has no column 'Kind'; name one with --label-column; there are where, kind, label" in problem(path, image_column="where", label_column="Kind")
+    assert "has no column 'Kind'; name one with --label-column; there are where, kind, label" in problem(
+        path, image_column="where", label_column="Kind"
+    )
     assert "cannot be two of" in problem(path, image_column="where", label_column="where")
     write(tmp_path / "folder/a", 3)
     write(tmp_path / "folder/b", 3)
@@ -186,7 +190,11 @@ def test_broken_cells_are_named_by_row(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         Pixels.load([cell for split in found.splits.values() for cell in split.paths], 32)
     told = str(caught.value)
-    assert "all.parquet[3]: the cell is empty" in told and "all.parquet[7]: not a picture" in told and "all.parquet[8]: the cell is empty" in told
+    assert (
+        "all.parquet[3]: the cell is empty" in told
+        and "all.parquet[7]: not a picture" in told
+        and "all.parquet[8]: the cell is empty" in told
+    )
     with pytest.raises(Undecodable, match="the cell is empty"):
         decode(found.find("all.parquet[3]"), 32)
 
@@ -197,7 +205,10 @@ def test_a_folder_with_a_table_for_each_split(tmp_path: Path) -> None:
     found = open_data(tmp_path)
     assert found.classes == ["dog", "cat, small"]
     assert found.counts() == {"train": {"dog": 6, "cat, small": 6}, "val": {"dog": 2, "cat, small": 2}, "test": {"dog": 1, "cat, small": 1}}
-    assert [cell.name for cell in found.splits["train"].paths][5:7] == ["train-00000-of-00002.parquet[5]", "train-00001-of-00002.parquet[0]"]
+    assert [cell.name for cell in found.splits["train"].paths][5:7] == [
+        "train-00000-of-00002.parquet[5]",
+        "train-00001-of-00002.parquet[0]",
+    ]
     assert "--split-column x has no meaning" in problem(tmp_path, split_column="x")
 
 

@@ -63,7 +63,13 @@ def defaults(kind: type) -> dict[str, Any]:
 
 def test_the_parser_reads_options_alone() -> None:
     assert options('alpha=1e-4, scope="all"') == {"alpha": 1e-4, "scope": "all"}
-    assert options("model.requires_grad = False") == options("l2_sp(alpha=0.1)") == options("alpha") == options("SGD(weight_decay=alpha)") == {}
+    assert (
+        options("model.requires_grad = False")
+        == options("l2_sp(alpha=0.1)")
+        == options("alpha")
+        == options("SGD(weight_decay=alpha)")
+        == {}
+    )
 
 
 def test_there_is_one_card_for_each_and_no_other() -> None:
@@ -168,7 +174,11 @@ def test_families_that_the_cards_name(network: str) -> None:
     called, blocks, places = FAMILIES[network]
     depth, dropout = sections("stochastic_depth")["Which blocks"], sections("cnn_dropout")["Which networks"]
     taken, _, refused = depth.partition("Refused")
-    assert [bool(re.search(rf"\b{called}\b", words)) for words in (taken, refused, dropout.partition("Others")[0])] == [blocks, not blocks, places]
+    assert [bool(re.search(rf"\b{called}\b", words)) for words in (taken, refused, dropout.partition("Others")[0])] == [
+        blocks,
+        not blocks,
+        places,
+    ]
     model = on_no_device(network)
     if blocks:
         assert residual_blocks(model, "stochastic_depth")

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/loops.md").read_text("utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SMALL = {
     '"torchvision:resnet50", classes=200': '"cifar_resnet8", classes=3, weights="none"',
     "epochs=40": "epochs=4",
@@ -48,7 +48,10 @@ def test_plain_loop() -> None:
 def test_accumulation_precision_clipping_and_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     space = run("for x, y in loader", {"loader": pictures(2)})
-    model, tuner = space["model"], space["rekindle"].Tuner(space["model"], space["methods"], source=space["source"], epochs=4, steps_per_epoch=2)
+    model, tuner = (
+        space["model"],
+        space["rekindle"].Tuner(space["model"], space["methods"], source=space["source"], epochs=4, steps_per_epoch=2),
+    )
     optimizer = torch.optim.SGD(tuner.param_groups(lr=0.01))
     space |= {"tuner": tuner, "optimizer": optimizer, "scheduler": tuner.scheduler(optimizer), "batches": [pictures(2), pictures(2)]}
     run("GradScaler", space)

@@ -13,7 +13,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def block(words: str) -> str:
-    [found] = [text for text in re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.S) if words in text]
+    [found] = [text for text in re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL) if words in text]
     return found
 
 

@@ -17,7 +17,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "your_own_method.md"
 @pytest.fixture
 def _one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put the page's code where a method's file goes; a second folder of the package stands for the tree itself."""
-    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)
+    [code] = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     (tmp_path / "early_strong.py").write_text(code)
     monkeypatch.setattr(penalties, "__path__", [*penalties.__path__, str(tmp_path)])
     registry.methods.cache_clear()
@@ -33,7 +33,10 @@ def test_it_is_found_and_passes() -> None:
     listed = registry.summaries()[name]
     assert (listed["family"], listed["summary"]) == ("penalties", "Pull the new head towards zero, ever less.")
     card = registry.card(name)
-    assert card.startswith(f"# {name}\n\nPull the new head towards zero") and "- `alpha=0.01`: Strength in the first epoch, at least 0." in card
+    assert (
+        card.startswith(f"# {name}\n\nPull the new head towards zero")
+        and "- `alpha=0.01`: Strength in the first epoch, at least 0." in card
+    )
     contract.test_neutral_settings_change_nothing(name)
     contract.test_repr_and_recipe_parse_back(name)
     contract.test_surgery_keeps_keys(name)

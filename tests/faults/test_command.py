@@ -75,7 +75,9 @@ def test_evaluate(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_compare(run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = rekindle.fit(str(folder), model="cifar_resnet8", weights="none", epochs=2, lr=0.05, batch_size=8, precision="32", method="l2", out=tmp_path)
+    other = rekindle.fit(
+        str(folder), model="cifar_resnet8", weights="none", epochs=2, lr=0.05, batch_size=8, precision="32", method="l2", out=tmp_path
+    )
     capsys.readouterr()
     assert main(["compare", str(run), str(other.folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -107,7 +109,9 @@ def test_compare(run: Path, folder: Path, tmp_path: Path, capsys: pytest.Capture
         (["models", "zzz"], "no network matches"),
     ],
 )
-def test_bad_input_is_one_sentence_and_status_2(arguments: list[str], words: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_sentence_and_status_2(
+    arguments: list[str], words: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     filled = [text.format(no=tmp_path / "nowhere", data=folder) for text in arguments]
     if filled[0] == "fit":
         filled += ["--out", str(tmp_path / "runs")]

@@ -19,7 +19,13 @@ def room(path: Path) -> str:
 def imported(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names = (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [a.name for a in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
         for name in names:
             if name == "rekindle" and isinstance(node, ast.ImportFrom):
                 found |= {alias.name for alias in node.names if alias.name in LEVELS}
@@ -42,13 +48,21 @@ def test_imports_go_down() -> None:
 
 def test_the_tuner_knows_no_method_but_the_default_schedule_and_sum() -> None:
     text = (SRC / "tuner.py").read_text("utf-8")
-    names = {node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rekindle.methods")}
+    names = {
+        node.module
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rekindle.methods")
+    }
     assert names == {"rekindle.methods.directions.plain", "rekindle.methods.restarts.cosine"}
 
 
 def test_only_the_command_prints() -> None:
     for path in SRC.rglob("*.py"):
-        calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"]
+        calls = [
+            node
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+        ]
         assert not calls or room(path).startswith("cli"), path
 
 

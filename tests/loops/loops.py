@@ -228,7 +228,9 @@ class KillLightning(pl.Callback):
             raise Killed
 
 
-def lightning(setting: Setting, folder: Path | None = None, kill: int = 0, save: int = 0, resume: Path | None = None, **options: Any) -> State:
+def lightning(
+    setting: Setting, folder: Path | None = None, kill: int = 0, save: int = 0, resume: Path | None = None, **options: Any
+) -> State:
     """Lightning's Trainer.
 
     Args:
@@ -289,7 +291,14 @@ class Wrapped(nn.Module):
 
 
 def hugging_face(
-    setting: Setting, folder: Path, kill: int = 0, save: int = 0, resume: Path | None = None, max_norm: float = 0.0, wrap: bool = True, **options: Any
+    setting: Setting,
+    folder: Path,
+    kill: int = 0,
+    save: int = 0,
+    resume: Path | None = None,
+    max_norm: float = 0.0,
+    wrap: bool = True,
+    **options: Any,
 ) -> State:
     """The Hugging Face Trainer; arguments as `lightning`."""
     model, tuner = setting.build(seed=9 if resume else 0)

@@ -105,7 +105,13 @@ STOPS = [
     pytest.param(2, 6, "4", id="in-mid-epoch"),
     pytest.param(3, 5, "3", id="the-last-step-of-an-epoch"),
 ]
-LASTING = ["l2_sp(alpha=0.1)+rifle(periods=2)", "l2_sp(alpha=0.1)+rifle(periods=4, unit='step')", "l2_sp_fisher", "disturb_label(gamma=0.5)", "soft_targets"]
+LASTING = [
+    "l2_sp(alpha=0.1)+rifle(periods=2)",
+    "l2_sp(alpha=0.1)+rifle(periods=4, unit='step')",
+    "l2_sp_fisher",
+    "disturb_label(gamma=0.5)",
+    "soft_targets",
+]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -134,7 +140,9 @@ def test_resume_in_the_midst_of_a_direction_and_adam(tmp_path: Path) -> None:
         assert differing(expected, lightning(setting, resume=tmp_path / f"l{step}/step={step}.ckpt")) == []
         with pytest.raises(Killed):
             hugging_face(setting, tmp_path / f"h{step}", kill=kill, save=2)
-        assert differing(expected, hugging_face(setting, tmp_path / "elsewhere", save=2, resume=tmp_path / f"h{step}/checkpoint-{step}")) == []
+        assert (
+            differing(expected, hugging_face(setting, tmp_path / "elsewhere", save=2, resume=tmp_path / f"h{step}/checkpoint-{step}")) == []
+        )
 
 
 def test_a_shuffling_loader_resumes_at_the_end_of_an_epoch(tmp_path: Path) -> None:
@@ -203,7 +211,10 @@ def huggingface_trainer(folder: Path, setting: Setting, model: nn.Module, callba
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"max_grad_norm": 1.0}, r"max_grad_norm=1 would clip before the penalties are added; give max_grad_norm=0 and TunerCallback\(max_norm=1\)"),
+        (
+            {"max_grad_norm": 1.0},
+            r"max_grad_norm=1 would clip before the penalties are added; give max_grad_norm=0 and TunerCallback\(max_norm=1\)",
+        ),
         ({"num_train_epochs": 3}, r"this run has 9 optimiser steps, but the tuner was built for 12; give num_train_epochs=4"),
         ({"max_steps": 5}, r"this run has 5 optimiser steps"),
         ({"gradient_accumulation_steps": 2}, r"3 batches, 2 a step, make 2 optimiser steps an epoch, but .* steps_per_epoch=3"),

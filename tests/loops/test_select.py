@@ -34,6 +34,24 @@ def test_auto_by_the_command(tmp_path: Path) -> None:
     from rekindle.cli import main
 
     picture_folder(tmp_path / "data", {"train": 8, "val": 4})
-    assert main(["fit", str(tmp_path / "data"), "--model", "tiny", "--epochs", "1", "--lr", "0.01", "--freeze", "auto", "--out", str(tmp_path / "runs")]) == 0
+    assert (
+        main(
+            [
+                "fit",
+                str(tmp_path / "data"),
+                "--model",
+                "tiny",
+                "--epochs",
+                "1",
+                "--lr",
+                "0.01",
+                "--freeze",
+                "auto",
+                "--out",
+                str(tmp_path / "runs"),
+            ]
+        )
+        == 0
+    )
     [folder] = [path for path in (tmp_path / "runs").iterdir() if not path.name.startswith("freeze-")]
     assert rekindle.Run(folder).result["status"] == "done"

@@ -52,7 +52,13 @@ def plain_loop(options: dict[str, Any]) -> dict[str, torch.Tensor]:
     steps = data.batches(22, 8, torch.arange(22))
     direction = parse_direction(options.get("direction", "plain_sum"))
     tuner = Tuner(
-        model, parse(options["method"]), source=source, direction=direction, epochs=options["epochs"], steps_per_epoch=len(steps), seed=options["seed"]
+        model,
+        parse(options["method"]),
+        source=source,
+        direction=direction,
+        epochs=options["epochs"],
+        steps_per_epoch=len(steps),
+        seed=options["seed"],
     )
     tuner.prepare(lambda: [(data.eval_batch(pixels, rows, image_size=32, mean=IMAGENET_MEAN, std=IMAGENET_STD), labels[rows])
                            for rows in data.order(22, options["seed"], 0).split(8)])  # fmt: skip
@@ -62,7 +68,9 @@ def plain_loop(options: dict[str, Any]) -> dict[str, torch.Tensor]:
         tuner.start_epoch(epoch)
         for batch in data.batches(22, 8, data.order(22, options["seed"], epoch)):
             for rows in batch.chunk(pieces):
-                x = data.train_batch(pixels, rows, image_size=32, flip=True, seed=options["seed"], epoch=epoch, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+                x = data.train_batch(
+                    pixels, rows, image_size=32, flip=True, seed=options["seed"], epoch=epoch, mean=IMAGENET_MEAN, std=IMAGENET_STD
+                )
                 loss = tuner.loss(model, x, labels[rows], torch.nn.functional.cross_entropy, indices=rows)
                 (loss * (len(rows) / len(batch))).backward()
             tuner.gradients_()
@@ -89,7 +97,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     outputs = []
     for devices in (1, 2):
         command = [sys.executable, str(script), str(tmp_path / "data"), str(devices), str(tmp_path / f"out{devices}")]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert ended.returncode == 0, ended.stderr[-3000:]
         outputs.append([load_file(path) for path in sorted((tmp_path / f"out{devices}").glob("rank*.safetensors"))])
     [[single], ranks] = outputs
@@ -100,7 +108,16 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert sum(key.startswith("drawn") for key in single) == 3
 
 
-@pytest.mark.parametrize("extra", [{"label_smoothing": 0.1}, {"class_weights": "balanced"}, {"optimizer": "AdamW", "lr": 0.001}, {"keep": "best"}, {"head_type": "linear"}])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"label_smoothing": 0.1},
+        {"class_weights": "balanced"},
+        {"optimizer": "AdamW", "lr": 0.001},
+        {"keep": "best"},
+        {"head_type": "linear"},
+    ],
+)
 def test_options_train_to_the_end(extra: dict[str, Any], tmp_path: Path) -> None:
     run = rekindle.fit(**{**settings(tmp_path), **extra, "epochs": 2}, out=tmp_path / "runs")
     assert run.result["status"] == "done"

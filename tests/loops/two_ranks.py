@@ -60,7 +60,9 @@ def main(folder: Path, devices: int, out: Path) -> None:
 
     tuner.start_epoch = watched  # type: ignore[method-assign]
     optimizer = torch.optim.SGD(tuner.param_groups(0.01), momentum=0.9)
-    Training(fabric, model, tuner, optimizer, Criterion(), splits["train"], splits["val"], 6, 0, out / "checkpoints", "last", Watcher()).fit()
+    Training(
+        fabric, model, tuner, optimizer, Criterion(), splits["train"], splits["val"], 6, 0, out / "checkpoints", "last", Watcher()
+    ).fit()
     out.mkdir(exist_ok=True, parents=True)
     save_file({**model.state_dict(), **kept}, out / f"rank{fabric.global_rank}.safetensors")
 

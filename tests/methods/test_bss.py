@@ -53,7 +53,7 @@ def test_too_many_singular_values_are_refused_at_the_batch() -> None:
 
 
 def test_neutral_watches_nothing() -> None:
-    model, tuner, optimizer = toy_tuner([BSS(eta=0.0)])
+    model, tuner, _ = toy_tuner([BSS(eta=0.0)])
     method = tuner.methods[0]
     assert list(method.taps) == []
     x, y = toy_batch(0)

@@ -67,17 +67,17 @@ def test_calibrated_finds_planted_pairs_and_honours_the_prior() -> None:
     probabilities = torch.from_numpy(0.9 * np.eye(4)[seen] + 0.1 / 4)
     labels = torch.from_numpy(seen // 2)
     told: list[str] = []
-    found = calibrated(probabilities, labels, 0, Passes(lambda: [], note=told.append))
+    found = calibrated(probabilities, labels, 0, Passes(list, note=told.append))
     assert torch.allclose(found.sum(1), torch.ones(2, dtype=torch.float64))
     assert found[0, :2].sum() > 0.97 and found[1, 2:].sum() > 0.97
     prior = probabilities.mean(0)
     assert float(found[0, 0] / found[0, 1]) == pytest.approx(float(prior[0] / prior[1]), rel=0.05)
     assert len(told) == 1 and "logistic regressions on 128 images and 4 source classes" in told[0]
-    assert torch.equal(found, calibrated(probabilities, labels, 0, Passes(lambda: [])))
+    assert torch.equal(found, calibrated(probabilities, labels, 0, Passes(list)))
 
 
 def test_calibrated_with_one_image_a_class() -> None:
-    found = calibrated(torch.eye(3, dtype=torch.float64) * 0.9 + 0.1 / 3, torch.tensor([2, 0, 1]), 0, Passes(lambda: []))
+    found = calibrated(torch.eye(3, dtype=torch.float64) * 0.9 + 0.1 / 3, torch.tensor([2, 0, 1]), 0, Passes(list))
     assert found.argmax(1).tolist() == [1, 2, 0] and torch.allclose(found.sum(1), torch.ones(3, dtype=torch.float64))
 
 

@@ -38,7 +38,15 @@ def test_one_cycle_leaves_the_rate_to_the_schedule() -> None:
     assert CyclicLR(cycles=1).lr_factor("head", Clock(1, 4)) is None
 
 
-@pytest.mark.parametrize(("options", "words"), [({"cycles": 0}, "found 0"), ({"cycles": 2.0}, "found 2.0"), ({"cycles": True}, "found True"), ({"trim": 1}, "trim must be True or False")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cycles": 0}, "found 0"),
+        ({"cycles": 2.0}, "found 2.0"),
+        ({"cycles": True}, "found True"),
+        ({"trim": 1}, "trim must be True or False"),
+    ],
+)
 def test_arguments_are_checked(options: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         CyclicLR(**options)  # type: ignore[arg-type]

@@ -80,7 +80,9 @@ def importance_by_hand(net: Net, layer: str, axis: int, batches: list[tuple[Tens
         with torch.no_grad():
             before = F.cross_entropy(net.model(x), y)
             shapes: list[int] = []
-            handle = net.model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: shapes.append(output.shape[axis]))
+            handle = net.model.get_submodule(layer).register_forward_hook(
+                lambda module, inputs, output, shapes=shapes: shapes.append(output.shape[axis])
+            )
             net.model(x)
             handle.remove()
             width = shapes[0]
@@ -111,7 +113,7 @@ def test_importance_is_that_of_full_passes(kind: str, axis: int) -> None:
 @pytest.mark.parametrize("kind", ["plain", "cifar", "vit"])
 def test_the_preparation_leaves_no_trace(kind: str) -> None:
     method = Delta(batches=2)
-    net, source = attached(method, kind)
+    net, _ = attached(method, kind)
     net.model.eval()
     before = copy.deepcopy(net.model.state_dict())
     pointers = [p.data_ptr() for p in net.model.parameters()]
@@ -310,7 +312,7 @@ def test_a_loaded_state_is_a_copy() -> None:
 
 
 def test_a_head_without_parameters_is_refused() -> None:
-    source, model = network("plain")
+    _, model = network("plain")
     replace_classifier(model, 3)
     net = Net(model, ("fc",), {})
     model.fc = nn.Identity()

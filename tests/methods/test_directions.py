@@ -56,7 +56,9 @@ def l2_sp_step(direction: Direction, w: list[float], w0: list[float], g: list[fl
 
     model = One()
     source = Source(model)
-    tuner = Tuner(model, [L2SP(alpha=alpha, beta=0.0)], source=source, head="fc", origin={"w": "w"}, direction=direction, epochs=1, steps_per_epoch=1)
+    tuner = Tuner(
+        model, [L2SP(alpha=alpha, beta=0.0)], source=source, head="fc", origin={"w": "w"}, direction=direction, epochs=1, steps_per_epoch=1
+    )
     tuner.scheduler(torch.optim.SGD(tuner.param_groups(0.1)))
     tuner.start_epoch(0)
     with torch.no_grad():
@@ -190,8 +192,8 @@ def test_activation_penalty_by_a_second_backward(accumulate: int, scaler: float)
 
 
 def test_angles_are_reported_and_start_anew_each_epoch() -> None:
-    from tests.contract.network import Loop
     from rekindle.registry import parse
+    from tests.contract.network import Loop
 
     loop = Loop(parse("l2_sp(alpha=0.1)"), direction=DTNH(), epochs=2)
     loop.run(stop=(1, 2))

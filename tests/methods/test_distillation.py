@@ -19,7 +19,7 @@ from rekindle.methods.distillation.layers import channels_first, pooled, stage_l
 from rekindle.methods.distillation.lwf import Lwf
 from rekindle.methods.distillation.soft_targets import SoftTargets
 from rekindle.methods.distillation.softened import softened_loss
-from rekindle.models import find_classifier, replace_classifier
+from rekindle.models import replace_classifier
 from rekindle.taps import Taps
 from rekindle.tuner import operate
 
@@ -142,7 +142,9 @@ class Sheet(nn.Module):
 def on_sheet(method: Method, mine: Tensor, theirs: Tensor) -> float:
     model = Sheet()
     method.attach(Net(model, ("fc",), {}), Source(model))
-    found = method.penalty(Batch(mine, torch.zeros(len(mine)), None, mine, CLOCK, {"map": mine, "map:input": mine}, None, {"map": theirs, "map:input": theirs}))
+    found = method.penalty(
+        Batch(mine, torch.zeros(len(mine)), None, mine, CLOCK, {"map": mine, "map:input": mine}, None, {"map": theirs, "map:input": theirs})
+    )
     assert found is not None
     return float(found)
 
@@ -283,8 +285,16 @@ def test_penalties_of_half_precision_are_at_least_float32(method: Method) -> Non
         again = method.penalty(batch)
     assert exact is not None and again is not None and again.dtype == torch.float32
     assert float(again.detach()) == pytest.approx(float(exact.detach()), rel=1e-6)
-    halved = Batch(batch.inputs, batch.labels, None, batch.outputs, CLOCK, {k: v.bfloat16() for k, v in batch.taps.items()},
-                   batch.source_outputs, {k: v.bfloat16() for k, v in batch.source_taps.items()})
+    halved = Batch(
+        batch.inputs,
+        batch.labels,
+        None,
+        batch.outputs,
+        CLOCK,
+        {k: v.bfloat16() for k, v in batch.taps.items()},
+        batch.source_outputs,
+        {k: v.bfloat16() for k, v in batch.source_taps.items()},
+    )
     rounded = method.penalty(halved)
     assert rounded is not None and rounded.dtype == torch.float32
 
@@ -367,7 +377,9 @@ def test_channels_of_swins_are_last() -> None:
     import torchvision
 
     swin = torchvision.models.SwinTransformer([4, 4], 8, [1, 1], [2, 2], [2, 2], num_classes=3).eval()
-    other = timm.create_model("swin_tiny_patch4_window7_224", img_size=28, depths=(1, 1), num_heads=(2, 2), embed_dim=8, num_classes=3).eval()
+    other = timm.create_model(
+        "swin_tiny_patch4_window7_224", img_size=28, depths=(1, 1), num_heads=(2, 2), embed_dim=8, num_classes=3
+    ).eval()
     for model, layers, size in ((swin, ("features.1", "features.2"), 32), (other, ("layers.0", "layers.1"), 28)):
         taps = Taps(model, layers)
         model(torch.randn(2, 3, size, size))
@@ -427,7 +439,7 @@ def train(tuner: Tuner, optimizer: torch.optim.Optimizer, epochs: int) -> None:
 @pytest.mark.parametrize("method", [*ON_LAYERS, *ON_OUTPUTS], ids=lambda m: repr(m))
 def test_training_through_the_tuner(kind: str, method: Method) -> None:
     tuner, optimizer = tuned(copy.copy(method), kind=kind)
-    tuner.prepare(lambda: [])
+    tuner.prepare(list)
     frozen = {name: value.clone() for name, value in tuner.source.model.state_dict().items()}
     train(tuner, optimizer, 1)
     assert math.isfinite(tuner.penalties()[method.name]) and tuner.penalties()[method.name] > 0

@@ -114,7 +114,9 @@ def test_a_deep_copy_masks_its_own_weights() -> None:
 
 
 def test_dropout_finds_the_features_of_any_head() -> None:
-    deep = nn.ModuleDict({"a": nn.Linear(2, 2), "head": nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), "twin": nn.Linear(2, 2)})
+    deep = nn.ModuleDict(
+        {"a": nn.Linear(2, 2), "head": nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)), "twin": nn.Linear(2, 2)}
+    )
     assert classifiers(Net(deep, ("head.2",), {}, classifier="head"), "x") == [deep["head"]]
     assert classifiers(Net(deep, ("head.0", "head.2"), {}), "x") == [deep["head"][0]]  # type: ignore[index]
     assert classifiers(Net(deep, ("a", "twin"), {}), "x") == [deep["a"], deep["twin"]]

@@ -105,7 +105,9 @@ def test_a_source_without_one_classifier_is_refused() -> None:
         operate(module, [SourceClassifier()], Source(nn.Linear(2, 2)), None)
 
 
-@pytest.mark.parametrize("bad", [{"hidden": -1}, {"hidden": (3, 0)}, {"hidden": 2.5}, {"gamma": 0.0}, {"gamma": "wide"}, {"activation": "gelu"}])
+@pytest.mark.parametrize(
+    "bad", [{"hidden": -1}, {"hidden": (3, 0)}, {"hidden": 2.5}, {"gamma": 0.0}, {"gamma": "wide"}, {"activation": "gelu"}]
+)
 def test_bad_options(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=rf"source_classifier: {next(iter(bad))} must"):
         SourceClassifier(**bad)  # type: ignore[arg-type]
@@ -118,7 +120,9 @@ def test_lp_ft_changes_nothing_but_the_head_and_starts_where_stage_one_ended() -
     data = [(x.double(), y) for x, y in passes()]
     loop.tuner.prepare(lambda: data)
     after = loop.state()
-    assert [key for key in before if not torch.equal(before[key], after[key])] == ["fc.weight", "fc.bias"], "weights and BatchNorm's buffers stay"
+    assert [key for key in before if not torch.equal(before[key], after[key])] == ["fc.weight", "fc.bias"], (
+        "weights and BatchNorm's buffers stay"
+    )
     loop.model.eval()
     features: list[torch.Tensor] = []
     loop.model.fc.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))  # type: ignore[union-attr]
@@ -132,7 +136,7 @@ def test_lp_ft_changes_nothing_but_the_head_and_starts_where_stage_one_ended() -
 def test_two_classes_get_half_the_logit_each() -> None:
     x = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long()
-    weight, bias = fit_head(x, y, 1, 0, Passes(lambda: []))
+    weight, bias = fit_head(x, y, 1, 0, Passes(list))
     assert weight.shape == (2, 3) and np.allclose(weight[0], -weight[1]) and np.allclose(bias[0], -bias[1])
     from sklearn.linear_model import LogisticRegression
 
@@ -162,7 +166,9 @@ def test_the_grown_head_comes_back_in_predict(tmp_path: Path) -> None:
     from tests.toys import picture_folder
 
     picture_folder(tmp_path / "data", {"train": 8, "val": 3})
-    run = rekindle.fit(tmp_path / "data", model="tiny", method="source_classifier(hidden=5)+l2_sp", epochs=1, lr=0.01, batch_size=8, out=tmp_path / "runs")
+    run = rekindle.fit(
+        tmp_path / "data", model="tiny", method="source_classifier(hidden=5)+l2_sp", epochs=1, lr=0.01, batch_size=8, out=tmp_path / "runs"
+    )
     [one] = run.predict([tmp_path / "data" / "val" / "class0" / "000.png"])
     rows = [line.split(",") for line in (run.folder / "predictions.csv").read_text().splitlines()]
     [row] = [row for row in rows if row[1].endswith("class0/000.png")]

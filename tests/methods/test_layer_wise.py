@@ -16,7 +16,11 @@ def test_p3_frozen_stages_stay_to_the_bit() -> None:
     frozen = [key for key in before if key.startswith(("stem.", "layer1."))]
     assert any("running_mean" in key for key in frozen)
     assert all(torch.equal(before[key], after[key]) for key in frozen)
-    assert all(not torch.equal(before[key], after[key]) for key in before if key not in frozen and key != "blocks.1.attn.qkv.bias" and "num_batches" not in key)
+    assert all(
+        not torch.equal(before[key], after[key])
+        for key in before
+        if key not in frozen and key != "blocks.1.attn.qkv.bias" and "num_batches" not in key
+    )
     assert all(p.grad is None for name, p in loop.model.named_parameters() if name in frozen)
 
 
@@ -45,7 +49,7 @@ def test_layer_decay_by_distance_from_the_head() -> None:
     wanted = {"fc.": 0.8, "blocks.1.": 0.4, "blocks.0.": 0.2, "layer2.": 0.1, "layer1.": 0.05, "stem.": 0.025}
     for name, rate in found.items():
         assert rate == pytest.approx(next(value for stage, value in wanted.items() if name.startswith(stage))), name
-    loop.tuner.prepare(lambda: [])
+    loop.tuner.prepare(list)
     loop.tuner.start_epoch(0)
     assert {group["name"] for group in loop.optimizer.param_groups} == {"backbone", "head"}
 

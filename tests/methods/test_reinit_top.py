@@ -89,7 +89,9 @@ def test_draws_follow_the_seed_alone_and_are_made_in_place() -> None:
     model = former()
     pointers, keys = [p.data_ptr() for p in model.parameters()], list(model.state_dict())
     first, again, other = (operated(ReinitTop(blocks=2), seed)[0].state_dict() for seed in (0, 0, 1))
-    assert all(torch.equal(first[key], again[key]) for key in keys) and not torch.equal(first["blocks.2.mlp.0.weight"], other["blocks.2.mlp.0.weight"])
+    assert all(torch.equal(first[key], again[key]) for key in keys) and not torch.equal(
+        first["blocks.2.mlp.0.weight"], other["blocks.2.mlp.0.weight"]
+    )
     state = torch.get_rng_state()
     ReinitTop(blocks=3).surgery(Net(model, ("head",), {}), Source(model))
     assert pointers == [p.data_ptr() for p in model.parameters()] and keys == list(model.state_dict())
@@ -112,7 +114,13 @@ def test_batchnorm_in_a_block_starts_anew() -> None:
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"blocks": -1}, "at least 0, found -1"), ({"blocks": 1.0}, "found 1.0"), ({"blocks": True}, "found True"), ({"blocks": 1, "norm": 1}, "norm must be True"), ({"blocks": 0, "norm": True}, "needs blocks")],
+    [
+        ({"blocks": -1}, "at least 0, found -1"),
+        ({"blocks": 1.0}, "found 1.0"),
+        ({"blocks": True}, "found True"),
+        ({"blocks": 1, "norm": 1}, "norm must be True"),
+        ({"blocks": 0, "norm": True}, "needs blocks"),
+    ],
 )
 def test_arguments_are_checked(options: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):

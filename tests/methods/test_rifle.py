@@ -21,7 +21,8 @@ def test_r1_rates_and_resets() -> None:
     half = [0.01, 0.00853553390593, 0.005, 0.00146446609407]
     assert rates(tuner, "head") == pytest.approx(half * 2, abs=1e-13)
     assert rates(tuner, "backbone") == pytest.approx(
-        [0.01, 0.00961939766256, 0.00853553390593, 0.00691341716183, 0.005, 0.00308658283817, 0.00146446609407, 0.000380602337444], abs=1e-13
+        [0.01, 0.00961939766256, 0.00853553390593, 0.00691341716183, 0.005, 0.00308658283817, 0.00146446609407, 0.000380602337444],
+        abs=1e-13,
     )
     assert period_starts(8, 2) == [0, 4]
     assert [0.01 * cycle_factor(t, 4, [0], 4, "full") for t in range(4)] == pytest.approx([0.01, 0.005, 0, 0.005], abs=1e-15)
@@ -29,7 +30,14 @@ def test_r1_rates_and_resets() -> None:
 
 @pytest.mark.parametrize(
     ("periods", "epochs", "after"),
-    [(2, 40, [19]), (3, 39, [12, 25]), (4, 40, [9, 19, 29]), (5, 40, [7, 15, 23, 31]), (6, 36, [5, 11, 17, 23, 29]), (7, 35, [4, 9, 14, 19, 24, 29])],
+    [
+        (2, 40, [19]),
+        (3, 39, [12, 25]),
+        (4, 40, [9, 19, 29]),
+        (5, 40, [7, 15, 23, 31]),
+        (6, 36, [5, 11, 17, 23, 29]),
+        (7, 35, [4, 9, 14, 19, 24, 29]),
+    ],
 )
 def test_r2_paper_code_trims_and_resets(periods: int, epochs: int, after: list[int]) -> None:
     model, tuner, optimizer = toy_tuner([Rifle(periods=periods, preset="paper_code")], epochs=40, steps=1)
@@ -108,7 +116,11 @@ def test_r5_adam_overshoots_with_kept_state(kept: bool, ratio: float) -> None:
     parameter = nn.Parameter(torch.zeros((), dtype=torch.float64))
     optimizer = torch.optim.Adam([parameter], lr=1.0)
     if kept:
-        optimizer.state[parameter] = {"step": torch.tensor(1e6), "exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.full_like(parameter, 1e-8)}
+        optimizer.state[parameter] = {
+            "step": torch.tensor(1e6),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.full_like(parameter, 1e-8),
+        }
     parameter.grad = torch.tensor(0.1, dtype=torch.float64)
     optimizer.step()
     assert abs(parameter.item()) == pytest.approx(ratio, rel=1e-5)
@@ -189,7 +201,12 @@ def test_heads_that_cannot_be_drawn_anew_are_refused() -> None:
     bare.fc = nn.ModuleDict({"a": bare.fc, "b": _Bare()})  # type: ignore[assignment]
     empty = toy()
     empty.fc = nn.Identity()  # type: ignore[assignment]
-    for model, words in ((frozen, "is frozen"), (tied, "tied to the backbone"), (bare, "no reset_parameters() covers"), (empty, "no parameters")):
+    for model, words in (
+        (frozen, "is frozen"),
+        (tied, "tied to the backbone"),
+        (bare, "no reset_parameters() covers"),
+        (empty, "no parameters"),
+    ):
         with pytest.raises(ValueError, match=words.replace("(", r"\(").replace(")", r"\)")):
             toy_tuner([Rifle(periods=2)], model)
     with pytest.raises(ValueError, match="at most the 8 epochs of the run, found 9"):

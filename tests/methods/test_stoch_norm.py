@@ -53,7 +53,10 @@ def test_gradients_are_those_of_the_two_branches_by_channel() -> None:
     x = torch.randn(5, 20, 3, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(5, 20, 3, dtype=torch.float64)
     mean, var = layer.running_mean.clone(), layer.running_var.clone()  # type: ignore[union-attr, operator]
-    batch, running = F.batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, EPS), F.batch_norm(x, mean, var, layer.weight, layer.bias, eps=EPS)
+    batch, running = (
+        F.batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, EPS),
+        F.batch_norm(x, mean, var, layer.weight, layer.bias, eps=EPS),
+    )
     torch.manual_seed(3)
     expected = mix(batch, running, 0.5)
     torch.manual_seed(3)

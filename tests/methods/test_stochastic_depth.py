@@ -196,7 +196,9 @@ def test_p_last_1_is_no_surgery() -> None:
     method = StochasticDepth(p_last=1.0)
     model = operated(method)
     method.restart_(Clock(0, 1), None)  # type: ignore[arg-type]
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()) and method.state_dict() == {"alive": []}
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()) and method.state_dict() == {
+        "alive": []
+    }
     StochasticDepth(p_last=1.0).surgery(Net(nn.Sequential(), (), {}), Source(nn.Sequential()))
 
 
@@ -218,5 +220,8 @@ def test_arguments_are_checked(options: dict[str, object], words: str) -> None:
 
 
 def test_networks_without_blocks_are_refused() -> None:
-    with pytest.raises(ValueError, match="stochastic_depth: Sequential has no residual block that is known .*rekindle methods stochastic_depth.*take a residual network"):
+    with pytest.raises(
+        ValueError,
+        match="stochastic_depth: Sequential has no residual block that is known .*rekindle methods stochastic_depth.*take a residual network",
+    ):
         residual_blocks(nn.Sequential(nn.Linear(2, 2)), "stochastic_depth")

@@ -135,7 +135,9 @@ def test_w6_a_scaled_channel_costs_nothing() -> None:
     assert value(method) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("method", [L1SP(beta=0.0), GroupLassoSP(beta=0.0), GroupLassoSP(beta=0.0, group="layer"), L2SP(beta=0.0, orthogonal=True)])
+@pytest.mark.parametrize(
+    "method", [L1SP(beta=0.0), GroupLassoSP(beta=0.0), GroupLassoSP(beta=0.0, group="layer"), L2SP(beta=0.0, orthogonal=True)]
+)
 def test_w7_nothing_at_the_start(method: Method) -> None:
     model = attached(method, [[1.0, 2], [3, 4]], [[1.0, 2], [3, 4]])
     assert value(method) == 0.0

@@ -31,7 +31,11 @@ def test_product_with_paired_seeds() -> None:
 
 
 def test_blocks_are_parts_of_the_product_and_join_seeds() -> None:
-    blocks = [{"sizes": [10]}, {"sizes": [30], "methods": ["RIFLE"], "regularizers": "L2", "seeds": [0, 7]}, {"sizes": [30], "methods": ["RIFLE"], "seeds": 1}]
+    blocks = [
+        {"sizes": [10]},
+        {"sizes": [30], "methods": ["RIFLE"], "regularizers": "L2", "seeds": [0, 7]},
+        {"sizes": [30], "methods": ["RIFLE"], "seeds": 1},
+    ]
     made = from_dict(grid(blocks=blocks))
     assert sum(len(group.seeds) for group in made.groups if group.setting.size == 10) == 3 * 2 * 2 * 3
     seeds = {(group.setting.task, group.setting.regularizer): group.seeds for group in made.groups if group.setting.size == 30}
@@ -50,7 +54,9 @@ def test_candidates_fill_recipes_and_settings() -> None:
     assert {cell.spec.seed for cell in original.selection_cells} == {1000, 1001}
     assert all(not cell.spec.read_test and cell.spec.val_fraction == 0.3 for cell in original.selection_cells)
     assert all(cell.spec.read_test and cell.spec.val_fraction == 0.2 for cells in original.final_cells.values() for cell in cells)
-    assert {cell.spec.direction for cell in grod.final_cells["rho=0.5"]} == {"grod(rho=0.5)"} and grod.final_cells["rho=1.0"][0].spec.epochs == 7
+    assert {cell.spec.direction for cell in grod.final_cells["rho=0.5"]} == {"grod(rho=0.5)"} and grod.final_cells["rho=1.0"][
+        0
+    ].spec.epochs == 7
 
 
 @pytest.mark.parametrize(

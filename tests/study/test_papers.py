@@ -33,7 +33,12 @@ def test_rifle_tables_are_whole(name: str, table_methods: int) -> None:
 def test_tasks_exist() -> None:
     from rekindle.data.tasks import TASKS
 
-    names = {settings["data"].removesuffix("+val") for name in PAPERS for group in load(STUDIES / f"{name}.yaml").groups for settings in group.candidates.values()}
+    names = {
+        settings["data"].removesuffix("+val")
+        for name in PAPERS
+        for group in load(STUDIES / f"{name}.yaml").groups
+        for settings in group.candidates.values()
+    }
     assert names - set(TASKS) == {"imagenet"}
 
 
@@ -42,7 +47,12 @@ def test_the_small_study_holds_what_it_should() -> None:
     check_recipes(grid)
     groups = {(group.setting.task, group.setting.size, group.setting.regularizer, group.method): len(group.seeds) for group in grid.groups}
     assert len(grid.methods) == 8 and min(groups.values()) >= 3
-    for task, size in (("signed digits, ResNet-56", 10), ("signed digits, ResNet-56", 30), ("signed digits, SqueezeNet", 10), ("clothes, SqueezeNet", 30)):
+    for task, size in (
+        ("signed digits, ResNet-56", 10),
+        ("signed digits, ResNet-56", 30),
+        ("signed digits, SqueezeNet", 10),
+        ("clothes, SqueezeNet", 30),
+    ):
         assert all((task, size, regularizer, method) in groups for regularizer in ("L2", "L2-SP") for method in grid.methods)
     assert {method for task, size, _, method in groups if size == 60} == {"Original", "RIFLE", "RIFLE-A"}
     assert {(regularizer, method) for task, size, regularizer, method in groups if size == 0} == {("L2", "Original"), ("L2", "RIFLE")}

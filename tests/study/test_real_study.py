@@ -37,7 +37,13 @@ def place(tmp_path: Path) -> Path:
 
 def start(place: Path, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "rekindle", "study", *arguments]
-    environment = {**os.environ, "REKINDLE_DATA": str(place / "data"), "REKINDLE_HOME": str(place / "home"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {
+        **os.environ,
+        "REKINDLE_DATA": str(place / "data"),
+        "REKINDLE_HOME": str(place / "home"),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     return subprocess.Popen(command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -91,7 +97,11 @@ def test_missing_data_fail_cell_by_cell_and_the_status_says_so(place: Path) -> N
     assert "lost does not exist" in text and "unknown" in text
     process = start(place, "run", "grid.yaml", "--jobs", "1")
     out, err = process.communicate(timeout=300)
-    assert process.returncode == 1 and "1 of 2 runs done, 1 failed" in out and "failed: Original, lost, 5 a class, seed 0: lost does not exist" in err
+    assert (
+        process.returncode == 1
+        and "1 of 2 runs done, 1 failed" in out
+        and "failed: Original, lost, 5 a class, seed 0: lost does not exist" in err
+    )
     assert "lost does not exist" in output(place, "status", "study-digits")
 
 

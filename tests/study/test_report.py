@@ -50,7 +50,11 @@ def test_means_and_paired_differences_by_hand(found: Analysis) -> None:
     cells = {(cell.setting, cell.method, cell.spec.seed): fakes.accuracy(cell) for cell in found.study.cells()}
     for entry in found.entries:
         values = [cells[entry.setting, entry.method, seed] for seed in range(3)]
-        assert entry.mean == pytest.approx(statistics.mean(values)) and entry.std == pytest.approx(statistics.stdev(values)) and entry.seeds == "3"
+        assert (
+            entry.mean == pytest.approx(statistics.mean(values))
+            and entry.std == pytest.approx(statistics.stdev(values))
+            and entry.seeds == "3"
+        )
         if entry.method == "Original":
             assert entry.pair is None
             continue
@@ -96,7 +100,9 @@ def test_a_baseline_that_failed_leaves_no_differences(tmp_path: Path) -> None:
         return fakes.answer(cell, runs, listener)
 
     made = analyse(run(tmp_path / "study", no_baseline, sizes=[10]))
-    assert all(entry.pair is None and not entry.verdict for entry in made.entries) and not any(one.rows or one.ranks for one in made.overall)
+    assert all(entry.pair is None and not entry.verdict for entry in made.entries) and not any(
+        one.rows or one.ranks for one in made.overall
+    )
     write(made.study)
 
 
@@ -136,6 +142,7 @@ def test_ranks_share_ties_and_need_three_methods() -> None:
 
 def test_selected_and_test_selected_numbers_stand_apart(tmp_path: Path) -> None:
     methods = {name: {"method": recipe, "grid": {"lr": [0.1, 0.2]}} for name, recipe in list(fakes.GRID["methods"].items())[:2]}
+
     # On validation 0.1 is better, on test 0.2.
     def values(cell: Cell) -> float:
         better = cell.candidate == ("lr=0.1" if cell.stage == "select" else "lr=0.2")
@@ -190,7 +197,16 @@ def browse(page: Path, width: int = 1280) -> str:
     browser = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip("no Chromium on this machine: the page's script needs a browser")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--virtual-time-budget=2000", "--dump-dom", page.as_uri()]
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--window-size={width},900",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+        page.as_uri(),
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 

@@ -170,7 +170,7 @@ def _frames(image: Image.Image) -> int:
     """Frames of an animation; 1 where those after the first are damaged, since none of them is used."""
     try:
         return int(getattr(image, "n_frames", 1))
-    except Exception:
+    except Exception:  # noqa: BLE001 (damaged files make Pillow raise nearly anything)
         return 1
 
 
@@ -182,7 +182,11 @@ def _summarize(data: str, found: Survey, looks: list[Look], pictures: dict[str, 
     good = [look for look in looks if not look.reason]
     counts = {split: {name: len(part.get(name, [])) for name in found.classes} for split, part in found.found.items()}
     equal = _groups(good, lambda look: look.digest)
-    widths = {"width": [look.width for look in good], "height": [look.height for look in good], "shorter edge": [min(look.width, look.height) for look in good]}
+    widths = {
+        "width": [look.width for look in good],
+        "height": [look.height for look in good],
+        "shorter edge": [min(look.width, look.height) for look in good],
+    }
     across = [group for group in equal if len({look.split for look in group}) > 1]
     unlike = [group for group in equal if len({look.label for look in group}) > 1]
     alike = [group for group in _groups(good, lambda look: look.pixels) if len({look.digest for look in group}) > 1]
@@ -212,7 +216,12 @@ def _problems(found: Survey) -> list[str]:
 
 
 def _suspicious(
-    found: Survey, counts: dict[str, dict[str, int]], good: list[Look], across: list[list[Look]], unlike: list[list[Look]], alike: list[list[Look]]
+    found: Survey,
+    counts: dict[str, dict[str, int]],
+    good: list[Look],
+    across: list[list[Look]],
+    unlike: list[list[Look]],
+    alike: list[list[Look]],
 ) -> list[str]:
     said = []
     totals = {split: sum(part.values()) for split, part in counts.items()}
@@ -224,7 +233,9 @@ def _suspicious(
         if missing:
             said.append(f"{split} lacks {len(missing)} of {len(found.classes)} classes: {some(missing)}.")
     if train and (spread := imbalance(train))["ratio"] >= UNEVEN:
-        said.append(f"classes are unbalanced: {spread['fewest']} pictures of {spread['smallest']} to {spread['most']} of {spread['largest']} in train.")
+        said.append(
+            f"classes are unbalanced: {spread['fewest']} pictures of {spread['smallest']} to {spread['most']} of {spread['largest']} in train."
+        )
     few = [f"{name} ({count})" for name, count in train.items() if 0 < count < FEW]
     if few:
         said.append(f"{len(few)} classes have fewer than {FEW} training pictures: {some(few)}.")

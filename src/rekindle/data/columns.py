@@ -8,7 +8,21 @@ from rekindle.data.tree import is_picture, printable
 from rekindle.errors import UserError
 
 KNOWN = {
-    "image": ("image", "img", "picture", "photo", "path", "file", "filename", "file_name", "filepath", "file_path", "image_path", "img_path", "image_name"),
+    "image": (
+        "image",
+        "img",
+        "picture",
+        "photo",
+        "path",
+        "file",
+        "filename",
+        "file_name",
+        "filepath",
+        "file_path",
+        "image_path",
+        "img_path",
+        "image_name",
+    ),
     "label": ("label", "labels", "class", "class_name", "category", "target", "label_name", "species"),
     "split": ("split", "subset", "partition"),
 }
@@ -75,7 +89,9 @@ def choose(where: str, names: Sequence[str], asked: Asked, images: Sequence[str]
         if name and name not in names:
             raise UserError(f"{where} has no column {name!r}; {_name_one(names, role)}.")
     if len({image, label, split}) < 3:
-        raise UserError(f"{where}: one column cannot be two of pictures ({image}), labels ({label}) and splits ({split or 'none'}); {_name_one(names, 'label')}.")
+        raise UserError(
+            f"{where}: one column cannot be two of pictures ({image}), labels ({label}) and splits ({split or 'none'}); {_name_one(names, 'label')}."
+        )
     return Chosen(image, label, split)
 
 
@@ -87,7 +103,9 @@ def _likely(where: str, names: Sequence[str], role: str, typed: Sequence[str]) -
             return fitting[0]
     fitting = typed or known
     if fitting:
-        raise UserError(f"{where} has {len(fitting)} columns that may hold the {MEANING[role]} ({', '.join(fitting)}); {_name_one(names, role)}.")
+        raise UserError(
+            f"{where} has {len(fitting)} columns that may hold the {MEANING[role]} ({', '.join(fitting)}); {_name_one(names, role)}."
+        )
     return ""
 
 

@@ -61,7 +61,14 @@ class Dataset:
         """What data.json holds: enough to make the same splits again."""
         counts = self.counts()
         files = {name: [self.relative(path) for path in split.paths] for name, split in self.splits.items()}
-        return {"classes": self.classes, "counts": counts, "imbalance": imbalance(counts["train"]), **self.choices, "notes": self.notes, "files": files}
+        return {
+            "classes": self.classes,
+            "counts": counts,
+            "imbalance": imbalance(counts["train"]),
+            **self.choices,
+            "notes": self.notes,
+            "files": files,
+        }
 
 
 def name_in(root: Path, picture: Picture) -> str:

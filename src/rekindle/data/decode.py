@@ -55,7 +55,7 @@ def decode(source: Picture | str | bytes, edge: int, interpolation: str = "bilin
         raise
     except UnidentifiedImageError:
         raise Undecodable(_what_else(data)) from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # Damaged files make Pillow raise nearly anything: OSError, SyntaxError, struct.error, IndexError, MemoryError ...
         raise Undecodable(str(error) or type(error).__name__) from None
 

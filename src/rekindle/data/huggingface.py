@@ -62,7 +62,7 @@ def _load(source: str, local: Path) -> "datasets.Dataset | datasets.DatasetDict"
             return datasets.load_from_disk(str(local))
         name, _, configuration = source.removeprefix(PREFIX).partition(":")
         found = datasets.load_dataset(name, configuration or None)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # The hub, the file system, Arrow and the dataset's own files all have errors of their own.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         what = "is no dataset that save_to_disk wrote" if local.is_dir() else "cannot be loaded"
@@ -99,9 +99,7 @@ def _columns(source: str, part: "datasets.Dataset", asked: Asked) -> Chosen:
     return choose(source, part.column_names, asked, images, labels)
 
 
-def _rows(
-    source: str, split: str, part: "datasets.Dataset", columns: Chosen, root: Path, findings: Findings, one: bool
-) -> Sequence[Row]:
+def _rows(source: str, split: str, part: "datasets.Dataset", columns: Chosen, root: Path, findings: Findings, one: bool) -> Sequence[Row]:
     import datasets
 
     missing = [name for name in vars(columns).values() if name and name not in part.column_names]

@@ -89,7 +89,9 @@ def _without_unlabelled_splits(rows: list[Row], findings: Findings) -> list[Row]
     """Leave out a split none of whose rows has a label: that of a competition's test set."""
     labelled = {row.split for row in rows if row.label not in (None, UNLABELLED)}
     without = [split for split in SPLITS[1:] if split not in labelled and any(row.split == split for row in rows)]
-    findings.notes += [f"{findings.root}: left out, without labels: {sum(row.split == split for row in rows)} pictures of {split}." for split in without]
+    findings.notes += [
+        f"{findings.root}: left out, without labels: {sum(row.split == split for row in rows)} pictures of {split}." for split in without
+    ]
     return [row for row in rows if row.split not in without]
 
 

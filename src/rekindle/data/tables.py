@@ -57,7 +57,9 @@ def survey(path: Path, asked: Asked) -> Survey:
     else:
         found, root = tables_in(path), path
         if asked.split:
-            raise UserError(f"{path} holds a table for each split ({', '.join(found)}), so --split-column {asked.split} has no meaning; leave it out.")
+            raise UserError(
+                f"{path} holds a table for each split ({', '.join(found)}), so --split-column {asked.split} has no meaning; leave it out."
+            )
     findings = Findings(path)
     rows: list[Row] = []
     names: list[str] | None = None
@@ -67,7 +69,9 @@ def survey(path: Path, asked: Asked) -> Survey:
         for part in parts:
             table = _open(part, asked)
             if names not in (None, table.names):
-                raise UserError(f"{part} names other classes ({', '.join(table.names or [])}) than the tables before it ({', '.join(names or [])}).")
+                raise UserError(
+                    f"{part} names other classes ({', '.join(table.names or [])}) than the tables before it ({', '.join(names or [])})."
+                )
             names, choices = table.names, table.columns.choices()
             if split and table.columns.split:
                 findings.notes.append(f"{part}: its column {table.columns.split} is not read, since each split has a table of its own.")
@@ -116,7 +120,11 @@ class _Parquet:
         kind = self.schema.field(self.columns.label).type
         if pa.types.is_nested(kind) or pa.types.is_temporal(kind) or _is_bytes(kind):
             raise UserError(f"{self.path}: column {self.columns.label} holds {kind}; wanted are labels as text or integers.")
-        wanted = [self.columns.label, *([self.columns.split] if self.columns.split and not split else []), *([self.columns.image] if holds_paths else [])]
+        wanted = [
+            self.columns.label,
+            *([self.columns.split] if self.columns.split and not split else []),
+            *([self.columns.image] if holds_paths else []),
+        ]
         table = pq.read_table(self.path, columns=wanted)
         where = [f"{self.path.name}[{number}]" for number in range(table.num_rows)]
         pictures: list[Picture | None]
@@ -159,7 +167,9 @@ def _files(root: Path, where: Sequence[str], cells: Any, findings: Findings) -> 
         outside += not problem and not inside
         found.append(None if problem else root / os.path.relpath(file, base) if inside else Path(file))
     if outside:
-        findings.notes.append(f"{findings.root}: {outside} pictures lie outside {root}, by absolute paths; the table cannot move without them.")
+        findings.notes.append(
+            f"{findings.root}: {outside} pictures lie outside {root}, by absolute paths; the table cannot move without them."
+        )
     return found
 
 
@@ -187,7 +197,14 @@ def _open_text(path: Path, asked: Asked) -> _Text:
         # The header decides how many cells a row has, the longest line how many are looked for.
         widest = 1 + max(line.count(separator) for line in text.splitlines() or [""])
         frame = pd.read_csv(
-            StringIO(text), sep=separator, header=None, names=range(widest), index_col=False, dtype=str, keep_default_na=False, skip_blank_lines=False
+            StringIO(text),
+            sep=separator,
+            header=None,
+            names=range(widest),
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,
         )
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it again as CSV UTF-8.") from None

@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from torch.optim import Optimizer
 
 from rekindle.checkpoints import random_state, set_random_state
-from rekindle.method import PassOverData, Passes, require
+from rekindle.method import Passes, PassOverData, require
 from rekindle.schedule import TunerScheduler
 from rekindle.tuner import Tuner
 
@@ -58,7 +58,9 @@ class TunerCallback(Callback):
         _check(trainer, pl_module, self.tuner)
         if self._stored:
             self.tuner.load_state_dict(self._stored)
-        require(trainer.global_step == 0 or self._known, "this checkpoint was written without TunerCallback, so the run cannot go on from it.")
+        require(
+            trainer.global_step == 0 or self._known, "this checkpoint was written without TunerCallback, so the run cannot go on from it."
+        )
         if self.data is not None:
             self.tuner.prepare(self.data)
         middle = 0 < self._stored.get("step", 0) < self.tuner.steps_per_epoch
@@ -90,9 +92,15 @@ class TunerCallback(Callback):
 
 
 def _check(trainer: Trainer, module: LightningModule, tuner: Tuner) -> None:
-    require(module.automatic_optimization, "TunerCallback needs Lightning's automatic optimisation; with your own, write the plain loop's calls in training_step.")
+    require(
+        module.automatic_optimization,
+        "TunerCallback needs Lightning's automatic optimisation; with your own, write the plain loop's calls in training_step.",
+    )
     sharded = isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy | ModelParallelStrategy)
-    require(not sharded, f"{type(trainer.strategy).__name__} splits parameters over processes, but penalties need them whole; use strategy='ddp'.")
+    require(
+        not sharded,
+        f"{type(trainer.strategy).__name__} splits parameters over processes, but penalties need them whole; use strategy='ddp'.",
+    )
     configs = trainer.lr_scheduler_configs
     ours = len(configs) == 1 and isinstance(configs[0].scheduler, TunerScheduler)
     require(ours, "the tuner sets the learning rate: return [optimizer], [tuner.scheduler(optimizer)] from configure_optimizers.")
@@ -108,4 +116,7 @@ def _check_length(trainer: Trainer, tuner: Tuner) -> None:
     counted = f"{batches} batches, {parts} a step, make {steps} optimiser steps an epoch"
     require(steps in (math.inf, tuner.steps_per_epoch), f"{counted}, but the tuner was built with steps_per_epoch={tuner.steps_per_epoch}.")
     agreed = trainer.max_epochs == tuner.epochs
-    require(agreed, f"the Trainer has max_epochs={trainer.max_epochs}, but the tuner's run has {tuner.epochs}; give Trainer(max_epochs=tuner.epochs).")
+    require(
+        agreed,
+        f"the Trainer has max_epochs={trainer.max_epochs}, but the tuner's run has {tuner.epochs}; give Trainer(max_epochs=tuner.epochs).",
+    )

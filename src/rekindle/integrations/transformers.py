@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rekindle.method import PassOverData, Passes, require
+from rekindle.method import Passes, PassOverData, require
 from rekindle.schedule import TunerScheduler
 from rekindle.tuner import Criterion, Tuner, logits
 
@@ -47,7 +47,12 @@ class TunerCallback(TrainerCallback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, tuner: Tuner, optimizer: Optimizer, criterion: Criterion = cross_entropy, data: PassOverData | Passes | None = None, max_norm: float = 0.0
+        self,
+        tuner: Tuner,
+        optimizer: Optimizer,
+        criterion: Criterion = cross_entropy,
+        data: PassOverData | Passes | None = None,
+        max_norm: float = 0.0,
     ) -> None:
         require(0 <= max_norm < float("inf"), f"max_norm must be a finite number of at least 0, found {max_norm!r}.")
         self.tuner, self.criterion, self.data, self.max_norm = tuner, criterion, data, max_norm
@@ -119,7 +124,9 @@ class TunerCallback(TrainerCallback):  # type: ignore[misc]
         ours = inner is self.optimizer and kwargs["lr_scheduler"] is self.optimizers[1]
         require(ours, "the tuner sets the learning rate: give Trainer(optimizers=callback.optimizers).")
         known = self.scheduler.last_epoch == state.global_step // self.tuner.steps_per_epoch
-        require(known, "this checkpoint was written without the tuner's state, or with save_only_model=True, so the run cannot go on from it.")
+        require(
+            known, "this checkpoint was written without the tuner's state, or with save_only_model=True, so the run cannot go on from it."
+        )
 
 
 class TrainerScheduler:
@@ -213,11 +220,20 @@ def _on_cpu(value: Any) -> Any:
 
 def _check_arguments(args: TrainingArguments) -> None:
     clipped = args.max_grad_norm or 0
-    require(clipped == 0, f"max_grad_norm={clipped:g} would clip before the penalties are added; give max_grad_norm=0 and TunerCallback(max_norm={clipped:g}).")
+    require(
+        clipped == 0,
+        f"max_grad_norm={clipped:g} would clip before the penalties are added; give max_grad_norm=0 and TunerCallback(max_norm={clipped:g}).",
+    )
     smoothed = args.label_smoothing_factor
     require(smoothed == 0, f"label_smoothing_factor={smoothed:g} would be ignored; give TunerCallback a criterion that smooths labels.")
-    require(not (args.fsdp or args.deepspeed), "fsdp and deepspeed split parameters over processes, but penalties need them whole; leave them out.")
-    require(args.n_gpu <= 1, f"one process for {args.n_gpu} GPUs copies the network; start one for each with torchrun, or set CUDA_VISIBLE_DEVICES to one.")
+    require(
+        not (args.fsdp or args.deepspeed),
+        "fsdp and deepspeed split parameters over processes, but penalties need them whole; leave them out.",
+    )
+    require(
+        args.n_gpu <= 1,
+        f"one process for {args.n_gpu} GPUs copies the network; start one for each with torchrun, or set CUDA_VISIBLE_DEVICES to one.",
+    )
 
 
 def _check_length(args: TrainingArguments, state: TrainerState, loader: Any, tuner: Tuner) -> None:

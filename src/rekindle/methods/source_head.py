@@ -17,7 +17,9 @@ def source_part(net: Net, source: Source, owner: str) -> nn.Module:
     Raises:
         ValueError: If the source has no classifier, or more than one.
     """
-    require(bool(net.classifier), f"{owner}: the source has no single classifier to keep; load the network with the one it was trained with.")
+    require(
+        bool(net.classifier), f"{owner}: the source has no single classifier to keep; load the network with the one it was trained with."
+    )
     return copy.deepcopy(source.model.get_submodule(net.classifier)).requires_grad_(True).train(net.model.training)
 
 

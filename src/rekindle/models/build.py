@@ -19,10 +19,16 @@ from torch import Tensor, nn
 
 from rekindle.errors import UserError
 from rekindle.method import Source
-from rekindle.models.classifier import (
-    AUXILIARY, add_classifier, find_classifier, is_headless, replace_classifier, set_output_width, stated_classifier,
-)  # fmt: skip
 from rekindle.models.cifar_resnet import CifarResNet
+from rekindle.models.classifier import (
+    AUXILIARY,
+    add_classifier,
+    find_classifier,
+    is_headless,
+    replace_classifier,
+    set_output_width,
+    stated_classifier,
+)  # fmt: skip
 
 Triple = tuple[float, float, float]
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)

@@ -186,13 +186,6 @@ def _announce(module: nn.Module, name: str, classes: int) -> None:
             owner.num_classes = classes  # type: ignore[assignment]
 
 
-def _with_twin(module: nn.Module, names: list[str]) -> list[str]:
-    """Add the distillation head of a network that averages two (DeiT, LeViT)."""
-    if len(names) == 1 and _is_layer_or_holds_one(module, "head_dist"):
-        return [*names, _last_layer(module, "head_dist")]
-    return names
-
-
 def _remove_auxiliary(module: nn.Module) -> None:
     """Drop the training-time side classifiers of GoogLeNet and Inception: they are no part of the network that predicts."""
     if not isinstance(getattr(module, "aux_logits", None), bool):

@@ -16,7 +16,11 @@ def write_data_page(path: Path, found: Check) -> None:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rekindle", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("rekindle", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     write_atomic(Path(path), environment.get_template("data.html.j2").render(_content(found)))
 

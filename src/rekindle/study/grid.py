@@ -342,7 +342,9 @@ def _method(name: str, entry: Any, regularizers: dict[str, str]) -> dict[str, An
             raise UserError(f"{where}.grid.{key} is neither in braces in the recipe nor a setting; settings are {', '.join(SETTINGS)}.")
     unknown = known - set(grid) - {"regularizer"}
     if unknown:
-        raise UserError(f"{where}: the recipe asks for {{{min(unknown)}}}, which {where}.grid does not give; it may also use {{regularizer}}.")
+        raise UserError(
+            f"{where}: the recipe asks for {{{min(unknown)}}}, which {where}.grid does not give; it may also use {{regularizer}}."
+        )
     if "regularizer" in known and list(regularizers) == [""]:
         raise UserError(f"{where}: the recipe asks for {{regularizer}}, but the grid has no key 'regularizers'.")
     return {"settings": settings, "grid": grid}
@@ -350,7 +352,13 @@ def _method(name: str, entry: Any, regularizers: dict[str, str]) -> dict[str, An
 
 def _placeholders(settings: dict[str, Any], where: str) -> list[str]:
     try:
-        return [name for key in ("method", "direction") if key in settings for _, name, _, _ in string.Formatter().parse(settings[key]) if name is not None]
+        return [
+            name
+            for key in ("method", "direction")
+            if key in settings
+            for _, name, _, _ in string.Formatter().parse(settings[key])
+            if name is not None
+        ]
     except ValueError as error:
         raise UserError(f"{where}: the recipe {settings['method']!r} has a brace without its partner ({error}).") from None
 
@@ -439,7 +447,11 @@ def _seeds(value: Any, where: str, first: int = 0) -> tuple[int, ...]:
 
 def _numbers(value: Any, where: str) -> list[int]:
     value = [value] if isinstance(value, int) else value
-    if not isinstance(value, list) or not value or not all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value):
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value)
+    ):
         raise UserError(f"{where} must be a list of whole numbers from 0 on, found {value!r}.")
     return list(dict.fromkeys(value))
 

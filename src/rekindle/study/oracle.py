@@ -1,7 +1,7 @@
 """The oracle experiment as a study: a YAML file with the key `oracle` in the place of tasks and methods.
 
-    name: mlp_oracle
-    oracle: {seeds: 10, rates: [0.01, 0.1], noises: [0.1, 0.01]}        # settings of `rekindle analyze mlp-oracle`
+name: mlp_oracle
+oracle: {seeds: 10, rates: [0.01, 0.1], noises: [0.1, 0.01]}        # settings of `rekindle analyze mlp-oracle`
 """
 
 import dataclasses
@@ -85,7 +85,10 @@ def load_oracle(path: Path | str) -> OracleStudy | None:
         raise UserError(f"{path}: oracle must be a mapping with keys among {', '.join(allowed)}, found {given!r}.")
     for key, value in given.items():
         _check(f"{path}: oracle.{key}", value, allowed[key])
-    return OracleStudy(str(raw.get("name", "oracle")), OracleSettings(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}))
+    return OracleStudy(
+        str(raw.get("name", "oracle")),
+        OracleSettings(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}),
+    )
 
 
 def _check(where: str, value: Any, default: Any) -> None:
@@ -95,4 +98,3 @@ def _check(where: str, value: Any, default: Any) -> None:
     right = isinstance(value, list) == isinstance(default, tuple)
     if not right or not all(isinstance(item, int | kind) and not isinstance(item, bool) for item in values):
         raise UserError(f"{where} must be like {list(default) if isinstance(default, tuple) else default}, found {value!r}.")
-

@@ -59,7 +59,14 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         rows = [{**row, "setting": str(row["setting"])} for row in self.rows]
-        return {"runs": self.runs, "done": self.done, "failed": self.failed, "seconds_left": self.seconds, "settings": rows, "notes": self.notes}
+        return {
+            "runs": self.runs,
+            "done": self.done,
+            "failed": self.failed,
+            "seconds_left": self.seconds,
+            "settings": rows,
+            "notes": self.notes,
+        }
 
 
 def plan(study: Study) -> Plan:
@@ -70,7 +77,14 @@ def plan(study: Study) -> Plan:
     for group in study.grid.groups:
         by_setting[group.setting].append(group)
     for setting, groups in by_setting.items():
-        row: dict[str, Any] = {"setting": setting, "methods": len(groups), "seeds": max(len(group.seeds) for group in groups), "runs": 0, "done": 0, "failed": 0}
+        row: dict[str, Any] = {
+            "setting": setting,
+            "methods": len(groups),
+            "seeds": max(len(group.seeds) for group in groups),
+            "runs": 0,
+            "done": 0,
+            "failed": 0,
+        }
         seconds: list[float | None] = []
         for group in groups:
             known = study.final_cells(group)

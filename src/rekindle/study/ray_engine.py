@@ -96,7 +96,9 @@ def _connect(address: str, jobs: int | None, cpus: float) -> Any:
         raise UserError("--engine ray needs Ray; type pip install 'rekindle[study]', or leave --engine out.") from None
     _knock(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"include_dashboard": False, "num_cpus": max(1, round((jobs or 1) * cpus)) if jobs else None} if address == LOCAL else {}
+    options: dict[str, Any] = (
+        {"include_dashboard": False, "num_cpus": max(1, round((jobs or 1) * cpus)) if jobs else None} if address == LOCAL else {}
+    )
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -115,11 +117,15 @@ def _knock(address: str) -> None:
 
 
 def _silent(address: str, error: Exception) -> UserError:
-    return UserError(f"no Ray cluster answers at {address} ({str(error).splitlines()[0]}); start one with ray start --head, or take --address local.")
+    return UserError(
+        f"no Ray cluster answers at {address} ({str(error).splitlines()[0]}); start one with ray start --head, or take --address local."
+    )
 
 
 def _refuse_what_cannot_run(found: dict[str, float], cpus: float, gpus: float) -> None:
     """Ray would wait for ever for what the cluster has not got."""
     for name, wanted in (("CPU", cpus), ("GPU", gpus)):
         if wanted > found.get(name, 0.0):
-            raise UserError(f"a cell asks for {wanted:g} {name}s and the cluster has {found.get(name, 0.0):g}; give --{name.lower()}s-per-run a smaller number.")
+            raise UserError(
+                f"a cell asks for {wanted:g} {name}s and the cluster has {found.get(name, 0.0):g}; give --{name.lower()}s-per-run a smaller number."
+            )

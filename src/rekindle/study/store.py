@@ -97,7 +97,9 @@ class Study:
         """
         chosen = [cell for group in self.grid.groups for cell in _numbered(group.selection_cells, group.selection.seeds)]
         final = [cell for group in self.grid.groups for cell in _numbered(self.final_cells(group), group.seeds)]
-        ordered = [cell for _, cell in sorted(chosen, key=lambda pair: pair[0])] + [cell for _, cell in sorted(final, key=lambda pair: pair[0])]
+        ordered = [cell for _, cell in sorted(chosen, key=lambda pair: pair[0])] + [
+            cell for _, cell in sorted(final, key=lambda pair: pair[0])
+        ]
         return list({cell.key: cell for cell in reversed(ordered)}.values())[::-1]
 
     def final_cells(self, group: Group) -> list[Cell]:
@@ -205,7 +207,13 @@ class Study:
 
     def begin(self, cell: Cell) -> None:
         """Note that this process works on a cell from now on."""
-        described = {"method": cell.method, "setting": asdict(cell.setting), "candidate": cell.candidate, "stage": cell.stage, "seed": cell.spec.seed}
+        described = {
+            "method": cell.method,
+            "setting": asdict(cell.setting),
+            "candidate": cell.candidate,
+            "stage": cell.stage,
+            "seed": cell.spec.seed,
+        }
         self.update(
             cell.key, state="running", cell=described, spec=cell.spec.to_dict(), inputs=self._inputs(cell), pid=os.getpid(), host=socket.gethostname(), began=time.time(),
             run=None, error=None, progress=None,

@@ -43,7 +43,9 @@ def attempt(study: Study, cell: Cell, run_cell: RunCell = train) -> bool:
                 raise
             listener.note(traceback.format_exc())
             text = str(error).strip() or type(error).__name__
-            study.fail(cell.key, " ".join(text.split()) if isinstance(error, UserError) else f"{type(error).__name__}: {text.splitlines()[0]}")
+            study.fail(
+                cell.key, " ".join(text.split()) if isinstance(error, UserError) else f"{type(error).__name__}: {text.splitlines()[0]}"
+            )
         return True
 
 

@@ -51,7 +51,7 @@ def matlab(path: Path) -> dict[str, Any]:
 
     try:
         found: dict[str, Any] = loadmat(path, squeeze_me=True)
-    except Exception as error:  # scipy raises nearly anything on a damaged file.
+    except Exception as error:  # noqa: BLE001 (scipy raises nearly anything on a damaged file)
         raise UserError(f"{path.name} is no MATLAB file that can be read ({error}).") from None
     return found
 

@@ -67,7 +67,9 @@ class CoTuning(Method):
             return
         probabilities, labels, classes = source_probabilities(self._net.model, self._source, data)
         absent = sorted(set(range(classes)) - set(labels.tolist()))
-        require(not absent, f"co_tuning: class {absent[0] if absent else ''} has no training image, so nothing is known of what it resembles.")
+        require(
+            not absent, f"co_tuning: class {absent[0] if absent else ''} has no training image, so nothing is known of what it resembles."
+        )
         if self.relationship == "direct":
             self._relationship = class_means(probabilities, labels, classes)
         else:

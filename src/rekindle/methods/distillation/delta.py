@@ -112,7 +112,9 @@ class Delta(Method):
     def _distance(self, layer: str, mine: Tensor, theirs: Tensor) -> Tensor:
         channels = (mine - theirs).square().sum(2)
         if self.weights == "attention":
-            require(layer in self._weights, f"delta: the channels of {layer} have no weights yet; call tuner.prepare(pass_over_data) first.")
+            require(
+                layer in self._weights, f"delta: the channels of {layer} have no weights yet; call tuner.prepare(pass_over_data) first."
+            )
             self._weights[layer] = weights = self._weights[layer].to(channels)
             channels = len(weights) * weights * channels
         each = channels.sum(1)

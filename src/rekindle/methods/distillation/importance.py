@@ -70,7 +70,7 @@ def _fit(net: Net, name: str, features: Tensor, labels: Tensor, data: Passes) ->
     head = net.head_parameters()
     part = copy.deepcopy(net.model.get_submodule(name)).eval().requires_grad_(False)
     new = [p.requires_grad_(True) for leaf, p in part.named_parameters() if f"{name}.{leaf}" in head]
-    require(bool(new), f"delta: the head {name} has no parameters to fit, so channels cannot be weighed; take weights=\"uniform\".")
+    require(bool(new), f'delta: the head {name} has no parameters to fit, so channels cannot be weighed; take weights="uniform".')
     device, dtype = new[0].device, new[0].dtype
     optimizer = torch.optim.SGD(new, lr=HEAD_RATE, momentum=HEAD_MOMENTUM, weight_decay=HEAD_DECAY)
     for epoch in range(HEAD_EPOCHS):
@@ -172,7 +172,7 @@ def _announce(net: Net, layers: Sequence[str], batches: Batches, data: Passes) -
         again = float(_loss(rerun(_same), y))
         ok = abs(again - as_it_is) <= 1e-3 * max(1.0, abs(as_it_is))
         require(ok, f'delta: running the network again behind {layer} gives another loss; name other layers, or take weights="uniform".')
-        seconds += sizes[layer] * _seconds(lambda: float(_loss(rerun(_same), y)))
+        seconds += sizes[layer] * _seconds(lambda rerun=rerun: float(_loss(rerun(_same), y)))
     runs = sum(sizes.values()) * len(batches)
     data.note(
         f"delta: the importance of {sum(sizes.values())} channels in {len(layers)} layers, {len(batches)} batches each, takes {runs} runs "

@@ -66,7 +66,9 @@ class Lwf(Method):
 
     def run_epochs(self, epochs: int) -> int:
         """All of them; some must be left after warm-up."""
-        require(self.warmup_epochs < epochs, f"lwf: warmup_epochs must be below the {epochs} epochs of the run, found {self.warmup_epochs}.")
+        require(
+            self.warmup_epochs < epochs, f"lwf: warmup_epochs must be below the {epochs} epochs of the run, found {self.warmup_epochs}."
+        )
         return epochs
 
     def lr_factor(self, group: str, clock: Clock) -> float | None:

@@ -54,7 +54,9 @@ class LpFt(Method):
         """Check that the head is one linear layer."""
         modules = net.head_modules()
         ok = len(modules) == 1 and isinstance(modules[0], nn.Linear) and modules[0].bias is not None
-        require(ok, f"lp_ft: the head {list(net.head)} is not one linear layer with a bias; try --head-type linear, without source_classifier.")
+        require(
+            ok, f"lp_ft: the head {list(net.head)} is not one linear layer with a bias; try --head-type linear, without source_classifier."
+        )
         self._net, self._layer = net, modules[0]
 
     def prepare(self, data: Passes) -> None:

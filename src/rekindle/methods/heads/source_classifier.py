@@ -50,7 +50,10 @@ class SourceClassifier(Method):
         require(ok, f"source_classifier: hidden must be a width of at least 1, a tuple of them, or 0 for none, found {self.hidden!r}.")
         require(self.activation in ("none", "relu"), f"source_classifier: activation must be none or relu, found {self.activation!r}.")
         number = isinstance(self.gamma, int | float) and not isinstance(self.gamma, bool) and 0 < self.gamma < float("inf")
-        require(number or self.gamma in ("unit", "mean"), f"source_classifier: gamma must be unit, mean or a number above 0, found {self.gamma!r}.")
+        require(
+            number or self.gamma in ("unit", "mean"),
+            f"source_classifier: gamma must be unit, mean or a number above 0, found {self.gamma!r}.",
+        )
 
     @property
     def needs_data(self) -> bool:
@@ -155,7 +158,12 @@ class NormScale(nn.Module):
 
 def output_width(part: nn.Module, owner: str) -> int:
     """Units that a classifier gives: the width of its last linear or convolutional layer."""
-    widths = [width for module in part.modules() for width in [getattr(module, "out_features", getattr(module, "out_channels", None))] if isinstance(width, int)]
+    widths = [
+        width
+        for module in part.modules()
+        for width in [getattr(module, "out_features", getattr(module, "out_channels", None))]
+        if isinstance(width, int)
+    ]
     require(bool(widths), f"{owner}: the classifier, a {type(part).__name__}, has no linear or convolutional layer to read its width from.")
     return widths[-1]
 
@@ -174,7 +182,10 @@ def _mean_length(model: nn.Module, scale: NormScale, data: Passes) -> float:
     finally:
         handle.remove()
     mean = float(torch.cat(lengths).mean()) if lengths else 0.0
-    require(0 < mean < float("inf"), f"source_classifier: the mean length of the source logits is {mean:g}, so it cannot be a scale; give gamma.")
+    require(
+        0 < mean < float("inf"),
+        f"source_classifier: the mean length of the source logits is {mean:g}, so it cannot be a scale; give gamma.",
+    )
     return mean
 
 

@@ -93,8 +93,11 @@ def residual_blocks(model: nn.Module, owner: str) -> list[ResidualBlock]:
         ValueError: If there is none.
     """
     found = [block for name, module in model.named_modules() for block in [_block(name, module)] if block is not None]
-    require(bool(found), f"{owner}: {type(model).__name__} has no residual block that is known (`rekindle methods {owner}` lists them); "
-            "take a residual network, such as resnet18.")
+    require(
+        bool(found),
+        f"{owner}: {type(model).__name__} has no residual block that is known (`rekindle methods {owner}` lists them); "
+        "take a residual network, such as resnet18.",
+    )
     return found
 
 

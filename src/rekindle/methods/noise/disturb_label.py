@@ -81,7 +81,10 @@ def count_classes(net: Net) -> int:
         ValueError: If the head has no layer that tells.
     """
     layers = [part for module in net.head_modules() for part in module.modules() if _width(part)]
-    require(bool(layers), f"disturb_label: the head {list(net.head)} does not tell the number of classes; end it in a linear or convolutional layer.")
+    require(
+        bool(layers),
+        f"disturb_label: the head {list(net.head)} does not tell the number of classes; end it in a linear or convolutional layer.",
+    )
     return _width(layers[-1])
 
 

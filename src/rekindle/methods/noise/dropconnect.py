@@ -54,8 +54,11 @@ class Dropconnect(Method):
         connecting = [(name, layer) for name, layer in zip(net.head, layers, strict=True) if _connects(layer)]
         require(bool(connecting), f"dropconnect: the head ({', '.join(net.head)}) has no weights between units to drop.")
         for name, layer in connecting:
-            require(_is_plain(layer), f"dropconnect: the head's {name} is a {type(layer).__name__}; wanted is a linear layer, "
-                    "or a convolution without groups whose padding is zeros.")
+            require(
+                _is_plain(layer),
+                f"dropconnect: the head's {name} is a {type(layer).__name__}; wanted is a linear layer, "
+                "or a convolution without groups whose padding is zeros.",
+            )
         self._hooks = [layer.register_forward_hook(_DropWeights(self.p, self.per)) for _, layer in connecting]
 
 

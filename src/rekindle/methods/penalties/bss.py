@@ -39,7 +39,9 @@ class BSS(Method):
 
     def attach(self, net: Net, source: Source) -> None:
         """Watch what the classifier is given."""
-        require(bool(net.classifier), "bss: the network has no single classifier, so it is not known which of its activations are the features.")
+        require(
+            bool(net.classifier), "bss: the network has no single classifier, so it is not known which of its activations are the features."
+        )
         self._tap = f"{net.classifier}:input"
         self.taps = (self._tap,) if self.eta > 0 else ()
 
@@ -60,7 +62,9 @@ def smallest_squares(features: Tensor, k: int) -> Tensor:
         k: From 1 to min(B, D).
     """
     with torch.autocast(features.device.type, enabled=False):
-        matrix = (features.mean((2, 3)) if features.ndim == 4 else features.flatten(1)).to(torch.promote_types(features.dtype, torch.float32))
+        matrix = (features.mean((2, 3)) if features.ndim == 4 else features.flatten(1)).to(
+            torch.promote_types(features.dtype, torch.float32)
+        )
         samples, width = matrix.shape
         most = f"at most {min(samples, width)}, the smaller of the batch's {samples} samples and {width} features"
         require(k <= min(samples, width), f"bss: k must be {most}, found {k}; take a smaller k, or a larger batch.")

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import log_softmax, one_hot
 
 from rekindle.draws import uniform
-from rekindle.method import Net, PassOverData, Passes, Source, nothing, require
+from rekindle.method import Net, Passes, PassOverData, Source, nothing, require
 
 ESTIMATES = ("auto", "expected", "sampled", "empirical")
 NORMALISATIONS = ("none", "mean")
@@ -179,7 +179,9 @@ def _labels(model: nn.Module, x: Tensor, y: Tensor, estimate: str, start: int, s
     if estimate == "sampled":
         return drawn_labels(log_p, start, seed)
     classes = log_p.shape[1]
-    require(0 <= int(y.min()) and int(y.max()) < classes, f"fisher: a label is outside the source's {classes} classes (0 to {classes - 1}).")
+    require(
+        0 <= int(y.min()) and int(y.max()) < classes, f"fisher: a label is outside the source's {classes} classes (0 to {classes - 1})."
+    )
     return y
 
 
@@ -191,7 +193,7 @@ def check_fisher(fisher: Weights) -> None:
 
 
 def normalised(fisher: Weights, how: str) -> Weights:
-    """"none": as it is; "mean": divided by the mean over all weights, so that alpha has the scale of L2-SP's."""
+    """ "none": as it is; "mean": divided by the mean over all weights, so that alpha has the scale of L2-SP's."""
     if how == "none":
         return fisher
     mean = sum(float(tensor.double().sum()) for tensor in fisher.values()) / sum(tensor.numel() for tensor in fisher.values())
@@ -200,7 +202,7 @@ def normalised(fisher: Weights, how: str) -> Weights:
 
 
 def stabilised(fisher: Weights, how: str, eps: float) -> Weights:
-    """"add": F + eps; "clip": min(F, eps)."""
+    """ "add": F + eps; "clip": min(F, eps)."""
     return {name: tensor + eps if how == "add" else tensor.clamp_max(eps) for name, tensor in fisher.items()}
 
 
@@ -231,7 +233,10 @@ class Information:
             ValueError: If "empirical" is asked for without the source's data, or the estimate is negative or not finite.
         """
         known = estimate != "empirical" or data.source is not None
-        require(known, f'{self._owner}: estimate="empirical" needs data of the source; the training set has labels of other classes than the source\'s.')
+        require(
+            known,
+            f'{self._owner}: estimate="empirical" needs data of the source; the training set has labels of other classes than the source\'s.',
+        )
         self._say_where_from(data)
         passes = data.target if data.source is None else data.source
         total, classes = survey(self._source.model, passes)
@@ -241,7 +246,9 @@ class Information:
         self._say_cost(data, estimate, total, classes)
         names = sorted({self._net.origin[name] for name in self._names})
         what = f"{self._owner}: Fisher information"
-        found = diagonal_fisher(self._source.model, names, passes(), estimate, self._net.seed, lambda count: data.progress(what, count, total))
+        found = diagonal_fisher(
+            self._source.model, names, passes(), estimate, self._net.seed, lambda count: data.progress(what, count, total)
+        )
         check_fisher(found)
         found = stabilised(normalised(found, normalize), stabilizer, eps)
         self._set({name: found[self._net.origin[name]] for name in self._names})
@@ -270,7 +277,9 @@ class Information:
                 "the source's own classifier: a surrogate for that on its own data."
             )
         if self._untrained:
-            data.note(f"{self._owner}: the source's classifier is the new, untrained one; give the tuner the pre-trained network as source.")
+            data.note(
+                f"{self._owner}: the source's classifier is the new, untrained one; give the tuner the pre-trained network as source."
+            )
 
     def _say_cost(self, data: Passes, estimate: str, total: int, classes: int) -> None:
         size = sum(tensor.numel() for tensor in self.tensors)

@@ -57,7 +57,9 @@ class GroupLassoSP(Shrinking, Method):
         check_number(self._owner, "eps", self.eps)
         plain = self.solver == "subgradient"
         require(plain or not self.fisher, f'{self._owner}: fisher=True has no closed proximal operator; take solver="subgradient".')
-        require(plain or not self.eps, f'{self._owner}: eps must be 0 with solver="proximal", which needs no smoothing, found {self.eps!r}.')
+        require(
+            plain or not self.eps, f'{self._owner}: eps must be 0 with solver="proximal", which needs no smoothing, found {self.eps!r}.'
+        )
 
     def prepare(self, data: Passes) -> None:
         """Estimate the Fisher information, if it is asked for."""

@@ -44,7 +44,9 @@ class L2Mixture(TowardsStart, Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number(self._owner, "decay", self.decay)
-        ok = isinstance(self.stages, tuple) and all(isinstance(item, tuple) and len(item) == 3 and isinstance(item[0], str) for item in self.stages)
+        ok = isinstance(self.stages, tuple) and all(
+            isinstance(item, tuple) and len(item) == 3 and isinstance(item[0], str) for item in self.stages
+        )
         require(ok, f"{self._owner}: stages must be a tuple of (stage, alpha, decay) triples, found {self.stages!r}.")
         for stage, alpha, decay in self.stages:
             check_number(self._owner, f"stages: alpha of {stage}", alpha)

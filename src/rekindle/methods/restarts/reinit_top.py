@@ -53,7 +53,9 @@ class ReinitTop(Method):
         found = transformer_blocks(net.model)
         kind, depth = type(net.model).__name__, len(found)
         require(depth > 0, f"reinit_top: {kind} has no transformer blocks, which hold attention and a LayerNorm.")
-        require(self.blocks <= depth, f"reinit_top: blocks must be at most the {depth} transformer blocks of the network, found {self.blocks}.")
+        require(
+            self.blocks <= depth, f"reinit_top: blocks must be at most the {depth} transformer blocks of the network, found {self.blocks}."
+        )
         chosen = found[-self.blocks :] + ([_norm_behind(net, found)] if self.norm else [])
         stream = generator(net.seed, "reinit_top")
         drawn = {id(parameter) for name in chosen for parameter in reinitialize_(net.model.get_submodule(name), stream)}
@@ -108,7 +110,9 @@ def _norm_behind(net: Net, blocks: list[str]) -> str:
     """Name of the last normalisation behind the last block."""
     names = [name for name, _ in net.model.named_modules()]
     behind = names[names.index(blocks[-1]) + 1 :]
-    outside = [name for name in behind if not name.startswith(f"{blocks[-1]}.") and not name.startswith(tuple(f"{head}." for head in net.head))]
+    outside = [
+        name for name in behind if not name.startswith(f"{blocks[-1]}.") and not name.startswith(tuple(f"{head}." for head in net.head))
+    ]
     found = [name for name in outside if name not in net.head and _is_norm(net.model.get_submodule(name))]
     require(bool(found), f"reinit_top: {type(net.model).__name__} has no normalisation behind its last block; leave norm out.")
     return found[-1]

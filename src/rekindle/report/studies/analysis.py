@@ -199,7 +199,9 @@ def analyse(study: Study) -> Analysis:
         _pair_up([entry for entry in entries if entry.setting == setting], found.baseline)
     found.overall = [_overall(found, regularizer) for regularizer in found.regularizers]
     found.selections = [_selection(study, group) for group in study.grid.groups if group.searches]
-    found.test_selected = [row for group in study.grid.groups if group.searches and group.selection.test_selected and (row := _test_selected(study, group))]
+    found.test_selected = [
+        row for group in study.grid.groups if group.searches and group.selection.test_selected and (row := _test_selected(study, group))
+    ]
     found.costs = [_cost(found, method) for method in found.methods]
     return found
 
@@ -302,11 +304,20 @@ def _selection(study: Study, group: Group) -> dict[str, Any]:
 
 def _test_selected(study: Study, group: Group) -> dict[str, Any] | None:
     """The candidate that is best on the test split, which is optimistic; only where all candidates have all runs."""
-    tried = [Entry(group.setting, group.method, name, 1, [_outcome(study, cell) for cell in cells]) for name, cells in group.final_cells.items()]
+    tried = [
+        Entry(group.setting, group.method, name, 1, [_outcome(study, cell) for cell in cells]) for name, cells in group.final_cells.items()
+    ]
     if not all(entry.complete for entry in tried):
         return None
     best = max(tried, key=lambda entry: entry.mean or 0.0)
-    return {"setting": group.setting, "method": group.method, "candidate": best.candidate, "mean": best.mean, "std": best.std, "seeds": best.seeds}
+    return {
+        "setting": group.setting,
+        "method": group.method,
+        "candidate": best.candidate,
+        "mean": best.mean,
+        "std": best.std,
+        "seeds": best.seeds,
+    }
 
 
 def _cost(found: Analysis, method: str) -> dict[str, Any]:

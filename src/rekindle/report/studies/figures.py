@@ -65,7 +65,9 @@ def _history(run: Path) -> list[float]:
 
 def differences(found: Analysis) -> Figure | None:
     """Paired differences from the baseline with 95 % intervals, a pale dot for each seed; None where there is no pair."""
-    blocks = [(setting, [entry for entry in found.entries if entry.setting == setting and entry.pair]) for setting in found.study.grid.settings]
+    blocks = [
+        (setting, [entry for entry in found.entries if entry.setting == setting and entry.pair]) for setting in found.study.grid.settings
+    ]
     blocks = [(setting, entries) for setting, entries in blocks if entries]
     if not blocks:
         return None

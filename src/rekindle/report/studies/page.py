@@ -44,7 +44,11 @@ def write(study: Study, published: bool = False) -> Path:
     write_atomic(folder / "runs.csv", text.runs_csv(found))
     write_atomic(folder / "table.csv", text.table_csv(found))
     write_atomic(folder / "table.tex", text.latex(found))
-    inside = {"curves": [figures.svg(figure) for figure in drawn.values()], "plots": [figures.svg(figure) for _, figure in over_all.values()], "notes": notes}
+    inside = {
+        "curves": [figures.svg(figure) for figure in drawn.values()],
+        "plots": [figures.svg(figure) for _, figure in over_all.values()],
+        "notes": notes,
+    }
     write_atomic(folder / "report.html", html(found, inside, published))
     return folder
 
@@ -60,14 +64,25 @@ def html(found: Analysis, inside: dict[str, Any], published: bool) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rekindle", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("rekindle", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     script = files("rekindle.report").joinpath("study.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.filters |= {"duration": duration, "run_link": run_link}
     slowest = max((row["ratio"] or 0.0 for row in found.costs), default=0.0)
     return environment.get_template("study.html.j2").render(
-        found=found, text=text, script=script, digest=digest, colours=figures.palette(found), published=published, slowest=slowest or 1.0, **inside
+        found=found,
+        text=text,
+        script=script,
+        digest=digest,
+        colours=figures.palette(found),
+        published=published,
+        slowest=slowest or 1.0,
+        **inside,
     )
 
 

@@ -18,7 +18,10 @@ def published() -> dict[Key, tuple[float, float]]:
     RIFLE stands in both tables with the same numbers. No split was kept for selection there: settings were chosen on the test set.
     """
     text = files("rekindle").joinpath("assets", "published.csv").read_text("utf-8")
-    return {(row["regularizer"], row["dataset"], row["method"]): (float(row["mean"]), float(row["std"])) for row in csv.DictReader(text.splitlines())}
+    return {
+        (row["regularizer"], row["dataset"], row["method"]): (float(row["mean"]), float(row["std"]))
+        for row in csv.DictReader(text.splitlines())
+    }
 
 
 def beside(found: Analysis) -> list[dict[str, Any]]:

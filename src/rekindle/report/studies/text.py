@@ -28,12 +28,20 @@ def markdown(found: Analysis, pictures: dict[str, str], published: bool = False)
     grid = found.study.grid
     parts = [f"# {escape(grid.title)}", *(escape(sentence) for sentence in sentences(found))]
     for regularizer in found.regularizers:
-        parts += [f"## Accuracy (%){_with(regularizer)}", _markdown(accuracies(found, regularizer), bold=_marker(found, regularizer)), legend(found)]
+        parts += [
+            f"## Accuracy (%){_with(regularizer)}",
+            _markdown(accuracies(found, regularizer), bold=_marker(found, regularizer)),
+            legend(found),
+        ]
     parts.append(f"## Differences from {escape(found.baseline)}, paired by seed (points)")
     parts += [_markdown(pairs(found)), PAIRS]
     for overall in found.overall:
         if overall.rows:
-            parts += [f"## Over tasks{_with(overall.regularizer)}", _markdown(over_tasks(overall)), *(escape(text) for text in over_tasks_notes(overall))]
+            parts += [
+                f"## Over tasks{_with(overall.regularizer)}",
+                _markdown(over_tasks(overall)),
+                *(escape(text) for text in over_tasks_notes(overall)),
+            ]
     if found.selections:
         parts += ["## How values were chosen", _markdown(selections(found)), SELECTED]
     if found.test_selected:
@@ -52,7 +60,10 @@ def sentences(found: Analysis) -> list[str]:
     done = sum(len(entry.done) for entry in found.entries)
     planned = sum(len(entry.outcomes) for entry in found.entries)
     seeds = sorted({len(entry.outcomes) for entry in found.entries})
-    split = {frozenset({"test"}): "the test split, read once at the end", frozenset({"val"}): "the validation split, since there is no test split"}
+    split = {
+        frozenset({"test"}): "the test split, read once at the end",
+        frozenset({"val"}): "the validation split, since there is no test split",
+    }
     where = split.get(frozenset(found.splits), "the test split where there is one, or else the validation split")
     failed = f", {len(found.failures)} failed" if found.failures else ""
     text = [
@@ -61,7 +72,9 @@ def sentences(found: Analysis) -> list[str]:
         "Runs of one seed share their pictures, splits and batch order across methods.",
     ]
     if found.selections and len({entry.candidates for entry in found.entries}) > 1:
-        text.append("Budgets were unequal: some methods had more candidates to choose from than others, which favours them (see How values were chosen).")
+        text.append(
+            "Budgets were unequal: some methods had more candidates to choose from than others, which favours them (see How values were chosen)."
+        )
     return text
 
 
@@ -118,7 +131,17 @@ def pair_texts(entry: Entry) -> list[str]:
 
 def over_tasks(overall: Overall) -> Table:
     """A row a method: mean difference, counts, Wilcoxon's test, average rank."""
-    header = ["method", "tasks", "mean difference", "tasks above 0", "win/tie/loss", "Wilcoxon p", "p (Holm)", "smallest p possible", "average rank"]
+    header = [
+        "method",
+        "tasks",
+        "mean difference",
+        "tasks above 0",
+        "win/tie/loss",
+        "Wilcoxon p",
+        "p (Holm)",
+        "smallest p possible",
+        "average rank",
+    ]
     rows = [
         [
             row["method"], str(row["tasks"]), f"{100 * row['difference']:+.2f}", f"{row['positive']} of {row['tasks']}",
@@ -131,17 +154,27 @@ def over_tasks(overall: Overall) -> Table:
 
 def over_tasks_notes(overall: Overall) -> list[str]:
     """What the test over tasks can and cannot say."""
-    notes = ["One difference a task, averaged over its sizes and seeds. Win, tie, loss: settings with a significant gain, no clear difference, a significant loss."]
+    notes = [
+        "One difference a task, averaged over its sizes and seeds. Win, tie, loss: settings with a significant gain, no clear difference, a significant loss."
+    ]
     if all(row["p"] is None for row in overall.rows):
-        notes.append("No Wilcoxon test: with so few tasks its p could not fall below 0.05, whatever the differences (or all differences are zero).")
+        notes.append(
+            "No Wilcoxon test: with so few tasks its p could not fall below 0.05, whatever the differences (or all differences are zero)."
+        )
     if overall.tests:
         p = overall.tests[0]
-        notes.append(f"Friedman's test over {overall.ranked} tasks: p {_p(p)}" + ("." if p < LEVEL else "; so the ranks show no difference."))
+        notes.append(
+            f"Friedman's test over {overall.ranked} tasks: p {_p(p)}" + ("." if p < LEVEL else "; so the ranks show no difference.")
+        )
         pairs = len(overall.ranks) * (len(overall.ranks) - 1) // 2
         least = min(1.0, pairs * smallest_p(overall.ranked))
         notes.append(
             f"With {overall.ranked} tasks and {pairs} pairs of methods the smallest p after Holm's correction is {least:.3g}"
-            + ("." if least < LEVEL else ", so the diagram of ranks joins all methods, however they rank: more tasks or fewer methods could tell them apart.")
+            + (
+                "."
+                if least < LEVEL
+                else ", so the diagram of ranks joins all methods, however they rank: more tasks or fewer methods could tell them apart."
+            )
         )
     if overall.left_out:
         notes.append(f"Left out of this table, since runs are missing or failed: {'; '.join(overall.left_out)}.")
@@ -154,7 +187,11 @@ def selections(found: Analysis) -> Table:
     for row in found.selections:
         for name, values in (row["scores"] or {}).items():
             whole = [value for value in values if value is not None]
-            mean = f"{100 * sum(whole) / len(whole):.2f}" if len(whole) == len(values) else f"failed ({len(values) - len(whole)} of {len(values)})"
+            mean = (
+                f"{100 * sum(whole) / len(whole):.2f}"
+                if len(whole) == len(values)
+                else f"failed ({len(values) - len(whole)} of {len(values)})"
+            )
             rows.append([str(row["setting"]), row["method"], name, mean, str(len(whole)), "chosen" if name == row["chosen"] else ""])
         if row["scores"] is None:
             rows.append([str(row["setting"]), row["method"], "not finished", NONE, NONE, ""])
@@ -173,7 +210,14 @@ def test_selected(found: Analysis) -> Table:
 def costs(found: Analysis) -> Table:
     """A row a method."""
     rows = [
-        [row["method"], str(row["runs"]), duration(row["seconds"]), f"{row['ratio']:.2f}" if row["ratio"] else NONE, str(row["candidates"]), duration(row["selection"])]
+        [
+            row["method"],
+            str(row["runs"]),
+            duration(row["seconds"]),
+            f"{row['ratio']:.2f}" if row["ratio"] else NONE,
+            str(row["candidates"]),
+            duration(row["selection"]),
+        ]
         for row in found.costs
     ]
     return ["method", "runs", "training time", f"a run, as a multiple of {found.baseline}", "candidates", "time to choose"], rows
@@ -233,7 +277,22 @@ def runs_csv(found: Analysis) -> str:
             *(("" if value is None else value) for value in (outcome.accuracy, outcome.val, outcome.lr, outcome.seconds)), outcome.run, outcome.error,
         ] for entry in found.entries for outcome in entry.outcomes
     ]  # fmt: skip
-    names = ["regularizer", "task", "size", "method", "values", "seed", "state", "split", "accuracy", "val_accuracy", "lr", "seconds", "run", "error"]
+    names = [
+        "regularizer",
+        "task",
+        "size",
+        "method",
+        "values",
+        "seed",
+        "state",
+        "split",
+        "accuracy",
+        "val_accuracy",
+        "lr",
+        "seconds",
+        "run",
+        "error",
+    ]
     return _csv(names, rows)
 
 
@@ -247,7 +306,24 @@ def table_csv(found: Analysis) -> str:
             entry.setting.regularizer, entry.setting.task, entry.setting.size, entry.method, entry.candidate or "", len(entry.outcomes), len(entry.done),
             entry.failed, *("" if value is None else value for value in figures), entry.verdict,
         ])  # fmt: skip
-    names = ["regularizer", "task", "size", "method", "values", "seeds", "done", "failed", "mean", "std", "difference", "low", "high", "p", "p_holm", "verdict"]
+    names = [
+        "regularizer",
+        "task",
+        "size",
+        "method",
+        "values",
+        "seeds",
+        "done",
+        "failed",
+        "mean",
+        "std",
+        "difference",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "verdict",
+    ]
     return _csv(names, rows)
 
 
