@@ -14,9 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from rekindle.files import write_atomic, write_json
-
-__all__ = ["load_newest", "load_state", "random_state", "save_state", "set_random_state", "write_atomic", "write_json"]
+from rekindle.files import write_atomic
 
 KEPT = 2
 

@@ -152,7 +152,7 @@ def _predict(options: argparse.Namespace) -> int:
         else _csv(found, options.top_k)
     )
     if options.out:
-        from rekindle.checkpoints import write_atomic
+        from rekindle.files import write_atomic
 
         write_atomic(Path(options.out), text)
     else:

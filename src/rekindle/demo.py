@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rekindle.checkpoints import write_atomic
+from rekindle.files import write_atomic
 from rekindle.report.compare import Comparison, compare
 from rekindle.runs import fit
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from rekindle import data as data_room
 from rekindle import models
 from rekindle.analysis.transferability import h_score, leep, logme
-from rekindle.checkpoints import write_atomic, write_json
 from rekindle.errors import UserError
+from rekindle.files import write_atomic, write_json
 from rekindle.method import nothing
 from rekindle.taps import INPUT, Taps
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from rekindle import models
 from rekindle.analysis import summarize
-from rekindle.checkpoints import write_atomic, write_json
 from rekindle.data import Dataset, Undecodable, decode, find_images, preview
 from rekindle.data.batches import centre, normalise
 from rekindle.errors import UserError
+from rekindle.files import write_atomic, write_json
 from rekindle.method import Method, Source
 from rekindle.registry import parse
 from rekindle.spec import RunSpec

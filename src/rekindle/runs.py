@@ -19,9 +19,10 @@ from rekindle import data as data_room
 from rekindle import models, probe
 from rekindle.analysis import summarize
 from rekindle.analysis.recorders import recorders
-from rekindle.checkpoints import load_newest, write_atomic, write_json
+from rekindle.checkpoints import load_newest
 from rekindle.data.prefetch import choose_workers
 from rekindle.errors import UserError
+from rekindle.files import write_atomic, write_json
 from rekindle.method import Direction, Method, Passes, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.registry import parse, parse_augment, parse_direction

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rekindle import models
-from rekindle.checkpoints import write_json
 from rekindle.errors import UserError
+from rekindle.files import write_json
 from rekindle.run_folder import Run
 from rekindle.runs import Silent, fit
 from rekindle.spec import RunSpec

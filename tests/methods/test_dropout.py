@@ -138,7 +138,7 @@ def test_arguments_are_checked(p: object) -> None:
     for kind, name in ((Dropout, "dropout"), (Dropconnect, "dropconnect")):
         with pytest.raises(ValueError, match=f"{name}: p must be a number at least 0 and below 1, found"):
             kind(p=p)
-    with pytest.raises(ValueError, match="per must be one of batch, sample, found 'row'"):
+    with pytest.raises(ValueError, match='per must be "batch" or "sample", found \'row\''):
         Dropconnect(per="row")  # type: ignore[arg-type]
 
 

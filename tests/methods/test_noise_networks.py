@@ -243,8 +243,8 @@ def test_dropped_elements_and_channels() -> None:
     [
         ({"p": 1.0}, "p must be a number at least 0 and below 1"),
         ({"p": float("nan")}, "found nan"),
-        ({"where": "head"}, "where must be one of block, stage"),
-        ({"kind": "pixel"}, "kind must be one of element, channel"),
+        ({"where": "head"}, 'where must be "block" or "stage"'),
+        ({"kind": "pixel"}, 'kind must be "element" or "channel"'),
     ],
 )
 def test_arguments_of_cnn_dropout_are_checked(options: dict[str, object], words: str) -> None:

@@ -210,8 +210,8 @@ def test_p_last_1_is_no_surgery() -> None:
         ({"p_last": float("nan")}, "found nan"),
         ({"p_last": True}, "found True"),
         ({"first_block_always": 1}, "first_block_always must be True or False, found 1"),
-        ({"mode": "row"}, "mode must be one of batch, sample, found 'row'"),
-        ({"scaling": "none"}, "scaling must be one of train, test, found 'none'"),
+        ({"mode": "row"}, 'mode must be "batch" or "sample", found \'row\''),
+        ({"scaling": "none"}, 'scaling must be "train" or "test", found \'none\''),
     ],
 )
 def test_arguments_are_checked(options: dict[str, object], words: str) -> None:

@@ -22,11 +22,11 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from rekindle.checkpoints import write_json
 from rekindle.data.decode import RULES
 from rekindle.data.home import home
 from rekindle.data.shards import Damaged, Shard, ShardWriter, is_used, remove, size
 from rekindle.errors import UserError
+from rekindle.files import write_json
 
 GB = 1e9
 LIMIT_GB = 50.0

@@ -18,9 +18,9 @@ import pooch
 import requests
 from filelock import FileLock, Timeout
 
-from rekindle.checkpoints import write_json
 from rekindle.data.archives import FULL, looks_like_a_page, room
 from rekindle.errors import UserError
+from rekindle.files import write_json
 
 TIMEOUT = (15, 60)  # Seconds to connect, and between two pieces.
 CHUNK = 2**18

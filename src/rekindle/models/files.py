@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from rekindle.checkpoints import write_atomic, write_json
 from rekindle.errors import UserError
+from rekindle.files import write_atomic, write_json
 from rekindle.models.build import build, misfits, read_weights
 from rekindle.models.classifier import find_classifier, replace_classifier, set_output_width
 

@@ -17,8 +17,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from rekindle import models
 from rekindle.analysis.weight_travel import relative, weight_travel
-from rekindle.checkpoints import write_atomic
 from rekindle.errors import UserError
+from rekindle.files import write_atomic
 from rekindle.models.build import read_weights
 from rekindle.report.figures import COLOURS, STYLE, save
 from rekindle.run_folder import Run, read_spec

@@ -4,8 +4,8 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from rekindle.checkpoints import write_atomic
 from rekindle.data.check import Check, thumbnail
+from rekindle.files import write_atomic
 
 GROUPS_SHOWN = 50
 CLASSES_SHOWN = 400

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rekindle.checkpoints import write_atomic
+from rekindle.files import write_atomic
 from rekindle.report.results import confused_pairs, final_split, split_title, worst_mistakes
 from rekindle.report.statistics import wilson
 from rekindle.run_folder import Run

@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from rekindle.analysis.mlp_oracle import METHODS, OracleSettings
-from rekindle.checkpoints import write_atomic
+from rekindle.files import write_atomic
 from rekindle.report.figures import COLOURS, GREY, STYLE, save
 from rekindle.report.statistics import holm, paired_summary
 

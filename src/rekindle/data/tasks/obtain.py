@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rekindle.checkpoints import write_json
 from rekindle.data.download import Failed, digest, fetch, only_one
 from rekindle.data.tasks.task import Source, Task
 from rekindle.errors import UserError
+from rekindle.files import write_json
 
 SEEN = "seen.json"
 MIB = 2**20

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rekindle.checkpoints import write_atomic, write_json
 from rekindle.data.archives import FULL, extract, is_archive, room
 from rekindle.data.download import digest, only_one
 from rekindle.data.home import home
@@ -19,6 +18,7 @@ from rekindle.data.tasks.obtain import Obtained, in_mib, obtain, remember, take_
 from rekindle.data.tasks.prepared import PICTURES, RECORD, SUMS, counted, is_prepared, place
 from rekindle.data.tasks.task import Layout, Task
 from rekindle.errors import UserError
+from rekindle.files import write_atomic, write_json
 
 
 def prepare(

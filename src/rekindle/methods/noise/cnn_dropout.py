@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rekindle.method import Method, Net, Source, require
 from rekindle.methods.noise.blocks import residual_blocks
-from rekindle.methods.noise.checks import check_choice, check_probability
+from rekindle.methods.options import check_choice, check_probability
 
 STAGE = re.compile(r"((layer|stage|block|level|s)_?)?\d+")
 # The convolution that reads the activation: the last of a bottleneck or an inverted residual, the second 3x3 of a basic block.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rekindle.draws import uniform
 from rekindle.method import Clock, Method, Net, Source, require
-from rekindle.methods.noise.checks import check_probability
+from rekindle.methods.options import check_probability
 
 
 @dataclass

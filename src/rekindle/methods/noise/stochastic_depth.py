@@ -20,8 +20,7 @@ from torch.optim import Optimizer
 
 from rekindle.method import Clock, Method, Net, Source
 from rekindle.methods.noise.blocks import ResidualBlock, residual_blocks
-from rekindle.methods.noise.checks import check_choice, check_probability
-from rekindle.methods.options import check_flag
+from rekindle.methods.options import check_choice, check_flag, check_probability
 
 
 @dataclass

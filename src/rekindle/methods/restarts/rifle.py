@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 
 from rekindle.draws import drawing
 from rekindle.method import Clock, Method, Net, Source, require
+from rekindle.methods.options import check_choice, check_flag, check_whole
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper_code": {"unit": "epoch", "shape": "half", "cycle": "head", "optimizer_state": "keep", "trim": True},
@@ -96,17 +97,16 @@ class Rifle(Method):
             require(self.preset in PRESETS, f"rifle: preset must be one of {sorted(PRESETS)}, found {self.preset!r}.")
             for option, value in PRESETS[self.preset].items():
                 setattr(self, option, value)
-        _choice("unit", self.unit, ("epoch", "step"))
-        _choice("shape", self.shape, ("half", "full"))
-        _choice("cycle", self.cycle, ("head", "all", "none"))
-        _choice("optimizer_state", self.optimizer_state, ("clear", "keep"))
-        _at_least_one("periods", self.periods)
-        _at_least_one("min_tail_epochs", self.min_tail_epochs)
+        check_choice("rifle", "unit", self.unit, ("epoch", "step"))
+        check_choice("rifle", "shape", self.shape, ("half", "full"))
+        check_choice("rifle", "cycle", self.cycle, ("head", "all", "none"))
+        check_choice("rifle", "optimizer_state", self.optimizer_state, ("clear", "keep"))
+        check_whole("rifle", "periods", self.periods, 1)
+        check_whole("rifle", "min_tail_epochs", self.min_tail_epochs, 1)
         ok = isinstance(self.period, int) and self.period >= 0
         require(ok, f"rifle: period must be a whole number of at least 1, or 0 to leave it to periods, found {self.period!r}.")
         for option in ("reinitialize", "trim"):
-            value = getattr(self, option)
-            require(isinstance(value, bool), f"rifle: {option} must be True or False, found {value!r}.")
+            check_flag("rifle", option, getattr(self, option))
         require(not (self.trim and self.unit == "step"), "rifle: trim counts epochs; leave it out with unit='step'.")
 
     def attach(self, net: Net, source: Source) -> None:
@@ -197,12 +197,3 @@ def _check_head(net: Net) -> None:
     }
     bare = [name for name, p in head.items() if id(p) not in covered]
     require(not bare, f"rifle: no reset_parameters() covers {bare[0] if bare else ''}; give that module one, and it is drawn anew.")
-
-
-def _choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
-    require(value in allowed, f"rifle: {option} must be one of {', '.join(allowed)}, found {value!r}.")
-
-
-def _at_least_one(option: str, value: int) -> None:
-    ok = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    require(ok, f"rifle: {option} must be a whole number of at least 1, found {value!r}.")

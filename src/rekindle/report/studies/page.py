@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rekindle.checkpoints import write_atomic
+from rekindle.files import write_atomic
 from rekindle.report.studies import figures, text
 from rekindle.report.studies.analysis import Analysis, analyse
 from rekindle.runs import duration
