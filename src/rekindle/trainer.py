@@ -106,11 +106,14 @@ class Samples:
         return len(self.indices)
 
     def training(self, rows: Tensor, seed: int, epoch: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Pictures (B, 3, S, S) float32, cropped, mirrored and augmented at random, and labels (B,), or (B, C) shares where pictures are mixed."""
-        p, indices = self.preprocessing, self.indices[rows]
+        """Pictures (B, 3, S, S) float32, cropped, mirrored and augmented at random, and labels (B,), or (B, C) shares where pictures are mixed.
+
+        Rows from N on are repetitions within an epoch, as `balanced_order` gives them.
+        """
+        p, keys = self.preprocessing, self.keys(rows)
         x = train_batch(
             self.pixels,
-            indices,
+            self.indices[rows % len(self)],
             image_size=p.image_size,
             flip=p.flip,
             seed=seed,
@@ -119,11 +122,16 @@ class Samples:
             std=p.std,
             device=device,
             augment=self.augment,
+            keys=keys,
         )
-        y = self.labels[rows].to(device, non_blocking=True)
+        y = self.labels[rows % len(self)].to(device, non_blocking=True)
         if self.augment is None or not self.augment.mixes:
             return x, y
-        return self.augment.mix(x, y, self.classes, seed, epoch, indices.tolist())
+        return self.augment.mix(x, y, self.classes, seed, epoch, keys.tolist())
+
+    def keys(self, rows: Tensor) -> Tensor:
+        """What a picture's random draws are keyed by, (B,) int64: its place among all pictures, and how often the epoch has shown it."""
+        return self.indices[rows % len(self)] + rows // len(self) * len(self.pixels)
 
     def evaluation(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """(B, 3, S, S) float32, cropped at the centre."""
@@ -306,7 +314,7 @@ class Training:
         asked = time.perf_counter()
         x, y = next(self._feed)
         self._waited += time.perf_counter() - asked
-        loss = self.tuner.loss(self._module, x, y, self.criterion, indices=self.train.indices[rows])
+        loss = self.tuner.loss(self._module, x, y, self.criterion, indices=self.train.keys(rows))
         value = float(loss.detach())
         if not math.isfinite(value):
             raise _diverged(value, epoch, step, self.optimizer)
@@ -328,7 +336,7 @@ class Training:
         )
         train = Meter(float(sums[0]), int(sums[1]), int(sums[2])).means()
         angles = self.tuner.angles()
-        record = {
+        record: dict[str, Any] = {
             "epoch": epoch,
             "lr": rates,
             "train": train,
@@ -365,7 +373,7 @@ class Training:
         """Whether any rank was asked to stop; a signal may reach only one of them."""
         if self.fabric.world_size == 1:
             return mine
-        return bool(self.fabric.all_reduce(torch.tensor(float(mine)), reduce_op="max") > 0)
+        return bool(self.fabric.all_reduce(torch.tensor(float(mine)), reduce_op="max") > 0)  # type: ignore[operator]
 
     def _save(self, epoch: int, step: int) -> None:
         ranks = _gather_objects(self.fabric, {"random": random_state(), "meter": [self._meter.loss, self._meter.hits, self._meter.count]})

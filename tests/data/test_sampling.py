@@ -3,15 +3,17 @@
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rekindle.data import Dataset, balanced_order, contradictions, duplicates, imbalance, open_data, scan
+from rekindle.data import Dataset, Pixels, balanced_order, contradictions, duplicates, imbalance, open_data, scan
 from rekindle.data.dataset import Split
 from rekindle.errors import UserError
 from rekindle.spec import RunSpec
+from rekindle.trainer import Preprocessing, Samples
 
 from .pictures import listed
 from .test_folders import many, touch
@@ -78,26 +80,38 @@ def test_balanced_order(counts: list[int], seed: int, epoch: int) -> None:
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     drawn = balanced_order(labels, seed, epoch)
-    assert len(drawn) == len(labels) and drawn.dtype == torch.int64
+    assert len(drawn) == len(labels) and drawn.dtype == torch.int64 and len(drawn.unique()) == len(drawn)
+    drawn = drawn % len(labels)
     share = torch.bincount(labels[drawn], minlength=len(counts))
     assert share.max() - share.min() <= 1
     for label in range(len(counts)):
         # No picture comes again before all of its class came.
         times = torch.bincount(drawn, minlength=len(labels))[labels == label]
         assert times.max() - times.min() <= 1
-    assert torch.equal(drawn, balanced_order(labels, seed, epoch))
+    assert torch.equal(drawn, balanced_order(labels, seed, epoch) % len(labels))
 
 
 def test_balanced_order_changes_with_seed_and_epoch_and_shows_every_picture() -> None:
     labels = torch.tensor([0] * 90 + [1] * 10)
     assert not torch.equal(balanced_order(labels, 0, 0), balanced_order(labels, 0, 1))
     assert not torch.equal(balanced_order(labels, 0, 0), balanced_order(labels, 1, 0))
-    seen = torch.cat([balanced_order(labels, 0, epoch) for epoch in range(12)]).unique()
+    seen = torch.cat([balanced_order(labels, 0, epoch) % 100 for epoch in range(12)]).unique()
     assert len(seen) == 100
 
 
 def test_balanced_order_is_the_same_everywhere() -> None:
-    assert balanced_order(torch.tensor([0, 0, 0, 0, 0, 1]), 0, 0).tolist() == [1, 5, 0, 5, 2, 5]
+    assert balanced_order(torch.tensor([0, 0, 0, 0, 0, 1]), 0, 0).tolist() == [1, 5 + 6 * 2, 0, 5 + 6, 2, 5]
+
+
+def test_a_picture_shown_again_in_an_epoch_is_cropped_anew() -> None:
+    """Row 1 again stands as 1 + 2; its crop differs, its label does not."""
+    rng = np.random.default_rng(0)
+    pixels = Pixels(rng.integers(0, 256, 3 * 40 * 40 * 3, dtype=np.uint8), np.arange(3) * 4800, np.full((3, 2), 40), [""] * 3)
+    train = Samples(pixels, torch.tensor([1, 2]), torch.tensor([7, 8]), Preprocessing(35, (0.0,) * 3, (1.0,) * 3))
+    x, y = train.training(torch.tensor([0, 1, 3]), 0, 0)
+    assert y.tolist() == [7, 8, 8] and train.keys(torch.tensor([0, 1, 3])).tolist() == [1, 2, 5]
+    alone, _ = train.training(torch.tensor([1]), 0, 0)
+    assert torch.equal(x[1], alone[0]) and not torch.equal(x[1], x[2])
 
 
 def test_imbalance() -> None:

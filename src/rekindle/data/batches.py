@@ -26,7 +26,8 @@ def order(count: int, seed: int, epoch: int) -> Tensor:
 def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
     """As many samples as there are, each class equally often (to within one), in random order, (N,) int64.
 
-    A class with too few samples gives all of them over and over, one with too many some of them, others in each epoch.
+    A class with too few samples gives all of them over and over, one with too many some of them, others in each epoch. The k-th time
+    (from 0) that an epoch shows sample i, it stands as i + k * N, so that its crop is drawn anew.
 
     Args:
         labels: (N,) int64; numbers without samples are passed over.
@@ -42,7 +43,9 @@ def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
         pool = (labels == label).nonzero().flatten()
         wanted = least + (place < more)
         rounds = -(-wanted // len(pool))
-        chosen.append(torch.cat([pool[torch.randperm(len(pool), generator=stream)] for _ in range(rounds)])[:wanted])
+        chosen.append(
+            torch.cat([pool[torch.randperm(len(pool), generator=stream)] + turn * len(labels) for turn in range(rounds)])[:wanted]
+        )
     drawn = torch.cat(chosen)
     return drawn[torch.randperm(len(drawn), generator=stream)]
 
@@ -79,13 +82,13 @@ def shard(batch: Tensor, rank: int, world: int) -> Tensor:
 
 def train_batch(
     pixels: Pixels, indices: Tensor, *, image_size: int, flip: bool, seed: int, epoch: int, mean: Triple, std: Triple,
-    device: torch.device | str = "cpu", augment: "Augment | None" = None,
+    device: torch.device | str = "cpu", augment: "Augment | None" = None, keys: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Random crops, half of them mirrored if `flip`, normalised: (B, 3, S, S) float32, channels last in memory.
 
     Args:
         pixels: Decoded pictures, no edge shorter than `image_size`.
-        indices: Positions in `pixels`, (B,) int64; what is drawn for a picture depends on (seed, epoch, its position) alone.
+        indices: Positions in `pixels`, (B,) int64.
         image_size: Edge of the crop, S.
         flip: Mirror half of the pictures.
         seed: The run's seed.
@@ -94,9 +97,10 @@ def train_batch(
         std: Per channel.
         device: Where the batch goes as uint8, to be mirrored and normalised there.
         augment: What else happens to each picture.
+        keys: (B,) int64; what is drawn for a picture depends on (seed, epoch, its key) alone. By default `indices`.
     """
-    samples = indices.numpy()
-    draws = uniform(samples, DRAWS, seed, "augment", epoch)
+    samples, keys = indices.numpy(), indices if keys is None else keys
+    draws = uniform(keys.numpy(), DRAWS, seed, "augment", epoch)
     room = pixels.shapes[samples] - image_size + 1
     if room.min() < 1:
         raise UserError(
@@ -107,7 +111,7 @@ def train_batch(
     for slot, sample, (top, left) in zip(crops.numpy(), samples, corners, strict=True):
         slot[:] = pixels[sample][top : top + image_size, left : left + image_size]
     if augment is not None:
-        augment.pictures_(crops, samples.tolist(), seed, epoch, mean)
+        augment.pictures_(crops, keys.tolist(), seed, epoch, mean)
     mirrored = np.flatnonzero((draws[:, 2] < 0.5) & flip)
     return normalise(_mirror_(crops.to(device, non_blocking=True), torch.from_numpy(mirrored)), mean, std)
 
