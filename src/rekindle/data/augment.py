@@ -3,6 +3,7 @@
 Pictures are augmented one by one as uint8, before they are mirrored and normalised; mixup and cutmix mix a whole batch after.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,12 +18,12 @@ from rekindle.draws import generator
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """One augmentation: of single pictures, unless it mixes a batch."""
+class Augmentation(ABC):
+    """Changes pictures one by one."""
 
+    @abstractmethod
     def transform(self, fill: tuple[int, int, int]) -> v2.Transform:
         """torchvision's, for (3, S, S) uint8; `fill` is the colour of what is left empty."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class RandomErasing(Augmentation):
 
 
 @dataclass(frozen=True)
-class Mixing(Augmentation):
+class Mixing(ABC):
     """Mixes each picture of a batch with another, and their labels with them.
 
     Args:
@@ -105,9 +106,9 @@ class Mixing(Augmentation):
     def __post_init__(self) -> None:
         _check(type(self).__name__.lower(), "alpha", self.alpha, 1e-3, 100)
 
+    @abstractmethod
     def mixer(self, classes: int) -> v2.Transform:
         """torchvision's, for ((B, 3, S, S) float32, (B,) int64)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Cutmix(Mixing):
         return v2.CutMix(alpha=self.alpha, num_classes=classes)
 
 
-KINDS: dict[str, type[Augmentation]] = {
+KINDS: dict[str, type[Augmentation] | type[Mixing]] = {
     "randaugment": RandAugment, "color_jitter": ColorJitter, "random_erasing": RandomErasing, "mixup": Mixup, "cutmix": Cutmix,
 }  # fmt: skip
 
@@ -151,7 +152,7 @@ class Augment:
         parts: The augmentations.
     """
 
-    parts: tuple[Augmentation, ...] = ()
+    parts: tuple[Augmentation | Mixing, ...] = ()
 
     @property
     def mixes(self) -> bool:
@@ -168,7 +169,7 @@ class Augment:
             epoch: 0-based.
             mean: Colour of what is left empty, in [0, 1].
         """
-        single = tuple(part for part in self.parts if not isinstance(part, Mixing))
+        single = tuple(part for part in self.parts if isinstance(part, Augmentation))
         if not single:
             return
         apply = _composed(single, tuple(round(255 * value) for value in mean))
