@@ -127,7 +127,8 @@ def _oracle(options: argparse.Namespace) -> int:
     from rekindle.report.oracle import brief, write_oracle
 
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(OracleSettings) if hasattr(options, field.name)}
-    settings = OracleSettings(**{name: _numbers(name, value) if isinstance(value, str) else value for name, value in given.items()})
+    read: dict[str, Any] = {name: _numbers(name, value) if isinstance(value, str) else value for name, value in given.items()}
+    settings = OracleSettings(**read)
     with Bar() as bar:
         rows = run_oracle(settings, bar.progress)
     paths = write_oracle(Path(options.out), rows, settings)

@@ -34,7 +34,7 @@ def _list(options: argparse.Namespace) -> int:
     from rekindle.data.tasks import TASKS
     from rekindle.data.tasks.prepared import is_prepared, place
 
-    found = [
+    found: list[dict[str, Any]] = [
         {"name": name, "title": task.title, "classes": task.classes, "counts": task.counts,
          "prepared": is_prepared(place(name, options.root))}
         for name, task in TASKS.items()
@@ -66,7 +66,7 @@ def _info(options: argparse.Namespace) -> int:
 
     task, folder = find(options.name), place(options.name, options.root)
     prepared = is_prepared(folder)
-    found = {
+    found: dict[str, Any] = {
         "name": task.name, "title": task.title, "paper": task.paper, "page": task.page, "licence": task.licence, "classes": task.classes,
         "counts": task.counts, "split": task.split, "prepared": prepared, "folder": str(folder),
         "sources": record(folder)["sources"] if prepared

@@ -6,7 +6,7 @@ second pass; then h = r + c.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,7 +161,7 @@ def _blocks(names: list[str], granularity: str) -> Iterator[list[str]]:
         yield from layers.values()
 
 
-def _inner(a: list[Tensor], b: list[Tensor | None]) -> float:
+def _inner(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> float:
     """Inner product accumulated in float64; None is zero."""
     return float(
         sum(torch.dot(x.reshape(-1).double(), y.reshape(-1).double()) for x, y in zip(a, b, strict=True) if x is not None and y is not None)

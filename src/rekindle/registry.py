@@ -105,7 +105,8 @@ def parse_augment(text: str) -> "Augment | None":
 def summaries() -> dict[str, dict[str, Any]]:
     """Family, first line, paper and options with their defaults of every method and direction, by name."""
     found = {}
-    for name, kind in [*methods().items(), *directions().items()]:
+    kinds: dict[str, type[Method | Direction]] = {**methods(), **directions()}
+    for name, kind in kinds.items():
         first = (kind.__doc__ or "").strip().splitlines()[0]
         options = {field.name: field.default for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
         found[name] = {"family": kind.__module__.split(".")[2], "summary": first, "paper": kind.paper, "options": options}
@@ -124,7 +125,7 @@ def card(name: str) -> str:
     kinds: dict[str, Any] = {**methods(), **directions()}
     _known("method", name, base, [*kinds, *VARIANTS])
     written = files("rekindle.methods").joinpath("cards", f"{base}.md")
-    text = written.read_text("utf-8") if written.is_file() else f"# {base}\n\n{inspect.getdoc(kinds[base]).partition('Args:')[0]}"
+    text = written.read_text("utf-8") if written.is_file() else f"# {base}\n\n{(inspect.getdoc(kinds[base]) or '').partition('Args:')[0]}"
     fixed = f"\n`{name}` is `{base}` with {', '.join(f'{option}={value!r}' for option, value in preset.items())}.\n" if preset else ""
     return f"{text.rstrip()}\n{fixed}\n## Options\n\n{_options(kinds[base])}"
 

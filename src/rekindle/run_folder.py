@@ -5,7 +5,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -120,7 +120,7 @@ class Run:
 
     def _predict(self, paths: list[Path], top_k: int) -> list[Prediction]:
         pixels, errors = self._pixels(paths)
-        rows = iter(self._probabilities(pixels) if pixels else [])
+        rows: Iterator[Tensor] = iter(self._probabilities(pixels) if pixels else [])
         names = self.model[1]["classes"]
         found = []
         for path in paths:

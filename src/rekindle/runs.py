@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from rekindle.data.augment import Augment
-    from rekindle.trainer import Preprocessing, Samples, Training
+    from rekindle.trainer import Listener, Preprocessing, Samples, Training
 
 PAPER_LR = 0.01
 SCRATCH_LR = 0.1
@@ -192,7 +192,7 @@ class _Job:
 
         spec, train = self.spec, splits["train"]
         torch.manual_seed(spec.seed)
-        model = self.loaded.module.to(self.fabric.device, memory_format=torch.channels_last)
+        model = self.loaded.module.to(self.fabric.device).to(memory_format=torch.channels_last)
         source = Source(model)
         head = models.replace_classifier(model, len(self.dataset.classes), head=spec.head or None, head_type=spec.head_type)
         torch.manual_seed(spec.seed * 1009 + self.fabric.global_rank)
@@ -234,7 +234,7 @@ class _Job:
 
         return Passes(target, note=self.listener.note, progress=self.listener.progress)
 
-    def _tuner(self, model: nn.Module, methods: list[Method], source: Source, head: tuple[str, ...], steps: int) -> Tuner:
+    def _tuner(self, model: nn.Module, methods: list[Method], source: Source, head: list[str], steps: int) -> Tuner:
         """Methods around a network that has its new head."""
         return Tuner(
             model, methods, source=source, head=head, origin={} if self.spec.weights == "none" else None, direction=self.direction,
@@ -242,7 +242,7 @@ class _Job:
         )  # fmt: skip
 
     def _trials(
-        self, untouched: tuple[nn.Module, list[Method]], tuner: Tuner, source: Source, head: tuple[str, ...], criterion: Any
+        self, untouched: tuple[nn.Module, list[Method]], tuner: Tuner, source: Source, head: list[str], criterion: Any
     ) -> Callable[[float], probe.Trial]:
         """Makes trials of the run: networks and methods as before surgery, with the weights and the preparation of the run's own."""
 
@@ -340,8 +340,8 @@ class _Job:
 class _Recorder:
     """Writes each epoch's line to metrics.jsonl and passes everything on."""
 
-    def __init__(self, listener: Any, folder: Path, writes: bool) -> None:
-        self.note, self.step, self._next = listener.note, listener.step, listener.epoch
+    def __init__(self, listener: "Listener", folder: Path, writes: bool) -> None:
+        self.note, self.progress, self.step, self._next = listener.note, listener.progress, listener.step, listener.epoch
         self._path = folder / "metrics.jsonl" if writes else None
 
     def epoch(self, record: dict[str, Any]) -> None:
@@ -372,7 +372,7 @@ def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optim
         raise UserError(f"--optimizer {name!r} is not in torch.optim; it has {', '.join(known)}.")
     if name in ("LBFGS", "SparseAdam"):
         raise UserError(f"--optimizer {name} needs another kind of step (a closure or sparse gradients); try SGD or AdamW.")
-    options = {"momentum": 0.9} if name == "SGD" else {}
+    options: dict[str, Any] = {"momentum": 0.9} if name == "SGD" else {}
     optimizer: torch.optim.Optimizer = kind(groups, **options)
     return optimizer
 
@@ -412,7 +412,7 @@ def _fabric(spec: RunSpec) -> "Fabric":
 def bf16_is_fast() -> bool:
     """Whether the GPU, or the processor by AMX or AVX512-BF16, multiplies bfloat16 in hardware."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 

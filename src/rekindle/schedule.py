@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -19,7 +20,7 @@ class TunerScheduler(LRScheduler):
         self._factor = factor
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Rates at the first step of the present epoch."""
         return self._rates(self.last_epoch, 0)
 
@@ -37,6 +38,6 @@ class TunerScheduler(LRScheduler):
         self.last_epoch, self.base_lrs = state["last_epoch"], list(state["base_lrs"])
         self.refresh(self.last_epoch, 0)
 
-    def _rates(self, epoch: int, step: int) -> list[float]:
+    def _rates(self, epoch: int, step: int) -> list[float | Tensor]:
         groups = zip(self.base_lrs, self.optimizer.param_groups, strict=True)
         return [float(base * self._factor(group["name"], epoch, step)) for base, group in groups]

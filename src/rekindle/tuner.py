@@ -446,9 +446,10 @@ def _overrides(method: Method, verb: str) -> bool:
 
 def logits(outputs: Any) -> Tensor:
     """A network's (B, C) logits, also where it returns an object that holds them, as those of transformers do."""
-    found = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
-    require(isinstance(found, Tensor), f"the network returned a {type(outputs).__name__}; wanted are logits, or an object with .logits.")
-    return found
+    for found in (outputs, getattr(outputs, "logits", None)):
+        if isinstance(found, Tensor):
+            return found
+    raise ValueError(f"the network returned a {type(outputs).__name__}; wanted are logits, or an object with .logits.")
 
 
 def _check_pairs(methods: list[Method]) -> None:

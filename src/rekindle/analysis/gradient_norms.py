@@ -35,6 +35,10 @@ class GradientNorms(Recorder):
     Penalties on activations (distillation) are part of the loss and so of the gradient; penalties on weights are not.
     """
 
+    _first: dict[str, float]
+    _sums: dict[str, float]
+    _steps: int
+
     def __init__(self, net: Net, source: Source) -> None:
         self._layers = watched_layers(net)
         require(bool(self._layers), "--record gradient_norms: the network has no layer behind its stem that trains.")

@@ -109,7 +109,8 @@ class Networks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """relu between the layers."""
-        return self.head(torch.relu(self.hidden(x))).squeeze(2)
+        outputs: Tensor = self.head(torch.relu(self.hidden(x)))
+        return outputs.squeeze(2)
 
 
 def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -49,7 +49,8 @@ class Pixels:
     def __getitem__(self, index: int) -> np.ndarray:
         height, width = self.shapes[index]
         start = self._offsets[index]
-        return self._buffers[self._which[index]][start : start + height * width * 3].reshape(height, width, 3)
+        flat: np.ndarray = self._buffers[self._which[index]][start : start + height * width * 3]
+        return flat.reshape(height, width, 3)
 
     @classmethod
     def load(

@@ -106,7 +106,7 @@ def _check(trainer: Trainer, module: LightningModule, tuner: Tuner) -> None:
     require(ours, "the tuner sets the learning rate: return [optimizer], [tuner.scheduler(optimizer)] from configure_optimizers.")
     kept = configs[0].interval == "epoch" and configs[0].frequency == 1
     require(kept, f"the tuner's scheduler steps once an epoch; found interval={configs[0].interval!r}, frequency={configs[0].frequency}.")
-    if not trainer.fast_dev_run:
+    if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it from outside the class.
         _check_length(trainer, tuner)
 
 

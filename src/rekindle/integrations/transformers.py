@@ -28,7 +28,7 @@ from rekindle.tuner import Criterion, Tuner, logits
 NOT_INPUTS = ("labels", "indices", "num_items_in_batch")
 
 
-class TunerCallback(TrainerCallback):  # type: ignore[misc]
+class TunerCallback(TrainerCallback):
     """Call the tuner at the Trainer's events and keep its state in the Trainer's checkpoints.
 
     Args:

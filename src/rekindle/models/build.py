@@ -205,7 +205,7 @@ def _torchvision_options(short: str, size: int, classes: int | None) -> dict[str
 
 def _timm(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
     import timm
-    from timm.data import resolve_model_data_config
+    from timm.data.config import resolve_model_data_config
 
     if not timm.is_model(name):
         raise UserError(_unknown(name, timm.list_models()))
@@ -213,7 +213,7 @@ def _timm(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
     with _hub(name), _offline_if_unreachable(pretrained):
         module = timm.create_model(name, pretrained=pretrained, **options)
     config = resolve_model_data_config(module)
-    tag = module.pretrained_cfg.get("tag") or "default"
+    tag = module.pretrained_cfg.get("tag") or "default"  # type: ignore[operator, union-attr]
     return LoadedModel(
         name, module, tuple(config["mean"]), tuple(config["std"]), config["interpolation"], config["input_size"][-1],
         f"timm's {tag} weights" if pretrained else "random weights",

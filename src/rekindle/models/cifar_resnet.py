@@ -55,4 +55,5 @@ class CifarResNet(nn.Module):
         """(B, 3, H, W) to (B, classes)."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits

@@ -75,7 +75,7 @@ def width_of_classifier(module: nn.Module) -> int:
         layer = module.get_submodule(find_classifier(module)[-1])
     except UserError:
         return 0
-    return int(layer.weight.shape[0])  # type: ignore[union-attr, index]
+    return int(layer.weight.shape[0])  # type: ignore[index]
 
 
 def replace_classifier(module: nn.Module, classes: int, *, head: str | None = None, head_type: str = "auto") -> list[str]:
@@ -202,7 +202,8 @@ def is_headless(module: nn.Module) -> bool:
 
 
 def _gives_features(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "num_classes", None), int) and module.num_classes == 0
+    classes = getattr(module, "num_classes", None)
+    return isinstance(classes, int) and classes == 0
 
 
 def stated_classifier(module: nn.Module) -> list[str]:

@@ -73,11 +73,10 @@ def read_recipe(folder: Path) -> dict[str, Any]:
         recipe = json.loads(path.read_text("utf-8"))
     except (ValueError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); train the run again.") from None
-    version = recipe.get("format") if isinstance(recipe, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("format"), int):
         raise UserError(f"{path} is damaged (it states no format); train the run again.")
-    if version > FORMAT:
-        raise UserError(f"{path} was written by a later rekindle (format {version}, this one reads {FORMAT}); upgrade rekindle.")
+    if recipe["format"] > FORMAT:
+        raise UserError(f"{path} was written by a later rekindle (format {recipe['format']}, this one reads {FORMAT}); upgrade rekindle.")
     wrong = [key for key, kind in NEEDED.items() if not isinstance(recipe.get(key), kind)]
     if wrong:
         raise UserError(f"{path} lacks {', '.join(wrong)} or holds them in another form; train the run again.")

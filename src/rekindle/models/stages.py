@@ -24,7 +24,7 @@ def stages(module: nn.Module, head: list[str]) -> dict[str, list[str]]:
     sizes = {name: p.numel() for name, p in module.named_parameters() if not name.startswith(inside)}
     parts = _parts(module, "", sizes)
     stem = set(parts[: _first_of_body(module, parts)])
-    named: dict[str, list[str]] = {"stem": []} | {part: [] for part in parts if part not in stem}
+    named: dict[str, list[str]] = {"stem": [], **{part: [] for part in parts if part not in stem}}
     for name in sizes:
         owner = next((part for part in parts if name.startswith(f"{part}.")), "stem")
         named["stem" if owner in stem else owner].append(name)

@@ -51,9 +51,9 @@ class Comparison:
         """Tables in GitHub's Markdown."""
         blocks = []
         for title, header, rows in self._tables():
-            lines = [header, ["---" if name in WORDS else "---:" for name in header], *([_escape(cell) for cell in row] for row in rows)]
+            lines = [header, ["---" if name in WORDS else "---:" for name in header], *([escape(cell) for cell in row] for row in rows)]
             blocks.append(f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
-        return "\n\n".join([*blocks, *map(_escape, self.notes)]) + "\n"
+        return "\n\n".join([*blocks, *map(escape, self.notes)]) + "\n"
 
     def to_rich(self) -> "RichGroup":
         """Tables that `rich.print` shows."""
@@ -238,7 +238,7 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text as a Markdown table cell holds it: no bar, line break or mark-up of its own."""
     text = " ".join(text.split())
     return "".join("\\" + letter if letter in "\\|*_`<[" else letter for letter in text)

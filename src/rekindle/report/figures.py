@@ -14,6 +14,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.typing import HashableList
 
 from rekindle.files import write_atomic
 
@@ -54,7 +55,8 @@ def curves(metrics: list[dict[str, Any]]) -> Figure:
         metrics: Lines of metrics.jsonl.
     """
     directed = all("direction" in line for line in metrics)
-    rows, heights = [["loss", "accuracy"], ["lr", "lr"]], [3.0, 1.25]
+    rows: list[HashableList[str]] = [["loss", "accuracy"], ["lr", "lr"]]
+    heights = [3.0, 1.25]
     if directed:
         rows, heights = [*rows, ["direction", "direction"]], [*heights, 1.5]
     with matplotlib.rc_context(STYLE):
@@ -72,7 +74,7 @@ def curves(metrics: list[dict[str, Any]]) -> Figure:
         panels["lr"].set_title("learning rate")
         if directed:
             _direction(panels["direction"], metrics)
-        panels[rows[-1][0]].set_xlabel("epoch")
+        panels["direction" if directed else "lr"].set_xlabel("epoch")
         named = {label: line for panel in panels.values() for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
         figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named) if len(named) <= 5 else 4)
     return figure

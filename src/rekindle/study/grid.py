@@ -24,6 +24,7 @@ import itertools
 import json
 import string
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -456,7 +457,7 @@ def _numbers(value: Any, where: str) -> list[int]:
     return list(dict.fromkeys(value))
 
 
-def _among(value: Any, allowed: list[str], where: str) -> list[str]:
+def _among(value: Any, allowed: Sequence[str], where: str) -> list[str]:
     value = [value] if isinstance(value, str) else value
     wrong = [item for item in value if item not in allowed] if isinstance(value, list) else [value]
     if wrong or not value:

@@ -85,10 +85,8 @@ def load_oracle(path: Path | str) -> OracleStudy | None:
         raise UserError(f"{path}: oracle must be a mapping with keys among {', '.join(allowed)}, found {given!r}.")
     for key, value in given.items():
         _check(f"{path}: oracle.{key}", value, allowed[key])
-    return OracleStudy(
-        str(raw.get("name", "oracle")),
-        OracleSettings(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}),
-    )
+    settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    return OracleStudy(str(raw.get("name", "oracle")), OracleSettings(**settings))
 
 
 def _check(where: str, value: Any, default: Any) -> None:

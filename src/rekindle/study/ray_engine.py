@@ -4,6 +4,7 @@ Every cell is done under its lease, as by the local engine, so both may work in 
 lease that nobody holds; its cell is given out again and goes on from its newest checkpoint.
 """
 
+import logging
 import os
 import socket
 import time
@@ -100,7 +101,7 @@ def _connect(address: str, jobs: int | None, cpus: float) -> Any:
         {"include_dashboard": False, "num_cpus": max(1, round((jobs or 1) * cpus)) if jobs else None} if address == LOCAL else {}
     )
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **options)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _silent(address, error) from None
     return ray

@@ -51,7 +51,8 @@ class Status:
 
 def look(study: Study) -> Status:
     """Read the records of all cells."""
-    counts, settings = Counter(dict.fromkeys(STATES, 0)), {}
+    counts = Counter(dict.fromkeys(STATES, 0))
+    settings: dict[Setting, Counter[str]] = {}
     running, failed = [], []
     for cell in study.cells():
         state = study.state(cell)

@@ -67,7 +67,7 @@ class Study:
         if before and before["grid"]["name"] != grid.name:
             raise UserError(f"{folder} holds the study {before['grid']['name']}, not {grid.name}; choose another --out.")
         (folder / "cells").mkdir(parents=True, exist_ok=True)
-        now = {"threads": threads or before.get("threads", 1), "grid": grid.raw}
+        now: dict[str, Any] = {"threads": threads or before.get("threads", 1), "grid": grid.raw}
         if now != before:
             write_atomic(path, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
         return cls(folder, grid, now["threads"])
@@ -148,7 +148,7 @@ class Study:
             return "waiting"
         if state == "running" and not self.is_leased(cell.key):
             # Somebody may have finished it between the two looks.
-            return self.record(cell.key).get("state", "waiting").replace("running", "stopped")
+            state = self.record(cell.key).get("state", "waiting").replace("running", "stopped")
         return str(state)
 
     def settled(self, cell: Cell) -> bool:

@@ -74,4 +74,5 @@ def attention_distance(ours: Tensor, theirs: Tensor, form: str) -> Tensor:
     difference = ours - theirs
     if form == "mean_square":
         return difference.square().mean()
-    return 0.5 * torch.linalg.vector_norm(difference, dim=1).mean()
+    lengths: Tensor = torch.linalg.vector_norm(difference, dim=1)
+    return 0.5 * lengths.mean()

@@ -6,7 +6,7 @@ importance is the mean over some batches of the loss without it less the loss wi
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -172,19 +172,15 @@ def _announce(net: Net, layers: Sequence[str], batches: Batches, data: Passes) -
         again = float(_loss(rerun(_same), y))
         ok = abs(again - as_it_is) <= 1e-3 * max(1.0, abs(as_it_is))
         require(ok, f'delta: running the network again behind {layer} gives another loss; name other layers, or take weights="uniform".')
-        seconds += sizes[layer] * _seconds(lambda rerun=rerun: float(_loss(rerun(_same), y)))
+        began = time.perf_counter()
+        float(_loss(rerun(_same), y))  # Waits for the device.
+        seconds += sizes[layer] * (time.perf_counter() - began)
     runs = sum(sizes.values()) * len(batches)
     data.note(
         f"delta: the importance of {sum(sizes.values())} channels in {len(layers)} layers, {len(batches)} batches each, takes {runs} runs "
         f"of what lies behind them, about {_duration(seconds * len(batches))}; it is done once."
     )
     return sizes
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def _duration(seconds: float) -> str:

@@ -53,16 +53,17 @@ class LpFt(Method):
     def attach(self, net: Net, source: Source) -> None:
         """Check that the head is one linear layer."""
         modules = net.head_modules()
-        ok = len(modules) == 1 and isinstance(modules[0], nn.Linear) and modules[0].bias is not None
+        linear = [module for module in modules if isinstance(module, nn.Linear) and module.bias is not None]
         require(
-            ok, f"lp_ft: the head {list(net.head)} is not one linear layer with a bias; try --head-type linear, without source_classifier."
+            len(modules) == len(linear) == 1,
+            f"lp_ft: the head {list(net.head)} is not one linear layer with a bias; try --head-type linear, without source_classifier.",
         )
-        self._net, self._layer = net, modules[0]
+        self._net, self._layer = net, linear[0]
 
     def prepare(self, data: Passes) -> None:
         """Stage 1: nothing but the head changes."""
         features, labels = collect_features(self._net.model, net_input(self._net), data)
-        classes = int(self._layer.weight.shape[0])  # type: ignore[union-attr]
+        classes = self._layer.weight.shape[0]
         missing = sorted(set(range(classes)) - set(labels.tolist()))
         require(not missing, f"lp_ft: class {missing[0] if missing else ''} has no training image, so no classifier can be fitted.")
         weight, bias = fit_head(features, labels, self.strengths, self._net.seed, data)
@@ -71,8 +72,8 @@ class LpFt(Method):
             factor = wanted / weight.std()
             weight, bias = weight * factor, bias * factor
         with torch.no_grad():
-            self._layer.weight.copy_(torch.from_numpy(weight))  # type: ignore[operator, union-attr]
-            self._layer.bias.copy_(torch.from_numpy(bias))  # type: ignore[operator, union-attr]
+            self._layer.weight.copy_(torch.from_numpy(weight))
+            self._layer.bias.copy_(torch.from_numpy(bias))
 
 
 def net_input(net: Net) -> str:

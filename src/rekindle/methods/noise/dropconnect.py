@@ -86,6 +86,7 @@ def apply_weights(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
         weight: (C, D, ...) or (B, C, D, ...).
     """
     bias = layer.bias
+    assert bias is None or isinstance(bias, Tensor)
     if isinstance(layer, nn.Linear):
         if weight.ndim == 2:
             return F.linear(x, weight, bias)
@@ -97,7 +98,7 @@ def apply_weights(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
         return convolve(x, weight, bias, **shape)
     # A convolution whose groups are the samples applies each sample's weights to it alone.
     count, outputs = weight.shape[:2]
-    many = None if bias is None else bias.repeat(count)  # type: ignore[operator]
+    many = None if bias is None else bias.repeat(count)
     found = convolve(x.reshape(1, -1, *x.shape[2:]), weight.flatten(0, 1), many, groups=count, **shape)
     return found.reshape(count, outputs, *found.shape[2:])
 
@@ -110,4 +111,4 @@ def _connects(layer: nn.Module) -> bool:
 def _is_plain(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Linear):
         return type(layer).forward is nn.Linear.forward
-    return isinstance(layer, tuple(CONVOLUTIONS)) and layer.groups == 1 and layer.padding_mode == "zeros"
+    return isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) and layer.groups == 1 and layer.padding_mode == "zeros"

@@ -68,4 +68,5 @@ def smallest_squares(features: Tensor, k: int) -> Tensor:
         samples, width = matrix.shape
         most = f"at most {min(samples, width)}, the smaller of the batch's {samples} samples and {width} features"
         require(k <= min(samples, width), f"bss: k must be {most}, found {k}; take a smaller k, or a larger batch.")
-        return torch.linalg.svdvals(matrix)[-k:].square().sum()  # Sorted from largest to smallest.
+        values: Tensor = torch.linalg.svdvals(matrix)  # Sorted from largest to smallest.
+        return values[-k:].square().sum()

@@ -82,7 +82,7 @@ class Squares:
 
     def _pull(self, sample: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Weights]]]:
         """(C,) log p of one sample, and the map from weights of classes to the gradient."""
-        log_p, pull = vjp(lambda w: log_probabilities(self._model, w, sample.unsqueeze(0))[0], self._weights)
+        log_p, pull = vjp(lambda w: log_probabilities(self._model, w, sample.unsqueeze(0))[0], self._weights)  # type: ignore[misc]
         return log_p, pull
 
     def _summed(self, one: Callable[..., Weights], *samples: Tensor) -> Weights:

@@ -128,7 +128,8 @@ class Groups(Measure):
     def _lengths(self, d: Tensor) -> Tensor:
         if self._eps:
             return (d.square().sum(1, keepdim=True) + self._eps).sqrt()
-        return torch.linalg.vector_norm(d, dim=1, keepdim=True)
+        lengths: Tensor = torch.linalg.vector_norm(d, dim=1, keepdim=True)
+        return lengths
 
 
 def _quotient(d: Tensor, lengths: Tensor) -> Tensor:

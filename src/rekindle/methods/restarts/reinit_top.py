@@ -108,7 +108,7 @@ def _is_norm(part: nn.Module) -> bool:
 
 def _norm_behind(net: Net, blocks: list[str]) -> str:
     """Name of the last normalisation behind the last block."""
-    names = [name for name, _ in net.model.named_modules()]
+    names: list[str] = [name for name, _ in net.model.named_modules()]
     behind = names[names.index(blocks[-1]) + 1 :]
     outside = [
         name for name in behind if not name.startswith(f"{blocks[-1]}.") and not name.startswith(tuple(f"{head}." for head in net.head))

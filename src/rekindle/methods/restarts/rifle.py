@@ -172,7 +172,7 @@ def _on_cpu(part: nn.Module) -> None:
     kept = [tensor.data for tensor in own]
     for tensor in own:
         tensor.data = torch.empty_like(tensor.data, device="cpu")
-    part.reset_parameters()
+    part.reset_parameters()  # type: ignore[operator]
     for tensor, storage in zip(own, kept, strict=True):
         storage.copy_(tensor.data)
         tensor.data = storage

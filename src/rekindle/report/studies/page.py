@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.files import write_atomic
+from rekindle.report.compare import escape
 from rekindle.report.studies import figures, text
 from rekindle.report.studies.analysis import Analysis, analyse
 from rekindle.runs import duration
@@ -40,7 +41,7 @@ def write(study: Study, published: bool = False) -> Path:
     for name, (caption, figure) in over_all.items():
         save(figure, folder / f"{name}.png")
         pictures[caption] = f"{name}.png"
-    write_atomic(folder / "report.md", text.markdown(found, {text.escape(caption): name for caption, name in pictures.items()}, published))
+    write_atomic(folder / "report.md", text.markdown(found, {escape(caption): name for caption, name in pictures.items()}, published))
     write_atomic(folder / "runs.csv", text.runs_csv(found))
     write_atomic(folder / "table.csv", text.table_csv(found))
     write_atomic(folder / "table.tex", text.latex(found))

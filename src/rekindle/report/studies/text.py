@@ -4,8 +4,8 @@ import csv
 import io
 from typing import Any
 
-from rekindle.report.compare import _escape as escape
 from rekindle.report.compare import _p as p_text
+from rekindle.report.compare import escape
 from rekindle.report.statistics import LEVEL, smallest_p
 from rekindle.report.studies.analysis import Analysis, Entry, Overall
 from rekindle.report.studies.published import beside, differences
