@@ -13,6 +13,7 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/ruff format --check src tests benchmarks tools
+	$(BIN)/mypy
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
