@@ -293,6 +293,8 @@ class _Job:
         self.listener.note(f"{self.folder}: {len(self.dataset.classes)} classes; images: {counts}.")
         if self.spec.epochs and tuner.epochs != self.spec.epochs:
             self.listener.note(f"the method trims the run to {tuner.epochs} of {self.spec.epochs} epochs.")
+        for text in tuner.cautions():
+            self.listener.note(text)
         if state is not None:
             self.listener.note(f"continuing after {len(state['history'])} of {tuner.epochs} epochs.")
         if speed is not None:

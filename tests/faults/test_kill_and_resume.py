@@ -67,7 +67,9 @@ def test_kill_9(point: str, options: dict[str, Any], undisturbed: Path, tmp_path
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     [folder] = tmp_path.iterdir()
     assert not (folder / "result.json").exists()
-    assert_equal_runs(rekindle.fit(resume=folder).folder, undisturbed)
+    notes: list[str] = []
+    assert_equal_runs(rekindle.fit(resume=folder, listener=Notes(notes)).folder, undisturbed)
+    assert any(note.startswith("rifle: the head has") for note in notes)
 
 
 def test_ctrl_c_saves_in_mid_epoch_and_the_run_goes_on(

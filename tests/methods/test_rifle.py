@@ -170,6 +170,19 @@ def test_training_goes_on_after_a_reset_and_ends_without_one() -> None:
     assert torch.equal(head, model.fc.weight)  # type: ignore[union-attr, arg-type]
 
 
+def test_too_few_steps_after_the_last_draw_are_said() -> None:
+    """40 epochs of 10 steps leave 200 after the draw of two periods, of 9 steps 180."""
+    assert Rifle(periods=2).caution(Clock(0, 40, 0, 10)) is None
+    for method in (Rifle(periods=2), Rifle(periods=2, unit="step")):
+        assert "the head has 180 steps after its last fresh draw" in str(method.caution(Clock(0, 40, 0, 9)))
+    assert "has 90 steps" in str(Rifle(periods=4).caution(Clock(0, 40, 0, 9)))
+    # Who draws no head has nothing to train anew.
+    assert Rifle(reinitialize=False).caution(Clock(0, 4, 0, 1)) is None and Rifle(periods=1).caution(Clock(0, 4, 0, 1)) is None
+    _, tuner, _ = toy_tuner([Rifle(periods=2)])
+    [said] = tuner.cautions()
+    assert said.startswith("rifle: the head has")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

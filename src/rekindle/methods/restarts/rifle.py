@@ -27,6 +27,9 @@ from rekindle.draws import drawing
 from rekindle.method import Clock, Method, Net, Source, require
 from rekindle.methods.options import check_choice, check_flag, check_whole
 
+ENOUGH_STEPS = 200
+"""Optimiser steps after the last draw below which our own runs stayed behind plain fine-tuning: docs/results/small_study."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "paper_code": {"unit": "epoch", "shape": "half", "cycle": "head", "optimizer_state": "keep", "trim": True},
     "algorithm1": {"unit": "step", "shape": "full", "cycle": "all", "optimizer_state": "keep", "trim": False},
@@ -139,6 +142,19 @@ class Rifle(Method):
         if self.cycle == "all" or (self.cycle == "head" and group == "head"):
             return cycle_factor(self._position(clock), self._length(clock), self._starts(clock), self.period, self.shape)
         return None
+
+    def caution(self, clock: Clock) -> str | None:
+        """Say so where the last fresh head has too few steps to be trained in."""
+        starts = self.restarts(clock)
+        if not starts:
+            return None
+        left = (self._length(clock) - starts[-1]) * (clock.steps_per_epoch if self.unit == "epoch" else 1)
+        if left >= ENOUGH_STEPS:
+            return None
+        return (
+            f"rifle: the head has {left} steps after its last fresh draw; below about {ENOUGH_STEPS} RIFLE has lost accuracy in our studies "
+            "(docs/results/small_study); give more --epochs, or leave rifle out."
+        )
 
     def run_epochs(self, epochs: int) -> int:
         """K * (E // K) with `trim`, as the authors' code; E without."""
