@@ -26,10 +26,10 @@ def arm(point: str) -> None:
             die()
         step(self, epoch, number, rows)
 
-    def dying_draw(modules: list[torch.nn.Module], stream: torch.Generator) -> None:
+    def dying_draw(modules: list[torch.nn.Module], stream: torch.Generator, scale: float) -> None:
         if point == "before_draw":
             die()
-        drawn(modules, stream)
+        drawn(modules, stream, scale)
         if point == "after_draw":
             die()
 

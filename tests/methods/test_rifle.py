@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import rekindle
 from rekindle import Rifle, Tuner
 from rekindle.method import Clock
 from rekindle.methods.restarts.rifle import cycle_factor, period_starts, reinitialize_
@@ -170,17 +171,51 @@ def test_training_goes_on_after_a_reset_and_ends_without_one() -> None:
     assert torch.equal(head, model.fc.weight)  # type: ignore[union-attr, arg-type]
 
 
+def test_the_scale_of_a_draw_follows_normalisation() -> None:
+    """The same numbers, smaller; biases and BatchNorm as ever."""
+
+    def drawn(method: Rifle, norm: bool) -> nn.Linear:
+        model = toy(norm=norm)
+        _, tuner, optimizer = toy_tuner([method], model, epochs=4)
+        run_epochs(model, tuner, optimizer, tuner.scheduler(optimizer), range(2))
+        assert tuner.start_epoch(2)
+        return model.fc  # type: ignore[return-value]
+
+    full = drawn(Rifle(scale=1.0), False)
+    for method, norm, scale in (
+        (Rifle(), False, 0.1),
+        (Rifle(), True, 1.0),
+        (Rifle(scale=0.5), True, 0.5),
+        (Rifle(preset="algorithm1"), False, 1.0),
+    ):
+        found = drawn(method, norm)
+        torch.testing.assert_close(found.weight, scale * full.weight, rtol=1e-6, atol=0)
+        assert torch.equal(found.bias, full.bias)
+    head = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    reinitialize_([head], torch.Generator().manual_seed(0), 0.1)
+    assert head[1].weight.tolist() == [1.0] * 4
+
+
 def test_too_few_steps_after_the_last_draw_are_said() -> None:
     """40 epochs of 10 steps leave 200 after the draw of two periods, of 9 steps 180."""
-    assert Rifle(periods=2).caution(Clock(0, 40, 0, 10)) is None
+
+    def cautions(method: Rifle, steps: int) -> list[str]:
+        return Tuner(toy(), [method], epochs=40, steps_per_epoch=steps).cautions()
+
+    assert cautions(Rifle(periods=2), 10) == []
     for method in (Rifle(periods=2), Rifle(periods=2, unit="step")):
-        assert "the head has 180 steps after its last fresh draw" in str(method.caution(Clock(0, 40, 0, 9)))
-    assert "has 90 steps" in str(Rifle(periods=4).caution(Clock(0, 40, 0, 9)))
+        [said] = cautions(method, 9)
+        assert said.startswith("rifle: the head has 180 steps after its last fresh draw")
+    assert "has 90 steps" in cautions(Rifle(periods=4), 9)[0]
     # Who draws no head has nothing to train anew.
-    assert Rifle(reinitialize=False).caution(Clock(0, 4, 0, 1)) is None and Rifle(periods=1).caution(Clock(0, 4, 0, 1)) is None
-    _, tuner, _ = toy_tuner([Rifle(periods=2)])
-    [said] = tuner.cautions()
-    assert said.startswith("rifle: the head has")
+    assert cautions(Rifle(reinitialize=False), 1) == cautions(Rifle(periods=1), 1) == []
+
+
+@pytest.mark.parametrize(("head_type", "said"), [("auto", ["rifle: the network ends in a ReLU on its logits"]), ("linear", [])])
+def test_a_relu_on_the_logits_is_said(head_type: str, said: list[str]) -> None:
+    _, model = rekindle.load("torchvision:squeezenet1_1", classes=3, weights="none", head_type=head_type)
+    tuner = Tuner(model, [Rifle(periods=2)], epochs=40, steps_per_epoch=100)
+    assert [text.partition(",")[0] for text in tuner.cautions()] == said
 
 
 @pytest.mark.parametrize(
@@ -191,6 +226,7 @@ def test_too_few_steps_after_the_last_draw_are_said() -> None:
         ({"unit": "batch"}, 'unit must be "epoch" or "step", found \'batch\''),
         ({"shape": "third"}, "shape must be"),
         ({"cycle": "tail"}, 'cycle must be "head" or "all" or "none"'),
+        ({"scale": 0.0}, "scale must be a finite number above 0"),
         ({"optimizer_state": "drop"}, '"clear" or "keep"'),
         ({"min_tail_epochs": 0}, "min_tail_epochs"),
         ({"preset": "paper"}, "preset must be one of ['algorithm1', 'paper_code'], found 'paper'"),

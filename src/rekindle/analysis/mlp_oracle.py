@@ -75,8 +75,8 @@ class OracleSettings:
 
 METHODS: dict[str, Callable[[OracleSettings], list[Method]]] = {
     "L2": lambda s: [L2(alpha=s.alpha)],
-    "RIFLE": lambda s: [L2(alpha=s.alpha), Rifle(periods=s.periods)],
-    "RIFLE-A": lambda s: [L2(alpha=s.alpha), Rifle(periods=s.periods, cycle="none")],
+    "RIFLE": lambda s: [L2(alpha=s.alpha), Rifle(periods=s.periods, scale=1.0)],
+    "RIFLE-A": lambda s: [L2(alpha=s.alpha), Rifle(periods=s.periods, cycle="none", scale=1.0)],
 }
 
 

@@ -17,6 +17,7 @@ the draw after the last epoch is never made.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,14 +26,17 @@ from torch.optim import Optimizer
 
 from rekindle.draws import drawing
 from rekindle.method import Clock, Method, Net, Source, require
-from rekindle.methods.options import check_choice, check_flag, check_whole
+from rekindle.methods.options import check_choice, check_flag, check_number, check_whole
 
 ENOUGH_STEPS = 200
 """Optimiser steps after the last draw below which our own runs stayed behind plain fine-tuning: docs/results/small_study."""
 
+GENTLE = 0.1
+"""Scale of a draw in a network that normalises nothing: docs/results/rifle_factors."""
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper_code": {"unit": "epoch", "shape": "half", "cycle": "head", "optimizer_state": "keep", "trim": True},
-    "algorithm1": {"unit": "step", "shape": "full", "cycle": "all", "optimizer_state": "keep", "trim": False},
+    "paper_code": {"unit": "epoch", "shape": "half", "cycle": "head", "optimizer_state": "keep", "trim": True, "scale": 1.0},
+    "algorithm1": {"unit": "step", "shape": "full", "cycle": "all", "optimizer_state": "keep", "trim": False, "scale": 1.0},
 }
 
 
@@ -66,7 +70,6 @@ class Rifle(Method):
 
     Args:
         periods: K, from 1 (nothing happens) to the number of epochs.
-        period: Length P of a period in units, from 1 to that of the run, in place of `periods`; 0 leaves it to `periods`.
         unit: "epoch" divides the epochs, "step" the optimiser steps of the whole run.
         shape: "half" or "full" cosine in a cycle.
         cycle: Whose rate is cyclic: "head", "all" or "none".
@@ -74,7 +77,11 @@ class Rifle(Method):
         optimizer_state: "clear" or "keep" the optimiser's state of the head at a draw. Kept Adam state overshoots.
         min_tail_epochs: Skip a draw that would leave fewer epochs than this, at least 1.
         trim: Shorten the run to K * (E // K) epochs, as the authors' code.
-        preset: "paper_code" or "algorithm1": sets unit, shape, cycle, optimizer_state and trim.
+        preset: "paper_code" or "algorithm1": sets unit, shape, cycle, optimizer_state, trim and scale.
+        period: Length P of a period in units, from 1 to that of the run, in place of `periods`; 0 leaves it to `periods`.
+        scale: Factor above 0 on the weights of a fresh draw; 1 as published. None takes 1 where the network has normalisation layers,
+            and 0.1 where it has none (SqueezeNet, VGG): there activations grow as it learns, a full draw starts at up to three times
+            the loss of guessing, and the gradients of that wreck the backbone.
 
     Raises:
         ValueError: For an argument out of range, or a head that has no parameters, is frozen, is tied to the
@@ -91,6 +98,7 @@ class Rifle(Method):
     trim: bool = False
     preset: str | None = None
     period: int = 0
+    scale: float | None = None
 
     paper: ClassVar[str] = "Li, Xiong, An, Xu, Dou, ICML 2020, arXiv 2007.03349"
     neutral: ClassVar[dict[str, Any]] = {"periods": 1}
@@ -110,12 +118,16 @@ class Rifle(Method):
         require(ok, f"rifle: period must be a whole number of at least 1, or 0 to leave it to periods, found {self.period!r}.")
         for option in ("reinitialize", "trim"):
             check_flag("rifle", option, getattr(self, option))
+        if self.scale is not None:
+            check_number("rifle", "scale", self.scale, positive=True)
         require(not (self.trim and self.unit == "step"), "rifle: trim counts epochs; leave it out with unit='step'.")
 
     def attach(self, net: Net, source: Source) -> None:
         """Check that the head can be drawn anew."""
         self._modules = net.head_modules()
         self._parameters = list(net.head_parameters().values())
+        self._rectified = _rectified(net)
+        self._scale = (1.0 if _normalises(net.model) else GENTLE) if self.scale is None else self.scale
         if self.reinitialize and (self.periods > 1 or self.period):
             _check_head(net)
 
@@ -131,7 +143,7 @@ class Rifle(Method):
         """Draw a fresh head in place, with one stream for every rank; the backbone and its state are not touched."""
         if self._position(clock) not in self.restarts(clock) or (self.unit == "epoch" and clock.step > 0):
             return False
-        reinitialize_(self._modules, clock.generator("rifle"))
+        reinitialize_(self._modules, clock.generator("rifle"), self._scale)
         if self.optimizer_state == "clear":
             for parameter in self._parameters:
                 optimizer.state.pop(parameter, None)
@@ -144,17 +156,22 @@ class Rifle(Method):
         return None
 
     def caution(self, clock: Clock) -> str | None:
-        """Say so where the last fresh head has too few steps to be trained in."""
+        """Say so where the last fresh head has too few steps to be trained in, or may never be."""
         starts = self.restarts(clock)
         if not starts:
             return None
         left = (self._length(clock) - starts[-1]) * (clock.steps_per_epoch if self.unit == "epoch" else 1)
-        if left >= ENOUGH_STEPS:
-            return None
-        return (
-            f"rifle: the head has {left} steps after its last fresh draw; below about {ENOUGH_STEPS} RIFLE has lost accuracy in our studies "
-            "(docs/results/small_study); give more --epochs, or leave rifle out."
-        )
+        if left < ENOUGH_STEPS:
+            return (
+                f"rifle: the head has {left} steps after its last fresh draw; below about {ENOUGH_STEPS} RIFLE has lost accuracy in our "
+                "studies (docs/results/small_study); give more --epochs, or leave rifle out."
+            )
+        if self._rectified:
+            return (
+                "rifle: the network ends in a ReLU on its logits, under which a fresh draw has left classes that never learnt again "
+                "(docs/results/rifle_factors); give --head-type linear."
+            )
+        return None
 
     def run_epochs(self, epochs: int) -> int:
         """K * (E // K) with `trim`, as the authors' code; E without."""
@@ -173,13 +190,34 @@ class Rifle(Method):
         return clock.epoch if self.unit == "epoch" else clock.global_step
 
 
-def reinitialize_(modules: list[nn.Module], stream: torch.Generator) -> None:
-    """Call `reset_parameters` on every submodule that has it: same tensors, new values; BatchNorm in the head included."""
+def reinitialize_(modules: list[nn.Module], stream: torch.Generator, scale: float = 1.0) -> None:
+    """Call `reset_parameters` on every submodule that has it: same tensors, new values; BatchNorm in the head included.
+
+    `scale` multiplies matrices and kernels, not biases or what normalises.
+    """
     with drawing(stream), torch.no_grad():
         for module in modules:
             for part in module.modules():
                 if callable(getattr(part, "reset_parameters", None)):
                     _on_cpu(part)
+                    for parameter in part.parameters(recurse=False):
+                        if parameter.ndim > 1:
+                            parameter.mul_(scale)
+
+
+def _rectified(net: Net) -> bool:
+    """Whether the layer that gives the logits is directly followed by a ReLU in a sequence, as in SqueezeNet."""
+    for place, _, own in (name.rpartition(".") for name in net.head):
+        holder = net.model.get_submodule(place)
+        neighbours = pairwise(holder.named_children()) if isinstance(holder, nn.Sequential) else ()
+        if any(name == own and isinstance(after, nn.ReLU) for (name, _), (_, after) in neighbours):
+            return True
+    return False
+
+
+def _normalises(model: nn.Module) -> bool:
+    """Whether any layer is a normalisation, by its name: BatchNorm2d, LayerNorm, RMSNorm and what timm derives from them."""
+    return any("Norm" in type(module).__name__ for module in model.modules())
 
 
 def _on_cpu(part: nn.Module) -> None:
