@@ -49,8 +49,8 @@ def parser() -> argparse.ArgumentParser:
          ("--top-k", {"type": int, "default": 1, "help": "classes a picture (default: 1)"}),
          ("--out", {"help": "write here instead of to the terminal"}),
          ("--json", {"action": "store_true", "help": "JSON instead of CSV"}))  # fmt: skip
-    _add(commands, "evaluate", _evaluate, "measure a finished run on a labelled folder", "rekindle evaluate runs/photos-… more-photos/",
-         ("run", {"help": "run folder"}), ("folder", {"help": "FOLDER/CLASS/picture.jpg"}),
+    _add(commands, "evaluate", _evaluate, "measure a finished run on other labelled pictures", "rekindle evaluate runs/photos-… more-photos/",
+         ("run", {"help": "run folder"}), ("data", {"help": "FOLDER/CLASS/picture.jpg, or anything else that fit takes, whose test split is then measured"}),
          ("--json", {"action": "store_true", "help": "JSON instead of a table"}))  # fmt: skip
     _add(commands, "compare", _compare, "put finished runs side by side, with paired statistics", "rekindle compare runs/a runs/b",
          ("runs", {"nargs": "+", "help": "run folders"}), ("--json", {"action": "store_true", "help": "JSON instead of tables"}))  # fmt: skip
@@ -179,7 +179,7 @@ def _csv(found: list[Any], top_k: int) -> str:
 def _evaluate(options: argparse.Namespace) -> int:
     from rekindle.run_folder import Run
 
-    figures = Run(Path(options.run)).evaluate(options.folder)
+    figures = Run(Path(options.run)).evaluate(options.data)
     if options.json:
         print(json.dumps(figures))
         return OK

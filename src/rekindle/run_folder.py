@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from rekindle import models
 from rekindle.analysis import summarize
-from rekindle.data import Dataset, Undecodable, decode, find_images, preview
+from rekindle.data import Dataset, Picture, Undecodable, decode, find_images, preview
 from rekindle.data.batches import centre, normalise
+from rekindle.data.columns import Asked
+from rekindle.data.sources import survey
 from rekindle.errors import UserError
 from rekindle.files import write_atomic, write_json
 from rekindle.method import Method, Source
@@ -108,15 +110,30 @@ class Run:
             found += self._predict(paths[start : start + BATCH], top_k)
         return found
 
-    def evaluate(self, folder: str | Path) -> dict[str, Any]:
-        """Figures (see `rekindle.analysis.summarize`) on a labelled folder of class folders that bear the run's class names."""
-        paths, labels = labelled(Path(folder), self.model[1]["classes"])
-        pixels, errors = self._pixels(paths)
+    def evaluate(self, data: str | Path) -> dict[str, Any]:
+        """Figures (see `rekindle.analysis.summarize`) on other labelled pictures, whose classes bear the run's names.
+
+        Args:
+            data: A folder of class folders, or anything else that `rekindle fit` takes; of data with splits the test split is measured,
+                or, without one, the validation split.
+
+        Raises:
+            UserError: For a class that the run does not know, or pictures that cannot be read.
+        """
+        classes, spec = self.model[1]["classes"], read_spec(self.folder)
+        pictures, labels = labelled(data, classes, Asked(spec.image_column, spec.label_column))
+        found: list[Tensor] = []
+        errors: dict[Picture, str] = {}
+        for start in range(0, len(pictures), BATCH):
+            pixels, faults = self._pixels(pictures[start : start + BATCH])
+            errors |= faults
+            if not errors:
+                found.append(self._probabilities(pixels))
         if errors:
             raise UserError(
                 "\n".join([f"{len(errors)} images cannot be read; repair or remove them:", *(f"  {p}: {why}" for p, why in errors.items())])
             )
-        return summarize(self._probabilities(pixels), labels, self.model[1]["classes"])
+        return summarize(torch.cat(found), labels, classes)
 
     def _predict(self, paths: list[Path], top_k: int) -> list[Prediction]:
         pixels, errors = self._pixels(paths)
@@ -131,15 +148,15 @@ class Run:
             found.append(Prediction(str(path), [names[i] for i in best.indices], [round(float(v), 6) for v in best.values]))
         return found
 
-    def _pixels(self, paths: list[Path]) -> tuple[list[np.ndarray], dict[Path, str]]:
+    def _pixels(self, pictures: Sequence[Picture]) -> tuple[list[np.ndarray], dict[Picture, str]]:
         recipe = self.model[1]
         size = recipe["image_size"]
         pixels, errors = [], {}
-        for path in paths:
+        for picture in pictures:
             try:
-                pixels.append(centre(decode(path, round(size * 256 / 224), recipe["interpolation"]), size))
+                pixels.append(centre(decode(picture, round(size * 256 / 224), recipe["interpolation"]), size))
             except (Undecodable, OSError) as error:
-                errors[path] = str(error)
+                errors[picture] = str(error)
         return pixels, errors
 
     def _probabilities(self, pixels: list[np.ndarray]) -> Tensor:
@@ -152,18 +169,22 @@ class Run:
         return torch.cat(parts)
 
 
-def labelled(folder: Path, classes: list[str]) -> tuple[list[Path], Tensor]:
-    """Pictures of a folder of class folders, labelled by the run's classes; a class may be absent, but none may be unknown."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; wanted is FOLDER/CLASS/picture.jpg.")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    unknown = [name for name in names if name not in classes]
-    if unknown or not names:
-        found = f"the class folders {', '.join(unknown)}, which the run does not know" if unknown else "no class folders"
-        raise UserError(f"{folder} has {found}; its classes are {', '.join(classes)}.")
-    paths = {name: find_images([folder / name]) for name in names}
-    labels = [classes.index(name) for name, files in paths.items() for _ in files]
-    return [path for files in paths.values() for path in files], torch.tensor(labels)
+def labelled(data: str | Path, classes: list[str], asked: Asked) -> tuple[list[Picture], Tensor]:
+    """Pictures and their labels among the run's classes; a class may be absent, but none may be unknown."""
+    folder = Path(data)
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")) if folder.is_dir() else []
+    if names and set(names) <= set(classes):
+        found: dict[str, Sequence[Picture]] = {name: find_images([folder / name]) for name in names}
+    else:
+        seen = survey(data, asked)
+        seen.findings.raise_if_any()
+        split = next(name for name in ("test", "val", "train") if seen.found.get(name))
+        found = {name: list(pictures) for name, pictures in seen.found[split].items()}
+    unknown = [name for name in found if name not in classes]
+    if unknown:
+        raise UserError(f"{data} has the classes {', '.join(unknown)}, which the run does not know; its classes are {', '.join(classes)}.")
+    labels = [classes.index(name) for name, pictures in found.items() for _ in pictures]
+    return [picture for pictures in found.values() for picture in pictures], torch.tensor(labels)
 
 
 def read_spec(folder: Path) -> RunSpec:

@@ -74,6 +74,22 @@ def test_evaluate(run: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["evaluate", str(run), str(folder.parent / "nowhere")]) == 2
 
 
+def test_evaluate_takes_what_fit_takes(run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table is measured as the folder it was made from, and of data with splits the test split."""
+    paths = sorted(folder.rglob("*.png"))
+    (tmp_path / "all.csv").write_text("image,label\n" + "".join(f"{path},{path.parent.name}\n" for path in paths), "utf-8")
+    table, plain = (rekindle.Run(run).evaluate(data) for data in (tmp_path / "all.csv", folder))
+    assert table["confusion"] == plain["confusion"] and table["loss"] == pytest.approx(plain["loss"], rel=1e-4)
+    for number, path in enumerate(paths):
+        kept = tmp_path / "divided" / ("train" if number % 2 else "test") / path.parent.name / path.name
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, kept)
+    assert rekindle.Run(run).evaluate(tmp_path / "divided")["count"] == (len(paths) + 1) // 2
+    (tmp_path / "other.csv").write_text(f"image,label\n{paths[0]},cat\n{paths[1]},dog\n", "utf-8")
+    assert main(["evaluate", str(run), str(tmp_path / "other.csv")]) == 2
+    assert "has the classes cat, dog, which the run does not know; its classes are" in capsys.readouterr().err
+
+
 def test_compare(run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = rekindle.fit(
         str(folder), model="cifar_resnet8", weights="none", epochs=2, lr=0.05, batch_size=8, precision="32", method="l2", out=tmp_path
