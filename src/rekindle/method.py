@@ -237,9 +237,9 @@ class Method:
         """How many of the epochs asked for the method trains; fewer where a paper trims the run."""
         return epochs
 
-    def caution(self, clock: Clock) -> str | None:
-        """A sentence for whoever starts the run, where its length is known not to suit the method; `clock` is its first moment."""
-        return None
+    def cautions(self, clock: Clock) -> list[str]:
+        """Sentences for whoever starts a run that is known not to suit the method; `clock` is its first moment."""
+        return []
 
     def lr_factor(self, group: str, clock: Clock) -> float | None:
         """The factor on the base learning rate of a group ("backbone" or "head"), or None: not mine."""

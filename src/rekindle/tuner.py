@@ -130,9 +130,9 @@ class Tuner:
         return [{"params": members, "lr": lr * scale, "weight_decay": 0.0, "name": name} for (name, scale), members in ordered]
 
     def cautions(self) -> list[str]:
-        """What the methods have to say against a run of this length, a sentence each; `rekindle.fit` shows them before it trains."""
+        """What the methods have to say against this run, a sentence each; `rekindle.fit` shows them before it trains."""
         start = Clock(0, self.epochs, 0, self.steps_per_epoch, seed=self.seed)
-        return [text for text in (method.caution(start) for method in self.methods) if text is not None]
+        return [text for method in self.methods for text in method.cautions(start)]
 
     def scheduler(self, optimizer: Optimizer) -> "TunerScheduler":
         """The learning-rate scheduler, to be stepped once an epoch; it also shows the tuner the optimiser's steps.

@@ -155,23 +155,23 @@ class Rifle(Method):
             return cycle_factor(self._position(clock), self._length(clock), self._starts(clock), self.period, self.shape)
         return None
 
-    def caution(self, clock: Clock) -> str | None:
+    def cautions(self, clock: Clock) -> list[str]:
         """Say so where the last fresh head has too few steps to be trained in, or may never be."""
-        starts = self.restarts(clock)
+        starts, found = self.restarts(clock), []
         if not starts:
-            return None
+            return []
         left = (self._length(clock) - starts[-1]) * (clock.steps_per_epoch if self.unit == "epoch" else 1)
         if left < ENOUGH_STEPS:
-            return (
+            found.append(
                 f"rifle: the head has {left} steps after its last fresh draw; below about {ENOUGH_STEPS} RIFLE has lost accuracy in our "
                 "studies (docs/results/small_study); give more --epochs, or leave rifle out."
             )
         if self._rectified:
-            return (
+            found.append(
                 "rifle: the network ends in a ReLU on its logits, under which a fresh draw has left classes that never learnt again "
                 "(docs/results/rifle_factors); give --head-type linear."
             )
-        return None
+        return found
 
     def run_epochs(self, epochs: int) -> int:
         """K * (E // K) with `trim`, as the authors' code; E without."""
