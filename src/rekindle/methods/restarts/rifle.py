@@ -164,12 +164,12 @@ class Rifle(Method):
         if left < ENOUGH_STEPS:
             found.append(
                 f"rifle: the head has {left} steps after its last fresh draw; below about {ENOUGH_STEPS} RIFLE has lost accuracy in our "
-                "studies (docs/results/small_study); give more --epochs, or leave rifle out."
+                "studies (rekindle methods rifle); give more --epochs, or leave rifle out."
             )
         if self._rectified:
             found.append(
                 "rifle: the network ends in a ReLU on its logits, under which a fresh draw has left classes that never learnt again "
-                "(docs/results/rifle_factors); give --head-type linear."
+                "(rekindle methods rifle); give --head-type linear."
             )
         return found
 
