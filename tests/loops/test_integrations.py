@@ -50,6 +50,16 @@ def test_the_decoupled_penalty(tmp_path: Path) -> None:
     assert differing(expected, hugging_face(setting, tmp_path)) == []
 
 
+def test_cautions_are_passed_on(tmp_path: Path) -> None:
+    setting = Setting("rifle(periods=2)")
+    said = "rifle: the head has .* steps after its last fresh draw"
+    with pytest.warns(UserWarning, match=said):
+        hugging_face(setting, tmp_path)
+    model, tuner = setting.build()
+    with pytest.warns(UserWarning, match=said):
+        quiet_trainer(tuner).fit(Module(setting, model, tuner), Resumable(setting.samples))
+
+
 def test_clipping_comes_after_the_penalties(tmp_path: Path) -> None:
     setting = Setting("l2_sp(alpha=5.0)", accumulate=2)
     expected = plain(setting, clip=0.1)

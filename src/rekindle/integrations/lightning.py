@@ -13,6 +13,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from rekindle.checkpoints import random_state, set_random_state
@@ -54,8 +55,10 @@ class TunerCallback(Callback):
             set_random_state(self._random)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that both sides mean the same run; then restore or prepare."""
+        """Check that both sides mean the same run, and pass on the methods' cautions; then restore or prepare."""
         _check(trainer, pl_module, self.tuner)
+        for text in self.tuner.cautions():
+            rank_zero_warn(text)
         if self._stored:
             self.tuner.load_state_dict(self._stored)
         require(

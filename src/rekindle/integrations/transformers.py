@@ -13,6 +13,7 @@ sees them.
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -92,10 +93,13 @@ class TunerCallback(TrainerCallback):
         self._seen.watch(kwargs["model"])
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Check that both sides mean the same run; prepare unless a checkpoint has done so."""
+        """Check that both sides mean the same run, and pass on the methods' cautions; prepare unless a checkpoint has done so."""
         _check_arguments(args)
         self._check_parts(state, **kwargs)
         _check_length(args, state, kwargs["train_dataloader"], self.tuner)
+        if state.is_world_process_zero:
+            for text in self.tuner.cautions():
+                warnings.warn(text, stacklevel=2)
         self._seen.watch(kwargs["model"])
         self._parts = args.gradient_accumulation_steps
         if self.data is not None:
