@@ -177,12 +177,13 @@ def labelled(data: str | Path, classes: list[str], asked: Asked) -> tuple[list[P
         found: dict[str, Sequence[Picture]] = {name: find_images([folder / name]) for name in names}
     else:
         seen = survey(data, asked)
+        found = {**seen.found[next((name for name in ("test", "val") if seen.found.get(name)), "train")]}
+        unknown = [name for name in found if name not in classes]
+        if unknown:
+            raise UserError(
+                f"{data} has the classes {', '.join(unknown)}, which the run does not know; its classes are {', '.join(classes)}."
+            )
         seen.findings.raise_if_any()
-        split = next(name for name in ("test", "val", "train") if seen.found.get(name))
-        found = {name: list(pictures) for name, pictures in seen.found[split].items()}
-    unknown = [name for name in found if name not in classes]
-    if unknown:
-        raise UserError(f"{data} has the classes {', '.join(unknown)}, which the run does not know; its classes are {', '.join(classes)}.")
     labels = [classes.index(name) for name, pictures in found.items() for _ in pictures]
     return [picture for pictures in found.values() for picture in pictures], torch.tensor(labels)
 

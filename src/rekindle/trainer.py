@@ -110,10 +110,10 @@ class Samples:
 
         Rows from N on are repetitions within an epoch, as `balanced_order` gives them.
         """
-        p, keys = self.preprocessing, self.keys(rows)
+        p, keys, places = self.preprocessing, self.keys(rows), rows % len(self)
         x = train_batch(
             self.pixels,
-            self.indices[rows % len(self)],
+            self.indices[places],
             image_size=p.image_size,
             flip=p.flip,
             seed=seed,
@@ -124,7 +124,7 @@ class Samples:
             augment=self.augment,
             keys=keys,
         )
-        y = self.labels[rows % len(self)].to(device, non_blocking=True)
+        y = self.labels[places].to(device, non_blocking=True)
         if self.augment is None or not self.augment.mixes:
             return x, y
         return self.augment.mix(x, y, self.classes, seed, epoch, keys.tolist())

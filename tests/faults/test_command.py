@@ -86,6 +86,10 @@ def test_evaluate_takes_what_fit_takes(run: Path, folder: Path, tmp_path: Path, 
         shutil.copy(path, kept)
     assert rekindle.Run(run).evaluate(tmp_path / "divided")["count"] == (len(paths) + 1) // 2
     (tmp_path / "other.csv").write_text(f"image,label\n{paths[0]},cat\n{paths[1]},dog\n", "utf-8")
+    (tmp_path / "one" / "zebra").mkdir(parents=True)
+    shutil.copy(paths[0], tmp_path / "one" / "zebra")
+    assert main(["evaluate", str(run), str(tmp_path / "one")]) == 2
+    assert "has the classes zebra, which the run does not know; its classes are" in capsys.readouterr().err
     assert main(["evaluate", str(run), str(tmp_path / "other.csv")]) == 2
     assert "has the classes cat, dog, which the run does not know; its classes are" in capsys.readouterr().err
 

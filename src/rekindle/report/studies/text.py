@@ -14,6 +14,8 @@ from rekindle.study.grid import Setting, size_text
 
 NONE = "–"
 WORDS = ("task", "size", "setting", "method", "values", "outcome", "reading", "regulariser", "message")
+PLACE = ("regularizer", "task", "size", "method")
+PAIRED = ("difference", "low", "high", "p", "p_holm")
 Table = tuple[list[str], list[list[str]]]
 
 
@@ -273,27 +275,11 @@ def runs_csv(found: Analysis) -> str:
     """A line for each final run, done or not; accuracies from 0 to 1."""
     rows = [
         [
-            entry.setting.regularizer, entry.setting.task, entry.setting.size, entry.method, outcome.candidate, outcome.seed, outcome.state, outcome.split,
+            *_place(entry), outcome.candidate, outcome.seed, outcome.state, outcome.split,
             *(("" if value is None else value) for value in (outcome.accuracy, outcome.val, outcome.lr, outcome.seconds)), outcome.run, outcome.error,
         ] for entry in found.entries for outcome in entry.outcomes
     ]  # fmt: skip
-    names = [
-        "regularizer",
-        "task",
-        "size",
-        "method",
-        "values",
-        "seed",
-        "state",
-        "split",
-        "accuracy",
-        "val_accuracy",
-        "lr",
-        "seconds",
-        "run",
-        "error",
-    ]
-    return _csv(names, rows)
+    return _csv([*PLACE, "values", "seed", "state", "split", "accuracy", "val_accuracy", "lr", "seconds", "run", "error"], rows)
 
 
 def table_csv(found: Analysis) -> str:
@@ -301,30 +287,16 @@ def table_csv(found: Analysis) -> str:
     rows = []
     for entry in found.entries:
         pair = entry.pair or {}
-        figures = [entry.mean, entry.std, *(pair.get(key) for key in ("difference", "low", "high", "p", "p_holm"))]
+        figures = [entry.mean, entry.std, *(pair.get(key) for key in PAIRED)]
         rows.append([
-            entry.setting.regularizer, entry.setting.task, entry.setting.size, entry.method, entry.candidate or "", len(entry.outcomes), len(entry.done),
-            entry.failed, *("" if value is None else value for value in figures), entry.verdict,
+            *_place(entry), entry.candidate or "", len(entry.outcomes), len(entry.done), entry.failed,
+            *("" if value is None else value for value in figures), entry.verdict,
         ])  # fmt: skip
-    names = [
-        "regularizer",
-        "task",
-        "size",
-        "method",
-        "values",
-        "seeds",
-        "done",
-        "failed",
-        "mean",
-        "std",
-        "difference",
-        "low",
-        "high",
-        "p",
-        "p_holm",
-        "verdict",
-    ]
-    return _csv(names, rows)
+    return _csv([*PLACE, "values", "seeds", "done", "failed", "mean", "std", *PAIRED, "verdict"], rows)
+
+
+def _place(entry: Entry) -> list[str | int]:
+    return [entry.setting.regularizer, entry.setting.task, entry.setting.size, entry.method]
 
 
 def latex(found: Analysis) -> str:
