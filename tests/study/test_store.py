@@ -36,6 +36,20 @@ def test_first_seeds_come_first(tmp_path: Path) -> None:
     assert [cell.spec.seed for cell in cells] == [0] * 24 + [1] * 24 + [2] * 24
 
 
+def test_blocks_come_one_after_the_other(tmp_path: Path) -> None:
+    searched = {"method": "{regularizer}+dropout(p={p})", "grid": {"p": [0.1, 0.2]}}
+    study = make(
+        tmp_path,
+        methods={"Original": "{regularizer}", "Dropout": searched},
+        selection={"seeds": 1, "equal_budgets": False, "test_selected": True},
+        blocks=[{"sizes": [30], "tasks": ["dogs"], "seeds": [0, 7]}, {"sizes": [30], "seeds": [7, 1], "regularizers": ["L2"]}],
+    )
+    cells = [(cell.stage, cell.setting.task, cell.spec.seed) for cell in study.cells()]
+    first = [("select", "dogs", 1000)] * 4 + [("final", "dogs", 0)] * 6 + [("final", "dogs", 7)] * 6
+    second = [("select", "cats", 1000)] * 2 + [("final", "cats", 7)] * 3 + [("final", "cats", 1)] * 3 + [("final", "dogs", 1)] * 3
+    assert cells == first + second
+
+
 def test_done_is_done_for_later_commands_and_reopened_folders(tmp_path: Path) -> None:
     study = make(tmp_path)
     cell = study.cells()[0]

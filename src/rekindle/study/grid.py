@@ -11,7 +11,7 @@
       Original: "{regularizer}"
       Dropout: {method: "{regularizer}+dropout(p={p})", grid: {p: [0.1, 0.2, 0.5]}}    # above those of the task
     selection: {seeds: 3}               # how one value of each grid is chosen, on the validation split
-    blocks: [{sizes: [30]}, {sizes: [60], methods: [Original], seeds: 3}]              # parts of the product; default: all of it
+    blocks: [{sizes: [30]}, {sizes: [60], methods: [Original], seeds: 3}]              # parts of the product, one after the other
     small: {base: ..., tasks: ...}      # what replaces the keys of the same name with --scale small
 
 Grids of values may name options in the recipe's braces, or settings such as lr.
@@ -73,6 +73,7 @@ class Cell:
         candidate: The values from the method's own grid, such as "p=0.2"; "" for a method without one.
         stage: "select", which reads validation alone, or "final".
         spec: The run.
+        turn: When its turn is: the number of its block, 0 or 1 for choosing or final, the position of its seed.
     """
 
     setting: Setting
@@ -80,6 +81,7 @@ class Cell:
     candidate: str
     stage: str
     spec: RunSpec
+    turn: tuple[int, int, int]
 
     @cached_property
     def key(self) -> str:
@@ -101,15 +103,20 @@ class Group:
         setting: Task, size and regulariser.
         method: Its name in the grid.
         candidates: {"p=0.2": settings of RunSpec without a seed}.
-        seeds: Of the final runs.
+        blocks: {seed of final runs: number of the block that asks for it}.
         selection: How the candidate is chosen.
     """
 
     setting: Setting
     method: str
     candidates: dict[str, dict[str, Any]]
-    seeds: tuple[int, ...]
+    blocks: dict[int, int]
     selection: "Selection"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the final runs."""
+        return tuple(self.blocks)
 
     @property
     def searches(self) -> bool:
@@ -122,16 +129,22 @@ class Group:
         if not self.searches:
             return []
         extra = {**self.selection.settings, "read_test": False, "watch_test": False, "record": ""}
-        return [self._cell(name, "select", seed, extra) for seed in self.selection.seeds for name in self.candidates]
+        first = min(self.blocks.values())
+        return [
+            self._cell(name, "select", seed, extra, (first, 0, position))
+            for position, seed in enumerate(self.selection.seeds)
+            for name in self.candidates
+        ]
 
     @cached_property
     def final_cells(self) -> dict[str, list[Cell]]:
         """Runs that read the test split, by candidate."""
-        return {name: [self._cell(name, "final", seed, {}) for seed in self.seeds] for name in self.candidates}
+        turns = {seed: (block, 1, position) for position, (seed, block) in enumerate(self.blocks.items())}
+        return {name: [self._cell(name, "final", seed, {}, turn) for seed, turn in turns.items()] for name in self.candidates}
 
-    def _cell(self, candidate: str, stage: str, seed: int, extra: dict[str, Any]) -> Cell:
+    def _cell(self, candidate: str, stage: str, seed: int, extra: dict[str, Any], turn: tuple[int, int, int]) -> Cell:
         spec = RunSpec(**{**self.candidates[candidate], **extra, "seed": seed})
-        return Cell(self.setting, self.method, candidate, stage, spec)
+        return Cell(self.setting, self.method, candidate, stage, spec, turn)
 
 
 @dataclass(frozen=True)
@@ -270,19 +283,20 @@ def _groups(raw: dict[str, Any], selection: Selection) -> list[Group]:
     base = _settings(raw.get("base", {}), "base")
     tasks = {name: _task(name, entry) for name, entry in raw["tasks"].items()}
     methods = {name: _method(name, entry, regularizers) for name, entry in raw["methods"].items()}
-    seeds: dict[tuple[Setting, str], tuple[int, ...]] = {}
-    for block in _blocks(raw, regularizers):
+    places: dict[tuple[Setting, str], dict[int, int]] = {}
+    for number, block in enumerate(_blocks(raw, regularizers)):
         for task, size, regularizer, method in itertools.product(block["tasks"], block["sizes"], block["regularizers"], block["methods"]):
-            place = Setting(regularizer, task, size), method
-            seeds[place] = tuple(dict.fromkeys((*seeds.get(place, ()), *block["seeds"])))
+            numbers = places.setdefault((Setting(regularizer, task, size), method), {})
+            for seed in block["seeds"]:
+                numbers.setdefault(seed, number)
     made = []
-    for (setting, method), chosen in seeds.items():
-        both = set(chosen) & set(selection.seeds)
+    for (setting, method), numbers in places.items():
+        both = set(numbers) & set(selection.seeds)
         candidates = _candidates(method, methods[method], regularizers.get(setting.regularizer, ""))
         if both and len(candidates) > 1:
             raise UserError(f"selection.seeds must differ from seeds, so that the final runs are fresh; both have {min(both)}.")
         common = {**base, **tasks[setting.task], "per_class": setting.size}
-        made.append(Group(setting, method, {text: {**common, **own} for text, own in candidates.items()}, chosen, selection))
+        made.append(Group(setting, method, {text: {**common, **own} for text, own in candidates.items()}, numbers, selection))
         try:
             _ = made[-1].selection_cells, made[-1].final_cells
         except UserError as error:

@@ -91,16 +91,16 @@ class Study:
         return self.folder / "runs"
 
     def cells(self) -> list[Cell]:
-        """All cells that are known now, those of the first seed first: a study cut short has whole pairs.
+        """All cells that are known now, each once: block after block, in a block those of the first seed first.
 
-        The final runs of a method with a grid are known when its selection is finished.
+        So a study cut short has whole blocks and whole pairs. Final runs of a method with a grid are known when its selection is finished.
         """
-        chosen = [cell for group in self.grid.groups for cell in _numbered(group.selection_cells, group.selection.seeds)]
-        final = [cell for group in self.grid.groups for cell in _numbered(self.final_cells(group), group.seeds)]
-        ordered = [cell for _, cell in sorted(chosen, key=lambda pair: pair[0])] + [
-            cell for _, cell in sorted(final, key=lambda pair: pair[0])
-        ]
-        return list({cell.key: cell for cell in reversed(ordered)}.values())[::-1]
+        groups = self.grid.groups
+        cells = [cell for group in groups for cell in (*group.selection_cells, *self.final_cells(group))]
+        found: dict[str, Cell] = {}
+        for cell in sorted(cells, key=lambda cell: cell.turn):
+            found.setdefault(cell.key, cell)
+        return list(found.values())
 
     def final_cells(self, group: Group) -> list[Cell]:
         """The final runs of a group that are known now; of all candidates where the grid asks for test_selected."""
@@ -279,10 +279,6 @@ def fingerprint(path: Path) -> str:
         facts = file.stat()
         digest.update(f"{file.relative_to(path)}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def _numbered(cells: list[Cell], seeds: tuple[int, ...]) -> list[tuple[int, Cell]]:
-    return [(seeds.index(cell.spec.seed), cell) for cell in cells]
 
 
 def _read(path: Path) -> dict[str, Any]:
