@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -106,8 +107,8 @@ def _fit_command(commands: Any) -> None:
 
 def option_texts() -> dict[str, str]:
     """What RunSpec's docstring says of each option; '%' doubled, as argparse wants it."""
-    section = (RunSpec.__doc__ or "").split("Args:")[1]
-    return {name: text.strip().rstrip(".").replace("%", "%%") for name, text in re.findall(r"^ {8}(\w+): (.+)$", section, re.MULTILINE)}
+    section = inspect.cleandoc(RunSpec.__doc__ or "").split("Args:")[1]  # Python 3.13 takes the indentation away, older ones do not.
+    return {name: text.strip().rstrip(".").replace("%", "%%") for name, text in re.findall(r"^ {4}(\w+): (.+)$", section, re.MULTILINE)}
 
 
 def _fit(options: argparse.Namespace) -> int:
