@@ -6,6 +6,7 @@ from typing import Any
 
 from rekindle.data.check import Check, thumbnail
 from rekindle.files import write_atomic
+from rekindle.report.template import render
 
 GROUPS_SHOWN = 50
 CLASSES_SHOWN = 400
@@ -13,16 +14,7 @@ CLASSES_SHOWN = 400
 
 def write_data_page(path: Path, found: Check) -> None:
     """Write the page; with very many classes, the pictures of the first 400 alone."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rekindle", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    write_atomic(Path(path), environment.get_template("data.html.j2").render(_content(found)))
+    write_atomic(Path(path), render("data.html.j2", _content(found)))
 
 
 def _content(found: Check) -> dict[str, Any]:

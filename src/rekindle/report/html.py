@@ -12,6 +12,7 @@ import yaml
 from rekindle.files import write_atomic
 from rekindle.report.results import confused_pairs, final_split, split_title, worst_mistakes
 from rekindle.report.statistics import wilson
+from rekindle.report.template import Filters, render
 from rekindle.run_folder import Run
 from rekindle.runs import duration
 from rekindle.spec import RunSpec
@@ -34,20 +35,11 @@ def write_report(folder: Path, result: dict[str, Any] | None = None) -> Path:
     Raises:
         UserError: If the run has not finished.
     """
-    import jinja2
-
     folder = Path(folder)
     result = Run(folder).result if result is None else result
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rekindle", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"percent": lambda share: f"{100 * share:.1f}", "duration": duration}
+    filters: Filters = {"percent": lambda share: f"{100 * share:.1f}", "duration": duration}
     path = folder / "report.html"
-    write_atomic(path, environment.get_template("run.html.j2").render(_content(folder, result)))
+    write_atomic(path, render("run.html.j2", _content(folder, result), filters))
     return path
 
 

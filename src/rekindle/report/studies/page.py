@@ -11,6 +11,7 @@ from rekindle.files import write_atomic
 from rekindle.report.compare import escape
 from rekindle.report.studies import figures, text
 from rekindle.report.studies.analysis import Analysis, analyse
+from rekindle.report.template import render
 from rekindle.runs import duration
 from rekindle.study.store import Study
 
@@ -62,29 +63,20 @@ def html(found: Analysis, inside: dict[str, Any], published: bool) -> str:
         inside: curves and plots as SVG, and notes on those that could not be drawn.
         published: Whether the RIFLE paper's numbers stand beside ours.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rekindle", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     script = files("rekindle.report").joinpath("study.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.filters |= {"duration": duration, "run_link": run_link}
     slowest = max((row["ratio"] or 0.0 for row in found.costs), default=0.0)
-    return environment.get_template("study.html.j2").render(
-        found=found,
-        text=text,
-        script=script,
-        digest=digest,
-        colours=figures.palette(found),
-        published=published,
-        slowest=slowest or 1.0,
+    content = {
+        "found": found,
+        "text": text,
+        "script": script,
+        "digest": digest,
+        "colours": figures.palette(found),
+        "published": published,
+        "slowest": slowest or 1.0,
         **inside,
-    )
+    }
+    return render("study.html.j2", content, {"duration": duration, "run_link": run_link})
 
 
 def run_link(run: str) -> str:
