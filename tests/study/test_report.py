@@ -16,7 +16,7 @@ from scipy import stats
 
 from rekindle.report.statistics import average_ranks, rank_tests, smallest_p, wilcoxon_over_tasks
 from rekindle.report.studies.analysis import Analysis, analyse
-from rekindle.report.studies.figures import critical_difference
+from rekindle.report.studies.figures import LEAST_RANGE, critical_difference, differences
 from rekindle.report.studies.page import html as html_page
 from rekindle.report.studies.page import plots, write
 from rekindle.report.studies.published import published
@@ -91,6 +91,17 @@ def test_missing_runs_are_counted_and_left_out_of_the_tests_over_tasks(tmp_path:
     assert any(short.method in text for text in overall.left_out)
     row = next(row for row in overall.rows if row["method"] == short.method)
     assert row["wins"] + row["ties"] + row["losses"] == 3
+
+
+def test_each_setting_has_a_panel_that_shows_all_of_it_and_zero(found: Analysis) -> None:
+    figure = differences(found)
+    assert figure is not None and len(figure.axes) == len(found.study.grid.settings)
+    for axes, setting in zip(figure.axes, found.study.grid.settings, strict=True):
+        low, high = axes.get_xlim()
+        assert axes.get_title(loc="left") == str(setting) and low <= -LEAST_RANGE and high >= LEAST_RANGE
+        pairs = [entry.pair for entry in found.entries if entry.setting == setting and entry.pair]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["RIFLE (3)", "Dropout (3)"]
+        assert all(low < 100 * value < high for pair in pairs for value in (*pair["each"], pair["low"], pair["high"]))
 
 
 def test_a_baseline_that_failed_leaves_no_differences(tmp_path: Path) -> None:

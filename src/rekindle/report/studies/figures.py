@@ -18,6 +18,8 @@ from rekindle.study.grid import Setting
 PALETTE = (*COLOURS, "#8B5A2B", GREY)
 DASHES = ("-", "--", ":", "-.")
 NAME = 32
+# Points on either side of 0 that a panel of differences shows at least, so that small ones look small.
+LEAST_RANGE = 1.0
 # Equal figures must be equal bytes: no date, and identifiers that do not change.
 SVG: Any = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": "rekindle"}
 
@@ -64,33 +66,30 @@ def _history(run: Path) -> list[float]:
 
 
 def differences(found: Analysis) -> Figure | None:
-    """Paired differences from the baseline with 95 % intervals, a pale dot for each seed; None where there is no pair."""
+    """Paired differences from the baseline with 95 % intervals, a panel for each setting, a pale dot for each seed; None where there is no pair."""
     blocks = [
         (setting, [entry for entry in found.entries if entry.setting == setting and entry.pair]) for setting in found.study.grid.settings
     ]
     blocks = [(setting, entries) for setting, entries in blocks if entries]
     if not blocks:
         return None
-    count = sum(len(entries) + 1 for _, entries in blocks)
+    sizes = [len(entries) for _, entries in blocks]
     with matplotlib.rc_context({**SVG, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(8, 0.9 + 0.26 * count), layout="constrained")
-        axes = figure.subplots()
-        names: list[str] = []
-        for setting, entries in blocks:
-            names.append(_short(str(setting), 48))
-            axes.axhline(len(names) - 1, color="0.85", linewidth=0.8)
-            for entry in entries:
-                _difference(axes, found, entry, len(names))
-                names.append(f"{_short(entry.method, NAME)} ({entry.pair['n'] if entry.pair else 0})")
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_yticks(range(len(names)), names, fontsize=8)
-        start = 0
-        for _, entries in blocks:
-            axes.get_yticklabels()[start].set_fontweight("bold")
-            start += len(entries) + 1
-        axes.tick_params(axis="y", length=0)
-        axes.set_ylim(len(names) - 0.5, -0.7)
-        axes.set_xlabel(f"difference from {_short(found.baseline, NAME)} (points)")
+        figure = Figure(figsize=(8, 0.5 + sum(0.24 * size + 0.62 for size in sizes)), layout="constrained")
+        panels = figure.subplots(len(blocks), squeeze=False, height_ratios=[size + 0.4 for size in sizes])[:, 0]
+        for axes, (setting, entries) in zip(panels, blocks, strict=True):
+            axes.set_title(_short(str(setting), 70), loc="left", fontsize=9, fontweight="bold")
+            for y, entry in enumerate(entries):
+                _difference(axes, found, entry, y)
+            axes.axvline(0, color="black", linewidth=0.8)
+            axes.set_yticks(range(len(entries)), [f"{_short(entry.method, NAME)} ({(entry.pair or {})['n']})" for entry in entries])
+            axes.tick_params(labelsize=8)
+            axes.tick_params(axis="y", length=0)
+            axes.set_ylim(len(entries) - 0.5, -0.7)
+            low, high = axes.get_xlim()
+            axes.set_xlim(min(low, -LEAST_RANGE), max(high, LEAST_RANGE))
+        scales = "; each panel has its own scale" if len(blocks) > 1 else ""
+        panels[-1].set_xlabel(f"difference from {_short(found.baseline, NAME)} (points{scales})")
     return figure
 
 
