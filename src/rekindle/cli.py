@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle import cli_analyze, cli_data, cli_study
-from rekindle.errors import UserError
+from rekindle.errors import Stopped, UserError
 from rekindle.spec import RunSpec
 
 OK, BAD_INPUT, STOPPED = 0, 2, 130
@@ -123,11 +123,7 @@ def _fit(options: argparse.Namespace) -> int:
             run = fit(
                 options.data, out=options.out, resume=options.resume, listener=bar, cache=options.cache, workers=options.workers, **given
             )
-    except Exception as error:
-        from rekindle.trainer import Stopped
-
-        if not isinstance(error, Stopped):
-            raise
+    except Stopped as error:
         print(f"rekindle: stopped; all is saved. Go on with: rekindle fit --resume {error}", file=sys.stderr)
         return STOPPED
     if not first:
@@ -135,10 +131,12 @@ def _fit(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"run": str(run.folder), **run.result}))
         return OK
+    from rekindle.report.format import split_title
+
     for split in ("val", "test"):
         if split in run.result:
             figures = run.result[split]
-            print(f"{ {'val': 'validation'}.get(split, split) } accuracy {100 * figures['accuracy']:.1f} % of {figures['count']} pictures")
+            print(f"{split_title(split)} accuracy {100 * figures['accuracy']:.1f} % of {figures['count']} pictures")
     print(f"report: {run.folder / 'report.html'}\npredict: rekindle predict {run.folder} FILES")
     return OK
 

@@ -169,7 +169,7 @@ def _jobs() -> int:
 
 def _show_plan(found: Any, jobs: int, study: "Study") -> None:
     from rekindle.cli import _table
-    from rekindle.runs import duration
+    from rekindle.report.format import duration
 
     rows = [
         [str(row["setting"]), *(str(row[key]) for key in ("methods", "seeds", "runs", "done", "failed")),
@@ -231,7 +231,7 @@ def _drawn(status: "Status") -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from rekindle.runs import duration
+    from rekindle.report.format import duration
 
     shown = [state for state in ("done", "running", "stopped", "waiting", "failed")]
     table = Table(box=None, pad_edge=False)

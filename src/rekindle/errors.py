@@ -1,4 +1,6 @@
-"""The one exception that is meant for a person's eyes."""
+"""The exceptions that are meant for a person's eyes, and how a sentence lists names."""
+
+from collections.abc import Sequence
 
 
 class UserError(ValueError):
@@ -6,3 +8,17 @@ class UserError(ValueError):
 
     The command prints it alone, without a traceback, and exits with status 2.
     """
+
+
+class Diverged(UserError):
+    """The loss is no longer a finite number."""
+
+
+class Stopped(Exception):
+    """The user or the system asked the run to stop; its state is saved."""
+
+
+def some(names: Sequence[str], shown: int = 5) -> str:
+    """The first few names and how many more."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

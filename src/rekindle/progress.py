@@ -1,6 +1,7 @@
 """A progress bar for the terminal; elsewhere a line an epoch."""
 
 import sys
+from datetime import timedelta
 from typing import Any, Self
 
 from rich.console import Console
@@ -41,7 +42,7 @@ class Bar:
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
         """Move the bar."""
-        text = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {rate:.0f} images/s  {_clock(left)} left"
+        text = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {rate:.0f} images/s  {timedelta(seconds=round(left))} left"
         self._progress.update(
             self._task,
             description=f"epoch {epoch + 1}/{epochs}",
@@ -59,8 +60,3 @@ class Bar:
             f"epoch {record['epoch'] + 1:3d}  train loss {train['loss']:.3f} accuracy {100 * train['accuracy']:5.1f} %  "
             f"validation loss {val['loss']:.3f} accuracy {100 * val['accuracy']:5.1f} %  {record['timing']['images_per_second']:.0f} images/s{mark}"
         )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"

@@ -26,6 +26,7 @@ from rekindle.files import write_atomic, write_json
 from rekindle.method import Direction, Method, Passes, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.registry import parse, parse_augment, parse_direction
+from rekindle.report.format import duration
 from rekindle.run_folder import Run, open_folder, read_spec, write_predictions
 from rekindle.spec import RunSpec
 from rekindle.tuner import Tuner
@@ -377,13 +378,6 @@ def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optim
     options: dict[str, Any] = {"momentum": 0.9} if name == "SGD" else {}
     optimizer: torch.optim.Optimizer = kind(groups, **options)
     return optimizer
-
-
-def duration(seconds: float) -> str:
-    """40 s, 12 min or 3.5 h."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _check_mixing(augment: "Augment | None", methods: list[Method]) -> None:

@@ -23,21 +23,13 @@ from rekindle.analysis.recorders import Recorder
 from rekindle.checkpoints import random_state, save_state, set_random_state
 from rekindle.data import Pixels, balanced_order, batches, eval_batch, order, shard, train_batch
 from rekindle.data.prefetch import prefetch
-from rekindle.errors import UserError
+from rekindle.errors import Diverged, Stopped, UserError
 from rekindle.tuner import Tuner
 
 if TYPE_CHECKING:
     from rekindle.data.augment import Augment
 
 EVAL_BATCH = 64
-
-
-class Diverged(UserError):
-    """The loss is no longer a finite number."""
-
-
-class Stopped(Exception):
-    """The user or the system asked the run to stop; its state is saved."""
 
 
 class Listener(Protocol):

@@ -15,9 +15,10 @@ from rekindle import models
 from rekindle.analysis.gradient_norms import GradientNorms, watched_layers
 from rekindle.analysis.recorders import recorders
 from rekindle.analysis.weight_travel import relative, weight_travel
+from rekindle.errors import Stopped
 from rekindle.method import Net, Source
 from rekindle.spec import RunSpec
-from rekindle.trainer import Stopped, Training
+from rekindle.trainer import Training
 from rekindle.tuner import Tuner
 from tests.toys import picture_folder, toy, toy_batch, toy_tuner
 

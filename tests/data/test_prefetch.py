@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 import rekindle
 from rekindle.data import Pixels
 from rekindle.data.prefetch import choose_workers, prefetch
-from rekindle.trainer import Preprocessing, Samples, Stopped, Training
+from rekindle.errors import Stopped
+from rekindle.trainer import Preprocessing, Samples, Training
 from tests.toys import picture_folder
 
 WORKERS = [0, 1, 2, 4]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from rekindle.report import figures
+from rekindle.report.format import short
 
 from .conftest import CLASSES, history
 
@@ -93,9 +94,9 @@ def test_seed_curves_draw_mean_and_range() -> None:
 
 
 def test_long_names_are_cut_to_a_width() -> None:
-    assert figures._short("x" * 30, 10) == "x" * 9 + "…"
-    assert figures._short("鳥" * 30, 10) == "鳥" * 4 + "…"
-    assert figures._short("two\nlines", 10) == "two lines"
+    assert short("x" * 30, 10) == "x" * 9 + "…"
+    assert short("鳥" * 30, 10) == "鳥" * 4 + "…"
+    assert short("two\nlines", 10) == "two lines"
 
 
 def test_a_failed_write_leaves_no_half_file(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from rekindle.data.dataset import imbalance, name_in
 from rekindle.data.decode import Undecodable, decode, read
 from rekindle.data.divide import Rules, Survey, rank
 from rekindle.data.sources import survey
-from rekindle.data.tree import Findings, printable, some
+from rekindle.data.tree import Findings, printable
+from rekindle.errors import some
 
 EDGE = 112
 SAMPLES = 6

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rekindle.data.dataset import Dataset
 from rekindle.data.divide import Found, Rules, Survey
-from rekindle.data.tree import Findings, holds, is_document, is_hidden, is_picture, listing, printable, some
-from rekindle.errors import UserError
+from rekindle.data.tree import Findings, holds, is_document, is_hidden, is_picture, listing, printable
+from rekindle.errors import UserError, some
 
 ALIASES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 SPLIT_NAMES = {name for names in ALIASES.values() for name in names}

@@ -11,7 +11,8 @@ from rekindle.data.cells import Picture
 from rekindle.data.columns import WORDS
 from rekindle.data.dataset import name_in
 from rekindle.data.divide import SPLITS, Found, Survey
-from rekindle.data.tree import Findings, printable, some
+from rekindle.data.tree import Findings, printable
+from rekindle.errors import some
 
 UNLABELLED = -1
 

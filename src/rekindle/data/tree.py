@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, some
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif", ".avif"}
 DOCUMENTS = {".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".pdf", ".log"}
@@ -121,12 +121,6 @@ def holds(outer: str, inner: str) -> bool:
 def printable(text: str) -> str:
     """Text that any UTF-8 file takes: bytes of a name that are none stand as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def some(names: Sequence[str], shown: int = 5) -> str:
-    """The first few names and how many more."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 def shortened(lines: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, some
 from rekindle.method import Source
 from rekindle.models.cifar_resnet import CifarResNet
 from rekindle.models.classifier import (
@@ -122,9 +122,9 @@ def misfits(module: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
     both = [(key, tensors[key], wanted) for key, wanted in state.items() if key in tensors]
     shapes = [f"{key} is {tuple(found.shape)}, wanted {tuple(wanted.shape)}" for key, found, wanted in both if found.shape != wanted.shape]
     kinds = [f"{key} is {found.dtype}, wanted {wanted.dtype}" for key, found, wanted in both if _kind(found) != _kind(wanted)]
-    faults = [f"it lacks {_some(missing)}"] if missing else []
-    faults += [f"it has {_some(unknown)}, unknown to the network"] if unknown else []
-    return faults + [_some(items) for items in (shapes, kinds) if items]
+    faults = [f"it lacks {some(missing, 3)}"] if missing else []
+    faults += [f"it has {some(unknown, 3)}, unknown to the network"] if unknown else []
+    return faults + [some(items, 3) for items in (shapes, kinds) if items]
 
 
 def _kind(tensor: Tensor) -> tuple[bool, bool]:
@@ -290,10 +290,6 @@ def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, [*known, "cifar_resnet20", "cifar_resnet56", "tiny"], n=3)
     hint = f"did you mean {' or '.join(near)}" if near else "try resnet50, torchvision:resnet50, cifar_resnet20 or tiny"
     return f"there is no model {name!r}; {hint}? `rekindle models PATTERN` lists them."
-
-
-def _some(items: list[str]) -> str:
-    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
 
 
 def load(

@@ -21,6 +21,7 @@ from rekindle.errors import UserError
 from rekindle.files import write_atomic
 from rekindle.models.build import read_weights
 from rekindle.report.figures import COLOURS, STYLE, save
+from rekindle.report.format import split_title
 from rekindle.run_folder import Run, read_spec
 
 STYLES = ("-", "--", "-.", ":")
@@ -117,7 +118,7 @@ def fall_and_jumps(norms: Sequence[float], restarts: Sequence[int]) -> tuple[flo
 def learning_curves(runs: Sequence[Run], labels: list[str]) -> Analysis:
     """Figure 1 of the RIFLE paper: training accuracy, and that on the watched test split, by epoch; else on the validation split."""
     split = "watched_test" if all("watched_test" in run.history[0] for run in runs) else "val"
-    title = {"watched_test": "test", "val": "validation"}[split]
+    title = split_title(split)
     values = [
         {
             "run": label,

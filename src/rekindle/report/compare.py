@@ -8,7 +8,8 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from rekindle.errors import UserError
-from rekindle.report.results import final_split, read_predictions, split_title
+from rekindle.report.format import escape, p_value, percent, split_title
+from rekindle.report.results import final_split, read_predictions
 from rekindle.report.statistics import holm, mcnemar, paired_summary, wilson
 from rekindle.run_folder import Run, read_spec
 
@@ -184,27 +185,27 @@ def _answers(run: Run) -> dict[tuple[str, str, str], bool]:
 
 
 def _run_cells(row: Row) -> list[str]:
-    low, high = map(_percent, row["interval"])
+    low, high = map(percent, row["interval"])
     where = "" if row["split"] == "test" else f" ({split_title(row['split'])})"
     settings = [row["method"], row["model"], row["data"], str(row["seed"]), str(row["epochs"])]
     return [
         Path(row["run"]).name,
         *settings,
-        _percent(row["val"]),
-        _percent(row["test"]),
+        percent(row["val"]),
+        percent(row["test"]),
         f"{low} to {high}{where}",
         f"{row['seconds']:.0f}",
     ]
 
 
 def _method_cells(row: Row) -> list[str]:
-    return [row["method"], str(row["seeds"]), _percent(row["mean"]), _percent(row["std"])]
+    return [row["method"], str(row["seeds"]), percent(row["mean"]), percent(row["std"])]
 
 
 def _pair_cells(pair: Row) -> list[str]:
     interval = "-" if pair["low"] is None else f"{100 * pair['low']:+.2f} to {100 * pair['high']:+.2f}"
     points = f"{100 * pair['difference']:+.2f}"
-    return [f"{pair['from']} → {pair['to']}", str(pair["n"]), points, interval, _p(pair["p"]), _p(pair["p_holm"]), _reading(pair)]
+    return [f"{pair['from']} → {pair['to']}", str(pair["n"]), points, interval, p_value(pair["p"]), p_value(pair["p_holm"]), _reading(pair)]
 
 
 def _reading(pair: Row) -> str:
@@ -225,20 +226,4 @@ def _picture_cells(pictures: Row) -> list[list[str]]:
     }
     counts = [[text, str(pictures[key])] for text, key in names.items()]
     points = ["second minus first (points)", f"{100 * pictures['difference']:+.2f}"]
-    return [*counts, points, ["McNemar's exact p", _p(pictures["p"])]]
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def escape(text: str) -> str:
-    """Text as a Markdown table cell holds it: no bar, line break or mark-up of its own."""
-    text = " ".join(text.split())
-    return "".join("\\" + letter if letter in "\\|*_`<[" else letter for letter in text)
+    return [*counts, points, ["McNemar's exact p", p_value(pictures["p"])]]

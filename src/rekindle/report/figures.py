@@ -1,7 +1,6 @@
 """The pictures of a run. Class names are user input: nothing in them is taken for mathematics."""
 
 import io
-import unicodedata
 import warnings
 from collections.abc import Sequence
 from itertools import cycle
@@ -17,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import HashableList
 
 from rekindle.files import write_atomic
+from rekindle.report.format import short
 
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
@@ -139,7 +139,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: list[str]) -> Figure:
         axes.spines[:].set_visible(False)
         step = -(-len(classes) // 100)
         ticks, size = range(0, len(classes), step), min(9.0, 60 * edge * step / len(classes))
-        names = [_short(classes[i], 22) for i in ticks]
+        names = [short(classes[i], 22) for i in ticks]
         slant: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if len(classes) <= NUMBERED else {"rotation": 90}
         axes.set_xticks(ticks, names, fontsize=size, **slant)
         axes.set_yticks(ticks, names, fontsize=size)
@@ -162,7 +162,7 @@ def _number(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
 
 def samples(images: np.ndarray, titles: list[str]) -> Figure:
     """A training batch as the network sees it: (N, H, W, 3) uint8, a title each."""
-    return _grid(list(images), [_short(title, 20) for title in titles], "training pictures, cropped and mirrored as the network sees them")
+    return _grid(list(images), [short(title, 20) for title in titles], "training pictures, cropped and mirrored as the network sees them")
 
 
 def mistakes(images: Sequence[np.ndarray], true: list[str], predicted: list[str], confidence: list[float]) -> Figure:
@@ -176,7 +176,7 @@ def mistakes(images: Sequence[np.ndarray], true: list[str], predicted: list[str]
     """
     if not len(images):
         return _sentence("No mistakes: every picture was classified correctly.")
-    titles = [f"said {_short(p, 13)}, {100 * c:.0f} %\nis {_short(t, 18)}" for t, p, c in zip(true, predicted, confidence, strict=True)]
+    titles = [f"said {short(p, 13)}, {100 * c:.0f} %\nis {short(t, 18)}" for t, p, c in zip(true, predicted, confidence, strict=True)]
     return _grid(images, titles, "surest mistakes: what the network said, and what the label is")
 
 
@@ -260,14 +260,3 @@ def _sentence(text: str) -> Figure:
         figure = Figure(figsize=(CELL * COLUMNS, 1.4))
         figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=14, color=GREEN)
     return figure
-
-
-def _short(text: str, width: int) -> str:
-    """Cut to a width in columns; Chinese, Japanese and Korean letters take two."""
-    text = " ".join(text.split())
-    used = 0
-    for end, letter in enumerate(text):
-        used += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        if used > width:
-            return text[: end - 1].rstrip() + "…"
-    return text

@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from rekindle.files import write_atomic
-from rekindle.report.results import confused_pairs, final_split, split_title, worst_mistakes
+from rekindle.report.format import duration, split_title
+from rekindle.report.results import confused_pairs, final_split, worst_mistakes
 from rekindle.report.statistics import wilson
 from rekindle.report.template import Filters, render
 from rekindle.run_folder import Run
-from rekindle.runs import duration
 from rekindle.spec import RunSpec
 
 WORST = 18

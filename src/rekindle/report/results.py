@@ -4,17 +4,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
-SPLIT_TITLES = {"val": "validation"}
-
 
 def final_split(result: dict[str, Any]) -> str:
     """ "test", or "val" where there is no test split."""
     return "test" if "test" in result else "val"
-
-
-def split_title(split: str) -> str:
-    """The split's name for people."""
-    return SPLIT_TITLES.get(split, split)
 
 
 def read_predictions(folder: Path, split: str) -> list[dict[str, str]]:

@@ -6,12 +6,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rekindle.errors import Stopped
+from rekindle.report.format import split_title
 from rekindle.study.store import Study
-from rekindle.study.work import RunCell, attempt, is_stop, train
+from rekindle.study.work import RunCell, attempt, train
 
 POLL = 0.2
 PATIENCE = 60.0
@@ -88,8 +90,7 @@ def outcome(study: Study, cell: Any) -> str:
         return f"FAILED: {record['error']}"
     result = study.result(cell)
     split = "test" if "test" in result else "val"
-    name = {"val": "validation"}.get(split, split)
-    return f"{100 * result[split]['accuracy']:.1f} % on {name}, {result['timing']['seconds']:.0f} s"
+    return f"{100 * result[split]['accuracy']:.1f} % on {split_title(split)}, {result['timing']['seconds']:.0f} s"
 
 
 def _worker(folder: Path, run_cell: RunCell) -> None:
@@ -98,20 +99,10 @@ def _worker(folder: Path, run_cell: RunCell) -> None:
         os.setpgrp()  # Ctrl-C is for the command alone, which passes one signal on, so that the run in hand saves its state.
     threading.Thread(target=_die_with_parent, daemon=True).start()
     study = Study.open(folder)
-    with stops_quietly():
+    with suppress(Stopped):  # A run that was asked to stop has saved its state: that is no error.
         while not finished(study):
             if not any(attempt(study, cell, run_cell) for cell in study.cells() if not study.settled(cell)):
                 time.sleep(POLL)
-
-
-@contextmanager
-def stops_quietly() -> Iterator[None]:
-    """A run that was asked to stop has saved its state: that is no error."""
-    try:
-        yield
-    except Exception as error:
-        if not is_stop(error):
-            raise
 
 
 def _die_with_parent() -> None:

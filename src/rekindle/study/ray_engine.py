@@ -8,11 +8,12 @@ import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rekindle.errors import UserError
-from rekindle.study.local import POLL, THREADS, News, Notice, finished, stops_quietly
+from rekindle.errors import Stopped, UserError
+from rekindle.study.local import POLL, THREADS, News, Notice, finished
 from rekindle.study.store import Study
 from rekindle.study.work import RunCell, attempt, train
 
@@ -74,7 +75,7 @@ def _drive(ray: Any, task: Any, study: Study, jobs: int | None, notice: Notice, 
 def _cell(folder: str, key: str, run_cell: RunCell) -> None:
     """Do one cell, wherever Ray puts it."""
     study = Study.open(Path(folder))
-    with stops_quietly():
+    with suppress(Stopped):
         for cell in study.cells():
             if cell.key == key:
                 attempt(study, cell, run_cell)

@@ -1,13 +1,12 @@
 """One cell done by whoever gets hold of it first."""
 
-import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rekindle.errors import UserError
+from rekindle.errors import Stopped, UserError
 from rekindle.study.grid import Cell
 from rekindle.study.store import Study
 
@@ -37,22 +36,16 @@ def attempt(study: Study, cell: Cell, run_cell: RunCell = train) -> bool:
         listener = Listener(study, cell)
         try:
             study.finish(cell, run_cell(cell, study.runs, listener))
-        except Exception as error:
-            if is_stop(error):  # The run was asked to stop and has saved its state; whoever comes next goes on.
-                study.update(cell.key, state="stopped", progress=None)
-                raise
+        except Stopped:  # The run was asked to stop and has saved its state; whoever comes next goes on.
+            study.update(cell.key, state="stopped", progress=None)
+            raise
+        except Exception as error:  # noqa: BLE001  Whatever a run raises is the cell's failure, not the worker's.
             listener.note(traceback.format_exc())
             text = str(error).strip() or type(error).__name__
             study.fail(
                 cell.key, " ".join(text.split()) if isinstance(error, UserError) else f"{type(error).__name__}: {text.splitlines()[0]}"
             )
         return True
-
-
-def is_stop(error: Exception) -> bool:
-    """Whether a run was asked to stop and saved its state. Torch is not loaded to find out."""
-    trainer = sys.modules.get("rekindle.trainer")
-    return trainer is not None and isinstance(error, trainer.Stopped)
 
 
 class Listener:

@@ -8,6 +8,7 @@ import copy
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -178,13 +179,6 @@ def _announce(net: Net, layers: Sequence[str], batches: Batches, data: Passes) -
     runs = sum(sizes.values()) * len(batches)
     data.note(
         f"delta: the importance of {sum(sizes.values())} channels in {len(layers)} layers, {len(batches)} batches each, takes {runs} runs "
-        f"of what lies behind them, about {_duration(seconds * len(batches))}; it is done once."
+        f"of what lies behind them, about {timedelta(seconds=round(seconds * len(batches)))} (h:mm:ss); it is done once."
     )
     return sizes
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 1):.0f} seconds"

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rekindle.report.figures import COLOURS, GREY, STYLE, _short
+from rekindle.report.figures import COLOURS, GREY, STYLE
+from rekindle.report.format import short
 from rekindle.report.studies.analysis import Analysis, Entry, Overall
 from rekindle.study.grid import Setting
 
@@ -40,7 +41,7 @@ def curves(found: Analysis, setting: Setting) -> Figure | None:
             entry = found.by_place.get((setting, method))
             if entry and entry.done:
                 _curve(axes, found, entry, f"curve-{number}-{found.study.grid.settings.index(setting)}")
-        axes.set_title(f"validation accuracy (%): {_short(str(setting), 60)}")
+        axes.set_title(f"validation accuracy (%): {short(str(setting), 60)}")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if not axes.lines:
@@ -55,7 +56,7 @@ def _curve(axes: Axes, found: Analysis, entry: Entry, name: str) -> None:
     values = 100 * np.array([history[:length] for history in histories])
     epochs = np.arange(length) + 1
     shade, dashes = colour(found, entry.method)
-    (line,) = axes.plot(epochs, values.mean(0), dashes, color=shade, label=f"{_short(entry.method, NAME)} ({len(histories)})")
+    (line,) = axes.plot(epochs, values.mean(0), dashes, color=shade, label=f"{short(entry.method, NAME)} ({len(histories)})")
     line.set_gid(f"{name}-line")
     if len(histories) > 1:
         axes.fill_between(epochs, values.min(0), values.max(0), color=shade, alpha=0.12, linewidth=0).set_gid(f"{name}-band")
@@ -78,18 +79,18 @@ def differences(found: Analysis) -> Figure | None:
         figure = Figure(figsize=(8, 0.5 + sum(0.24 * size + 0.62 for size in sizes)), layout="constrained")
         panels = figure.subplots(len(blocks), squeeze=False, height_ratios=[size + 0.4 for size in sizes])[:, 0]
         for axes, (setting, entries) in zip(panels, blocks, strict=True):
-            axes.set_title(_short(str(setting), 70), loc="left", fontsize=9, fontweight="bold")
+            axes.set_title(short(str(setting), 70), loc="left", fontsize=9, fontweight="bold")
             for y, entry in enumerate(entries):
                 _difference(axes, found, entry, y)
             axes.axvline(0, color="black", linewidth=0.8)
-            axes.set_yticks(range(len(entries)), [f"{_short(entry.method, NAME)} ({(entry.pair or {})['n']})" for entry in entries])
+            axes.set_yticks(range(len(entries)), [f"{short(entry.method, NAME)} ({(entry.pair or {})['n']})" for entry in entries])
             axes.tick_params(labelsize=8)
             axes.tick_params(axis="y", length=0)
             axes.set_ylim(len(entries) - 0.5, -0.7)
             low, high = axes.get_xlim()
             axes.set_xlim(min(low, -LEAST_RANGE), max(high, LEAST_RANGE))
         scales = "; each panel has its own scale" if len(blocks) > 1 else ""
-        panels[-1].set_xlabel(f"difference from {_short(found.baseline, NAME)} (points{scales})")
+        panels[-1].set_xlabel(f"difference from {short(found.baseline, NAME)} (points{scales})")
     return figure
 
 
@@ -113,7 +114,7 @@ def critical_difference(found: Analysis, overall: Overall) -> Figure | None:
     import pandas
     from scikit_posthocs import critical_difference_diagram
 
-    names = [_short(method, NAME) for method in overall.ranks]
+    names = [short(method, NAME) for method in overall.ranks]
     shades = {name: colour(found, method)[0] for name, method in zip(names, overall.ranks, strict=True)}
     tested = pandas.DataFrame(overall.tests[1], index=names, columns=names)
     with matplotlib.rc_context({**SVG, "axes.grid": False}):

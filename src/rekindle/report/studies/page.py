@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.files import write_atomic
-from rekindle.report.compare import escape
+from rekindle.report.format import duration, escape
 from rekindle.report.studies import figures, text
 from rekindle.report.studies.analysis import Analysis, analyse
 from rekindle.report.template import render
-from rekindle.runs import duration
 from rekindle.study.store import Study
 
 FILES = ("report.md", "report.html", "runs.csv", "table.csv", "table.tex")

@@ -4,12 +4,10 @@ import csv
 import io
 from typing import Any
 
-from rekindle.report.compare import _p as p_text
-from rekindle.report.compare import escape
+from rekindle.report.format import duration, escape, p_value
 from rekindle.report.statistics import LEVEL, smallest_p
 from rekindle.report.studies.analysis import Analysis, Entry, Overall
 from rekindle.report.studies.published import beside, differences
-from rekindle.runs import duration
 from rekindle.study.grid import Setting, size_text
 
 NONE = "–"
@@ -382,4 +380,4 @@ def _with(regularizer: str) -> str:
 
 
 def _p(value: float | None) -> str:
-    return NONE if value is None else p_text(value)
+    return NONE if value is None else p_value(value)

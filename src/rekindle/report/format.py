@@ -1,0 +1,46 @@
+"""Durations, shares, p-values, splits and names as people read them. It loads no torch."""
+
+import unicodedata
+
+SPLIT_TITLES = {"val": "validation", "watched_test": "test"}
+
+
+def duration(seconds: float) -> str:
+    """40 s, 12 min or 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """A share in [0, 1] as a percentage without its sign, or "-" where there is none."""
+    return "-" if share is None else f"{100 * share:.{digits}f}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value to three digits, or "-" where there is none."""
+    if p is None:
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def split_title(split: str) -> str:
+    """The split's name for people."""
+    return SPLIT_TITLES.get(split, split)
+
+
+def short(text: str, width: int) -> str:
+    """Cut to a width in columns; Chinese, Japanese and Korean letters take two."""
+    text = " ".join(text.split())
+    used = 0
+    for end, letter in enumerate(text):
+        used += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if used > width:
+            return text[: end - 1].rstrip() + "…"
+    return text
+
+
+def escape(text: str) -> str:
+    """Text as a Markdown table cell holds it: no bar, line break or mark-up of its own."""
+    text = " ".join(text.split())
+    return "".join("\\" + letter if letter in "\\|*_`<[" else letter for letter in text)
