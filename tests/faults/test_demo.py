@@ -2,7 +2,7 @@
 
 import pytest
 
-from rekindle.demo import outcome
+from rekindle.cli.demo import outcome
 
 
 @pytest.mark.parametrize(

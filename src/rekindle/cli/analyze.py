@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rekindle.cli.output import ProgressBar, add_command, table
 from rekindle.errors import UserError
 
 OK = 0
@@ -35,17 +36,16 @@ ORACLE: dict[str, tuple[type, str]] = {
 def register(commands: Any) -> None:
     """Add both commands."""
     _register_rank(commands)
-    group = commands.add_parser("analyze", help="look into finished runs, or run the RIFLE paper's oracle experiment",
-                                description="Look into finished runs, or run the RIFLE paper's oracle experiment.",
-                                epilog="example: rekindle analyze weight-travel runs/photos-…")  # fmt: skip
+    group = add_command(commands, "analyze", "look into finished runs, or run the RIFLE paper's oracle experiment",
+                        "rekindle analyze weight-travel runs/photos-…")  # fmt: skip
     parts = group.add_subparsers(title="analyses", required=True, metavar="ANALYSIS")
     for kind, (text, example) in KINDS.items():
-        command = _command(parts, kind, text, example)
+        command = add_command(parts, kind, text, example)
         command.add_argument("runs", nargs="+", help="run folders")
         command.add_argument("--out", help="folder for picture and numbers (default: the run's own; 'analysis' for several runs)")
         command.add_argument("--json", action="store_true", help="print the numbers as JSON")
         command.set_defaults(act=_analyze, kind=kind)
-    oracle = _command(parts, "mlp-oracle", "run the RIFLE paper's experiment with known teachers: every method at every learning rate and noise",
+    oracle = add_command(parts, "mlp-oracle", "run the RIFLE paper's experiment with known teachers: every method at every learning rate and noise",
                       "rekindle analyze mlp-oracle --seeds 10 --out oracle")  # fmt: skip
     for name, (kind_of, text) in ORACLE.items():
         oracle.add_argument(f"--{name.replace('_', '-')}", type=kind_of, default=argparse.SUPPRESS, help=text)
@@ -55,7 +55,7 @@ def register(commands: Any) -> None:
 
 
 def _register_rank(commands: Any) -> None:
-    command = _command(commands, "rank", "guess which pre-trained networks suit your pictures, without training",
+    command = add_command(commands, "rank", "guess which pre-trained networks suit your pictures, without training",
                        "rekindle rank photos/ --models resnet18,convnext_tiny,tiny")  # fmt: skip
     command.add_argument("data", help="folder of photographs, as for fit; only its training pictures are looked at")
     command.add_argument(
@@ -73,11 +73,9 @@ def _register_rank(commands: Any) -> None:
 
 
 def _rank(options: argparse.Namespace) -> int:
-    from rekindle.cli import _table
-    from rekindle.progress import Bar
     from rekindle.rank import ADVICE, SCORES, rank
 
-    with Bar() as bar:
+    with ProgressBar() as bar:
         found = rank(
             options.data,
             options.models.split(","),
@@ -94,20 +92,12 @@ def _rank(options: argparse.Namespace) -> int:
     for one in found.candidates:
         answers = "-" if one.leep is None else f"{one.leep:.4f}"
         rows.append([one.label, str(one.image_size), str(one.features), f"{one.logme:.4f}", answers, f"{one.h_score:.3f}"])
-    _table(["network", "pixels", "features", "LogME", "LEEP", "H-score"], rows)
+    table(["network", "pixels", "features", "LogME", "LEEP", "H-score"], rows)
     _end([f"{found.pictures} training pictures, {len(found.classes)} classes.", *SCORES.values(), ADVICE], paths)
     return OK
 
 
-def _command(parts: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = parts.add_parser(
-        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=f"example: {example}"
-    )
-    return command
-
-
 def _analyze(options: argparse.Namespace) -> int:
-    from rekindle.cli import _table
     from rekindle.report.analyses import analyze
 
     found = analyze(options.kind, options.runs)
@@ -115,27 +105,25 @@ def _analyze(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found.values))
         return OK
-    _table(found.header, found.rows)
+    table(found.header, found.rows)
     _end(found.notes, paths)
     return OK
 
 
 def _oracle(options: argparse.Namespace) -> int:
     from rekindle.analysis.mlp_oracle import OracleSettings, run_oracle
-    from rekindle.cli import _table
-    from rekindle.progress import Bar
     from rekindle.report.oracle import brief, write_oracle
 
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(OracleSettings) if hasattr(options, field.name)}
     read: dict[str, Any] = {name: _numbers(name, value) if isinstance(value, str) else value for name, value in given.items()}
     settings = OracleSettings(**read)
-    with Bar() as bar:
+    with ProgressBar() as bar:
         rows = run_oracle(settings, bar.progress)
     paths = write_oracle(Path(options.out), rows, settings)
     if options.json:
         print(json.dumps(rows))
         return OK
-    _table(*brief(rows))
+    table(*brief(rows))
     _end(["each method at the learning rate with the least validation error; every cell stands in the table file."], paths)
     return OK
 

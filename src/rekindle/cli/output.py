@@ -1,14 +1,17 @@
-"""A progress bar for the terminal; elsewhere a line an epoch."""
+"""What the commands have in common: how one is declared, its tables, and the progress bar. It loads no torch."""
 
+import argparse
 import sys
 from datetime import timedelta
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
 
 
-class Bar:
+class ProgressBar:
     """Shows notes, the running epoch and a line for each finished one, on standard error.
 
     Args:
@@ -60,3 +63,45 @@ class Bar:
             f"epoch {record['epoch'] + 1:3d}  train loss {train['loss']:.3f} accuracy {100 * train['accuracy']:5.1f} %  "
             f"validation loss {val['loss']:.3f} accuracy {100 * val['accuracy']:5.1f} %  {record['timing']['images_per_second']:.0f} images/s{mark}"
         )
+
+
+def add_command(parts: Any, name: str, text: str, example: str, more: str = "") -> argparse.ArgumentParser:
+    """Declare a command or an action of one.
+
+    Args:
+        parts: What `add_subparsers` gave.
+        name: What to type.
+        text: Its line in the list of commands; as a sentence, the head of its own help.
+        example: A whole command, or several with ";" between them.
+        more: Further sentences for its own help.
+    """
+    sentence = f"{text[0].upper()}{text[1:]}."
+    command: argparse.ArgumentParser = parts.add_parser(
+        name, help=text, description=f"{sentence} {more}".strip(), epilog=f"example: {example}", allow_abbrev=False
+    )
+    return command
+
+
+def add_json(command: argparse.ArgumentParser, text: str = "JSON instead of text") -> None:
+    """Give a command its `--json`."""
+    command.add_argument("--json", action="store_true", help=text)
+
+
+def table(header: list[str], rows: list[list[str]]) -> None:
+    """Print a table, its first column to the left and all others to the right."""
+    made = Table(box=None, pad_edge=False)
+    for index, name in enumerate(header):
+        made.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    show(made)
+
+
+def show(tables: Any) -> None:
+    """Print tables on standard output."""
+    console().print(tables)
+
+
+def console() -> Console:
+    """Standard output; a file or a pipe gets it wide enough for long names."""
+    return Console(width=None if sys.stdout.isatty() else 200)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rekindle.cli.output import ProgressBar, add_command, console, table
 from rekindle.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,15 +22,16 @@ REFRESH = 2.0
 
 def register(commands: Any) -> None:
     """Add the command with its three actions."""
-    study = commands.add_parser(
-        "study", help="run methods x tasks x sizes x seeds, and report with honest statistics",
-        description="Run methods x tasks x sizes x seeds, and report with honest statistics.", epilog="example: rekindle study run grid.yaml --dry-run",
-    )  # fmt: skip
+    text = "run methods x tasks x sizes x seeds, and report with honest statistics"
+    study = add_command(commands, "study", text, "rekindle study run grid.yaml --dry-run")
     actions = study.add_subparsers(title="actions", required=True, metavar="ACTION")
-    run = actions.add_parser(
-        "run", help="run every cell of a grid that is not done", description="Run every cell of a grid that is not done. It may be killed at any moment and "
-        "started again, also from several shells at once: nothing is done twice.", epilog="example: rekindle study run grid.yaml --jobs 2",
-    )  # fmt: skip
+    for add in (_add_run, _add_status, _add_report):
+        add(actions)
+
+
+def _add_run(actions: Any) -> None:
+    more = "It may be killed at any moment and started again, also from several shells at once: nothing is done twice."
+    run = add_command(actions, "run", "run every cell of a grid that is not done", "rekindle study run grid.yaml --jobs 2", more)
     run.add_argument("grid", help="the study's YAML file")
     run.add_argument("--dry-run", action="store_true", help="show the plan and what it will cost, and run nothing")
     run.add_argument(
@@ -63,14 +65,20 @@ def register(commands: Any) -> None:
     )
     run.add_argument("--json", action="store_true", help="print plan or outcome as JSON")
     run.set_defaults(act=_run)
-    status = actions.add_parser("status", help="how far a study is", description="How far a study is; live on a terminal.",
-                                epilog="example: rekindle study status study-clothes")  # fmt: skip
+
+
+def _add_status(actions: Any) -> None:
+    status = add_command(actions, "status", "how far a study is", "rekindle study status study-clothes", "Live on a terminal.")
     status.add_argument("folder", help="the study's folder")
     status.add_argument("--once", action="store_true", help="look once, also on a terminal")
     status.add_argument("--json", action="store_true", help="print one look as JSON")
     status.set_defaults(act=_status)
-    report = actions.add_parser("report", help="tables, figures and a page", description="Write tables (Markdown, CSV, LaTeX), figures and one page that opens "
-                                "offline into FOLDER/report, from the runs that are done.", epilog="example: rekindle study report study-clothes --published")  # fmt: skip
+
+
+def _add_report(actions: Any) -> None:
+    text = "write tables, figures and a page from the runs that are done"
+    more = "Tables come as Markdown, CSV and LaTeX; the page opens offline. All lies in FOLDER/report."
+    report = add_command(actions, "report", text, "rekindle study report study-clothes --published", more)
     report.add_argument("folder", help="the study's folder")
     report.add_argument("--published", action="store_true", help="put the RIFLE paper's numbers beside ours")
     report.set_defaults(act=_report)
@@ -125,7 +133,6 @@ def _run(options: argparse.Namespace) -> int:
 
 def _run_oracle(options: argparse.Namespace, study: "OracleStudy") -> int:
     """The oracle experiment trains all seeds of a cell at once, in this process."""
-    from rekindle.progress import Bar
 
     for name, plain in (("engine", "local"), ("scale", "full"), ("jobs", None), ("threads", None), ("retry", False)):
         if getattr(options, name) != plain:
@@ -140,7 +147,7 @@ def _run_oracle(options: argparse.Namespace, study: "OracleStudy") -> int:
         )
     if done or options.dry_run:
         return OK
-    with Bar() as bar:
+    with ProgressBar() as bar:
         paths = study.run(folder, bar.progress)
     if not options.json:
         print("\n".join(f"written: {path}" for path in paths))
@@ -168,14 +175,13 @@ def _jobs() -> int:
 
 
 def _show_plan(found: Any, jobs: int, study: "Study") -> None:
-    from rekindle.cli import _table
     from rekindle.report.format import duration
 
     rows = [
         [str(row["setting"]), *(str(row[key]) for key in ("methods", "seeds", "runs", "done", "failed")),
          "unknown" if row["seconds"] is None else duration(row["seconds"])] for row in found.rows
     ]  # fmt: skip
-    _table(["setting", "methods", "seeds", "runs", "done", "failed", "left"], rows)
+    table(["setting", "methods", "seeds", "runs", "done", "failed", "left"], rows)
     for note in found.notes:
         print(note)
     source = (
@@ -201,11 +207,11 @@ def _status(options: argparse.Namespace) -> int:
         print(json.dumps(look(study).to_dict()))
         return OK
     if options.once or not sys.stdout.isatty():
-        _console().print(_drawn(look(study)))
+        console().print(_drawn(look(study)))
         return OK
     from rich.live import Live
 
-    with Live(_drawn(look(study)), console=_console(), auto_refresh=False) as live:
+    with Live(_drawn(look(study)), console=console(), auto_refresh=False) as live:
         while True:
             status = look(study)
             live.update(_drawn(status), refresh=True)
@@ -253,10 +259,3 @@ def _drawn(status: "Status") -> Any:
         parts.append(Text(f"running: {cell}: {progress['what']}, {100 * progress['share']:.0f} %{left}"))
     parts += [Text(f"failed: {cell}: {error}", style="red") for cell, error in status.failed]
     return Group(*parts)
-
-
-def _console() -> Any:
-    """A file or a pipe gets wide lines."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 200)

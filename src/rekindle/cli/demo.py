@@ -1,16 +1,17 @@
 """The demonstration: handwritten digits, ten pictures a class, with RIFLE and without. It needs no network connection."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
+from rekindle.cli.output import ProgressBar, add_command, show
 from rekindle.files import write_atomic
-from rekindle.report.compare import Comparison, compare
-from rekindle.runs import fit
 
+if TYPE_CHECKING:
+    from rekindle.report.compare import Comparison
+
+OK = 0
 METHODS = ("l2", "l2+rifle(periods=2)")
 SEEDS = (0, 1, 2)
 POOL, VALIDATION = 60, 20
@@ -29,13 +30,22 @@ class Demo:
         page: Markdown page with table and curves.
     """
 
-    comparison: Comparison
+    comparison: "Comparison"
     sentence: str
     page: Path
 
 
+def register(commands: Any) -> None:
+    """Add the command."""
+    command = add_command(commands, "demo", "fine-tune the packaged network on handwritten digits, with and without RIFLE", "rekindle demo")
+    command.add_argument("--out", default="demo", help="folder for data, runs and table (default: demo)")
+    command.set_defaults(act=_demo)
+
+
 def demo(out: Path, listener: Any) -> Demo:
     """Fine-tune the packaged network three times with each method, and write a table and curves under `out`."""
+    from rekindle import fit
+    from rekindle.report.compare import compare
     from rekindle.report.figures import save, seed_curves
 
     data = write_digits(out / "data")
@@ -50,6 +60,8 @@ def demo(out: Path, listener: Any) -> Demo:
 
 def write_digits(folder: Path) -> Path:
     """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels as PNG files: 60 a class to draw from, 20 to validate, the rest to test."""
+    import numpy as np
+    from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -75,7 +87,7 @@ def outcome(pair: dict[str, Any]) -> str:
     return f"Re-initialising the head {verb} here: {points} ({interval})."
 
 
-def page(comparison: Comparison, sentence: str) -> str:
+def page(comparison: "Comparison", sentence: str) -> str:
     """Markdown with the table, the curves and the settings."""
     settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
     return "\n".join([
@@ -83,3 +95,12 @@ def page(comparison: Comparison, sentence: str) -> str:
         f"A network trained on CIFAR-10, fine-tuned on scikit-learn's digits ({settings}); accuracy on {comparison.runs[0]['count']} test pictures.", "",
         sentence, "", "![validation accuracy by epoch](curves.png)", "", comparison.to_markdown(),
     ])  # fmt: skip
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with ProgressBar() as bar:
+        found = demo(Path(options.out), bar)
+    show(found.comparison.to_rich())
+    print(found.sentence)
+    print(f"table and curves: {found.page}\nrun folders: {Path(options.out) / 'runs'}")
+    return OK

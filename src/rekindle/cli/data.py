@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from rekindle.cli.output import ProgressBar, add_command, add_json, table
+
 if TYPE_CHECKING:
     from rekindle.data.check import Check
 
@@ -14,23 +16,20 @@ CLASSES_SHOWN = 60
 
 def register(commands: Any) -> None:
     """Add `data` and its subcommands to the command."""
-    group = commands.add_parser("data", help="prepare, list and check data", description="Prepare, list and check data.",
-                                epilog="example: rekindle data prepare flowers102")  # fmt: skip
+    group = add_command(commands, "data", "prepare, list and check data", "rekindle data prepare flowers102")
     parts = group.add_subparsers(title="data commands", required=True, metavar="COMMAND")
     for add in SUBCOMMANDS:
         add(parts)
 
 
 def _add_list(parts: Any) -> None:
-    text = "list the benchmark tasks"
-    command = parts.add_parser("list", help=text, description=f"{text.capitalize()}.", epilog="example: rekindle data list")
+    command = add_command(parts, "list", "list the benchmark tasks", "rekindle data list")
     _root(command)
-    _json(command)
+    add_json(command)
     command.set_defaults(act=_list)
 
 
 def _list(options: argparse.Namespace) -> int:
-    from rekindle.cli import _table
     from rekindle.data.tasks import TASKS
     from rekindle.data.tasks.prepared import is_prepared, place
 
@@ -47,16 +46,15 @@ def _list(options: argparse.Namespace) -> int:
          "yes" if one["prepared"] else "no", str(one["title"])]
         for one in found
     ]  # fmt: skip
-    _table(["task", "classes", "train", "val", "test", "prepared", "title"], rows)
+    table(["task", "classes", "train", "val", "test", "prepared", "title"], rows)
     return OK
 
 
 def _add_info(parts: Any) -> None:
-    text = "tell a benchmark task's counts, splits, sources and licence"
-    command = parts.add_parser("info", help=text, description=f"{text.capitalize()}.", epilog="example: rekindle data info flowers102")
+    command = add_command(parts, "info", "tell a benchmark task's counts, splits, sources and licence", "rekindle data info flowers102")
     command.add_argument("name", help="a task; see rekindle data list")
     _root(command)
-    _json(command)
+    add_json(command)
     command.set_defaults(act=_info)
 
 
@@ -88,11 +86,8 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _add_prepare(parts: Any) -> None:
-    text = "download a benchmark task, or import its archives"
-    command = parts.add_parser(
-        "prepare", help=text, description=f"{text.capitalize()}.",
-        epilog="examples: rekindle data prepare flowers102;  rekindle data prepare stanford_cars --from ~/Downloads",
-    )  # fmt: skip
+    example = "rekindle data prepare flowers102;  rekindle data prepare stanford_cars --from ~/Downloads"
+    command = add_command(parts, "prepare", "download a benchmark task, or import its archives", example)
     command.add_argument("name", help="a task; see rekindle data list")
     command.add_argument(
         "--from", dest="given", nargs="+", default=[], metavar="ARCHIVE", help="files that are here already, or folders that hold them"
@@ -102,17 +97,16 @@ def _add_prepare(parts: Any) -> None:
         help="the archives hold the whole task packed anew: hashes are not compared, the official lists and counts still are",
     )  # fmt: skip
     _root(command)
-    _json(command)
+    add_json(command)
     command.set_defaults(act=_prepare)
 
 
 def _prepare(options: argparse.Namespace) -> int:
     from rekindle.data.tasks.prepare import prepare
     from rekindle.data.tasks.prepared import counted, is_prepared, place, record
-    from rekindle.progress import Bar
 
     before = is_prepared(place(options.name, options.root))
-    with Bar() as bar:
+    with ProgressBar() as bar:
         folder = prepare(options.name, options.given, root=options.root, repacked=options.repacked, listener=bar)
     found = record(folder)
     if options.json:
@@ -128,19 +122,22 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _add_verify(parts: Any) -> None:
-    text = "check a prepared task's counts, and each picture's hash against what was recorded"
-    command = parts.add_parser("verify", help=text, description=f"{text.capitalize()}.", epilog="example: rekindle data verify flowers102")
+    command = add_command(
+        parts,
+        "verify",
+        "check a prepared task's counts, and each picture's hash against what was recorded",
+        "rekindle data verify flowers102",
+    )
     command.add_argument("name", help="a prepared task; see rekindle data list")
     _root(command)
-    _json(command)
+    add_json(command)
     command.set_defaults(act=_verify)
 
 
 def _verify(options: argparse.Namespace) -> int:
     from rekindle.data.tasks.verify import verify
-    from rekindle.progress import Bar
 
-    with Bar() as bar:
+    with ProgressBar() as bar:
         found = verify(options.name, root=options.root, listener=bar)
     if options.json:
         print(json.dumps(found))
@@ -150,13 +147,13 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _add_cache(parts: Any) -> None:
-    command = parts.add_parser("cache", help="show or clear the decoded pictures that runs share", description="Show or clear the decoded pictures that runs share.",
-                               epilog="examples: rekindle data cache;  rekindle data cache --clear;  rekindle data cache --clear 1f0c22a0b3d4")  # fmt: skip
+    example = "rekindle data cache;  rekindle data cache --clear;  rekindle data cache --clear 1f0c22a0b3d4"
+    command = add_command(parts, "cache", "show or clear the decoded pictures that runs share", example)
     command.add_argument(
         "--clear", nargs="?", const="", metavar="SETTINGS", help="remove everything, or what was decoded with one of the listed settings"
     )
     _root(command)
-    _json(command)
+    add_json(command)
     command.set_defaults(act=_cache)
 
 
@@ -189,36 +186,33 @@ def _cache(options: argparse.Namespace) -> int:
 def _print_cache(found: list[dict[str, Any]]) -> None:
     from datetime import datetime
 
-    from rekindle.cli import _table
-
     rows = []
     for one in found:
         edge = f"{one['edge']} px, {one['interpolation']}, Pillow {one['pillow']}" if "edge" in one else "unknown"
         for shard in one["shards"]:
             used = "now" if shard["in_use"] else datetime.fromtimestamp(shard["last_use"]).isoformat(" ", "minutes")
             rows.append([one["settings"], edge, shard["name"], f"{shard['bytes'] / 1e6:,.1f}", used])
-    _table(["settings", "shorter edge", "file", "MB", "last used"], rows)
+    table(["settings", "shorter edge", "file", "MB", "last used"], rows)
 
 
 def _add_check(parts: Any) -> None:
-    command = parts.add_parser("check", help="look at every picture before training: counts, sizes, broken files, repeated pictures",
-                               description="Look at every picture before training: counts, sizes, broken files, repeated pictures. "
-                                           "The exit status is 0 if a run would start and 1 if it would be refused.",
-                               epilog="examples: rekindle data check photos/ --html check.html;  rekindle data check labels.csv --label-column kind")  # fmt: skip
+    text = "look at every picture before training: counts, sizes, broken files, repeated pictures"
+    example = "rekindle data check photos/ --html check.html;  rekindle data check labels.csv --label-column kind"
+    more = "The exit status is 0 if a run would start and 1 if it would be refused."
+    command = add_command(parts, "check", text, example, more)
     command.add_argument("data", help="what rekindle fit takes: a folder, a table, a Hugging Face dataset")
     for role, text in (("image", "paths or bytes of pictures"), ("label", "labels"), ("split", "train, validation or test")):
         command.add_argument(f"--{role}-column", default="", metavar="NAME", help=f"column of a table with {text} (default: found)")
     command.add_argument("--html", metavar="FILE", help="write a page with sample pictures too, which opens offline")
-    _json(command)
+    add_json(command)
     command.set_defaults(act=_check)
 
 
 def _check(options: argparse.Namespace) -> int:
     from rekindle.data.check import check
     from rekindle.data.columns import Asked
-    from rekindle.progress import Bar
 
-    with Bar() as bar:
+    with ProgressBar() as bar:
         found = check(options.data, Asked(options.image_column, options.label_column, options.split_column),
                       progress=lambda done, total: bar.progress("checking pictures", done, total))  # fmt: skip
     if options.html:
@@ -237,18 +231,17 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _print_check(found: "Check") -> None:
-    from rekindle.cli import _table
 
     splits = list(found.counts)
     rows = [[name, *(str(found.counts[split][name]) for split in splits)] for name in found.classes[:CLASSES_SHOWN]]
     if len(found.classes) > CLASSES_SHOWN:
         rows.append([f"and {len(found.classes) - CLASSES_SHOWN} more", *[""] * len(splits)])
-    _table(["class", *splits], [*rows, ["all", *(str(sum(found.counts[split].values())) for split in splits)]])
+    table(["class", *splits], [*rows, ["all", *(str(sum(found.counts[split].values())) for split in splits)]])
     if found.taken:
         print(f"A run takes {' and '.join(found.taken)} out of train.")
     print()
     if found.sizes:
-        _table(
+        table(
             ["pixels", "smallest", "median", "largest"],
             [[name, str(low), f"{middle:g}", str(high)] for name, (low, middle, high) in found.sizes.items()],
         )
@@ -274,10 +267,6 @@ def _counted(counts: dict[str, int]) -> str:
 
 def _root(command: argparse.ArgumentParser) -> None:
     command.add_argument("--root", metavar="FOLDER", help="where data is kept (default: $REKINDLE_HOME, or ~/.cache/rekindle)")
-
-
-def _json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="JSON instead of text")
 
 
 SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (_add_list, _add_info, _add_prepare, _add_verify, _add_cache, _add_check)

@@ -1,0 +1,59 @@
+"""The commands that list what there is: methods and networks."""
+
+import argparse
+import json
+from typing import Any
+
+from rekindle.cli.output import add_command, add_json
+from rekindle.errors import UserError
+
+OK = 0
+
+
+def register(commands: Any) -> None:
+    """Add both commands."""
+    methods = add_command(commands, "methods", "list the methods and their options, or show the card of one", "rekindle methods rifle")
+    methods.add_argument("name", nargs="?", help="a method or direction, to show its card")
+    add_json(methods)
+    methods.set_defaults(act=_methods)
+    models = add_command(commands, "models", "list the networks; of a single one, its classifier and stages", "rekindle models 'resnet*'")
+    models.add_argument("pattern", nargs="?", default="*", help="shell pattern (default: *)")
+    models.set_defaults(act=_models)
+
+
+def _methods(options: argparse.Namespace) -> int:
+    from rekindle.registry import VARIANTS, card, summaries
+
+    if options.name:
+        print(card(options.name))
+        return OK
+    found = summaries()
+    if options.json:
+        print(json.dumps({"methods": found, "variants": {name: {"of": base, **fixed} for name, (base, fixed) in VARIANTS.items()}}))
+        return OK
+    for family in dict.fromkeys(item["family"] for item in found.values()):
+        print(f"\n{family.replace('_', '-')}")
+        for name, item in found.items():
+            if item["family"] == family:
+                listed = ", ".join(f"{option}={value!r}" for option, value in item["options"].items())
+                print(f"  {name}({listed})\n      {item['summary']}\n      {item['paper']}")
+    print()
+    for name, (base, fixed) in VARIANTS.items():
+        print(f"{name}: {base} with {', '.join(f'{option}={value!r}' for option, value in fixed.items())}")
+    print("Join methods with +, as in --method 'l2_sp(alpha=0.01)+rifle(periods=4)'; --direction takes one of the directions.")
+    print("rekindle methods NAME shows the card of one.")
+    return OK
+
+
+def _models(options: argparse.Namespace) -> int:
+    from rekindle import models
+
+    found = models.names(options.pattern)
+    if not found:
+        raise UserError(f"no network matches {options.pattern!r}; try 'resnet*' or 'torchvision:*'.")
+    print("\n".join(found))
+    if found == [options.pattern]:
+        module = models.build(options.pattern, weights="none").module
+        head = models.find_classifier(module)
+        print(f"classifier: {', '.join(head)}\nstages: {', '.join(models.stages(module, head))}")
+    return OK
