@@ -30,7 +30,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def ours(folder: Path, workers: int, told: Callable[[str], None]) -> Iterator[int]:
     """Batches of `rekindle`: the first epoch begins with an empty cache. Yields the number of images after each epoch."""
-    from rekindle.data import Pixels, batches, order, train_batch
+    from rekindle.data import Pixels, order, split_batches, train_batch
     from rekindle.data.cache import Cache
     from rekindle.data.prefetch import prefetch
     from rekindle.data.tree import find_images
@@ -39,7 +39,7 @@ def ours(folder: Path, workers: int, told: Callable[[str], None]) -> Iterator[in
     pixels = Pixels.load(paths, EDGE, threads=workers, cache=Cache.default(), note=told)
     for epoch in count():
         make = partial(train_batch, pixels, image_size=SIZE, flip=True, seed=0, epoch=epoch, mean=MEAN, std=STD)
-        yield sum(len(x) for x in prefetch(make, batches(len(paths), BATCH, order(len(paths), 0, epoch)), workers))
+        yield sum(len(x) for x in prefetch(make, split_batches(len(paths), BATCH, order(len(paths), 0, epoch)), workers))
 
 
 def theirs(folder: Path, workers: int, told: Callable[[str], None]) -> Iterator[int]:

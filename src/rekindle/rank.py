@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rekindle import data as data_room
 from rekindle import models
 from rekindle.analysis.transferability import h_score, leep, logme
+from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
 from rekindle.files import write_atomic, write_json
 from rekindle.method import nothing
@@ -22,7 +23,6 @@ from rekindle.taps import INPUT, Taps
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from rekindle.trainer import Samples
 
 BATCH = 64
 SCORES = {
@@ -168,11 +168,8 @@ def _build(text: str) -> models.LoadedModel:
 
 
 def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, image_size: int, listener: Any) -> Candidate:
-    from rekindle.trainer import Preprocessing, Samples
-
     split = dataset.splits["train"]
-    size = image_size or loaded.input_size or 224
-    how = Preprocessing(size, loaded.mean, loaded.std, loaded.interpolation)
+    how = Preprocessing.of(loaded, image_size)
     pixels = data_room.Pixels.load(split.paths, how.edge, how.interpolation, cache=data_room.Cache.default())
     samples = Samples(pixels, torch.arange(len(split.paths)), split.labels, how)
     progress = listener.progress if listener else nothing
@@ -181,12 +178,12 @@ def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, im
     except (AssertionError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{text} failed on pictures of {size} x {size} pixels ({reason}); try --image-size {loaded.input_size or 224}."
+            f"{text} failed on pictures of {how.image_size} x {how.image_size} pixels ({reason}); try --image-size {loaded.input_size}."
         ) from error
     labels, trained = split.labels.numpy(), loaded.pretrained != models.LoadedModel.pretrained
     answers = leep(probabilities, labels) if probabilities is not None and trained else None
     return Candidate(
-        text, loaded.pretrained, size, features.shape[1], logme(features, labels), answers, h_score(features, labels, shrink=True)
+        text, loaded.pretrained, how.image_size, features.shape[1], logme(features, labels), answers, h_score(features, labels, shrink=True)
     )
 
 

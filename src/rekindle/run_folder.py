@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from rekindle import models
 from rekindle.analysis import summarize
-from rekindle.data import Dataset, Picture, Undecodable, decode, find_images, preview
-from rekindle.data.batches import centre, normalise
+from rekindle.data import Dataset, Picture, Undecodable, find_images, preview
 from rekindle.data.columns import Asked
+from rekindle.data.samples import Preprocessing, Samples
 from rekindle.data.sources import survey
 from rekindle.errors import UserError
 from rekindle.files import write_atomic, write_json
@@ -29,9 +29,6 @@ from rekindle.method import Method, Source
 from rekindle.registry import parse
 from rekindle.spec import RunSpec
 from rekindle.tuner import operate
-
-if TYPE_CHECKING:
-    from rekindle.trainer import Preprocessing, Samples
 
 PACKAGES = ("rekindle", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "safetensors")
 BATCH = 64
@@ -149,24 +146,20 @@ class Run:
         return found
 
     def _pixels(self, pictures: Sequence[Picture]) -> tuple[list[np.ndarray], dict[Picture, str]]:
-        recipe = self.model[1]
-        size = recipe["image_size"]
+        preprocessing = Preprocessing.from_recipe(self.model[1])
         pixels, errors = [], {}
         for picture in pictures:
             try:
-                pixels.append(centre(decode(picture, round(size * 256 / 224), recipe["interpolation"]), size))
+                pixels.append(preprocessing.pixels(picture))
             except (Undecodable, OSError) as error:
                 errors[picture] = str(error)
         return pixels, errors
 
     def _probabilities(self, pixels: list[np.ndarray]) -> Tensor:
         module, recipe = self.model
-        parts = []
         with torch.no_grad():
-            for start in range(0, len(pixels), BATCH):
-                x = normalise(np.stack(pixels[start : start + BATCH]), recipe["mean"], recipe["std"])
-                parts.append(module(x).float().softmax(1))
-        return torch.cat(parts)
+            outputs: Tensor = module(Preprocessing.from_recipe(recipe).normalize(np.stack(pixels)))
+        return outputs.float().softmax(1)
 
 
 def labelled(data: str | Path, classes: list[str], asked: Asked) -> tuple[list[Picture], Tensor]:

@@ -21,6 +21,7 @@ from rekindle.analysis import summarize
 from rekindle.analysis.recorders import recorders
 from rekindle.checkpoints import load_newest
 from rekindle.data.prefetch import choose_workers
+from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
 from rekindle.files import write_atomic, write_json
 from rekindle.method import Direction, Method, Passes, Source
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from rekindle.data.augment import Augment
-    from rekindle.trainer import Listener, Preprocessing, Samples, Training
+    from rekindle.trainer import Listener, Training
 
 PAPER_LR = 0.01
 SCRATCH_LR = 0.1
@@ -118,7 +119,7 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any, cach
         torch.manual_seed(spec.seed)  # Random weights are part of what the seed decides.
         loaded = models.build(spec.model, weights=spec.weights)
     fabric = _fabric(spec)
-    preprocessing = _preprocessing(spec, loaded)
+    preprocessing = Preprocessing.of(loaded, spec.image_size, spec.flip)
     paths = [path for split in dataset.splits.values() for path in split.paths]
     pixels = data_room.Pixels.load(
         paths, preprocessing.edge, preprocessing.interpolation, progress=lambda done: listener.progress("reading pictures", done, len(paths)),
@@ -178,8 +179,6 @@ class _Job:
         self.listener.note(f"{path} is damaged ({why}); an older checkpoint is tried.")
 
     def _splits(self) -> "dict[str, Samples]":
-        from rekindle.trainer import Samples
-
         workers = choose_workers(self.fabric.device) if self.workers is None else self.workers
         splits, start = {}, 0
         for name, split in self.dataset.splits.items():
@@ -198,7 +197,7 @@ class _Job:
         head = models.replace_classifier(model, len(self.dataset.classes), head=spec.head or None, head_type=spec.head_type)
         torch.manual_seed(spec.seed * 1009 + self.fabric.global_rank)
         criterion = _criterion(spec, train.labels, len(self.dataset.classes))
-        sizes = data_room.batches(len(train), spec.batch_size, torch.arange(len(train)), world=self.fabric.world_size)
+        sizes = data_room.split_batches(len(train), spec.batch_size, torch.arange(len(train)), world=self.fabric.world_size)
         untouched = (copy.deepcopy(model), copy.deepcopy(self.methods)) if state is None else None
         try:
             tuner = self._tuner(model, self.methods, source, head, len(sizes))
@@ -286,7 +285,7 @@ class _Job:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
                 f"{self.spec.model} failed on its first batch of {self.spec.batch_size} images of {size} x {size} pixels ({first}); "
-                f"try --image-size {self.loaded.input_size or 224}, or a smaller --batch-size."
+                f"try --image-size {self.loaded.input_size}, or a smaller --batch-size."
             ) from error
 
     def _announce(self, tuner: Tuner, rate: float, speed: float | None, state: dict[str, Any] | None) -> None:
@@ -332,11 +331,10 @@ class _Job:
         write_json(self.folder / "result.json", result)
 
     def _recipe(self, tuner: Tuner) -> dict[str, Any]:
-        p = self.preprocessing
         return {
             "model": self.spec.model, "head": self.spec.head, "head_type": self.spec.head_type, "head_modules": list(tuner.net.head),
             "method": self.spec.method, "source_classes": models.width_of_classifier(tuner.source.model),
-            "classes": self.dataset.classes, "image_size": p.image_size, "mean": list(p.mean), "std": list(p.std), "interpolation": p.interpolation,
+            "classes": self.dataset.classes, **self.preprocessing.recipe(),
         }  # fmt: skip
 
 
@@ -411,12 +409,6 @@ def bf16_is_fast() -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
-
-
-def _preprocessing(spec: RunSpec, loaded: models.LoadedModel) -> "Preprocessing":
-    from rekindle.trainer import Preprocessing
-
-    return Preprocessing(spec.image_size or loaded.input_size or 224, loaded.mean, loaded.std, loaded.interpolation, spec.flip)
 
 
 def _data_hash(dataset: data_room.Dataset, pixels: data_room.Pixels) -> str:

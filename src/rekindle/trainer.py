@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +21,11 @@ from torch import Tensor, nn
 from rekindle.analysis import mean_nll
 from rekindle.analysis.recorders import Recorder
 from rekindle.checkpoints import random_state, save_state, set_random_state
-from rekindle.data import Pixels, balanced_order, batches, eval_batch, order, shard, train_batch
+from rekindle.data import balanced_order, order, shard, split_batches
 from rekindle.data.prefetch import prefetch
+from rekindle.data.samples import Samples
 from rekindle.errors import Diverged, Stopped, UserError
 from rekindle.tuner import Tuner
-
-if TYPE_CHECKING:
-    from rekindle.data.augment import Augment
 
 EVAL_BATCH = 64
 
@@ -46,89 +44,6 @@ class Listener(Protocol):
 
     def epoch(self, record: dict[str, Any]) -> None:
         """After an epoch: its line of metrics.jsonl."""
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How pixels become the network's input.
-
-    Attributes:
-        image_size: Edge of the crop.
-        mean: Per channel, of values in [0, 1].
-        std: Per channel.
-        interpolation: "bilinear" or "bicubic", for the resize.
-        flip: Mirror in training.
-    """
-
-    image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str = "bilinear"
-    flip: bool = True
-
-    @property
-    def edge(self) -> int:
-        """Shorter edge after the resize: the papers' 256 for a crop of 224, in proportion."""
-        return round(self.image_size * 256 / 224)
-
-
-@dataclass
-class Samples:
-    """One split in memory-mapped pixels.
-
-    Attributes:
-        pixels: Pictures of all splits.
-        indices: The split's rows there.
-        labels: Their classes.
-        preprocessing: How they become the network's input.
-        workers: Threads that prepare the next batches meanwhile; nothing else depends on it.
-        augment: What happens to training pictures beside crop and mirror.
-        classes: How many there are; needed where pictures are mixed.
-    """
-
-    pixels: Pixels
-    indices: Tensor
-    labels: Tensor
-    preprocessing: Preprocessing
-    workers: int = 0
-    augment: "Augment | None" = None
-    classes: int = 0
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def training(self, rows: Tensor, seed: int, epoch: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Pictures (B, 3, S, S) float32, cropped, mirrored and augmented at random, and labels (B,), or (B, C) shares where pictures are mixed.
-
-        Rows from N on are repetitions within an epoch, as `balanced_order` gives them.
-        """
-        p, keys, places = self.preprocessing, self.keys(rows), rows % len(self)
-        x = train_batch(
-            self.pixels,
-            self.indices[places],
-            image_size=p.image_size,
-            flip=p.flip,
-            seed=seed,
-            epoch=epoch,
-            mean=p.mean,
-            std=p.std,
-            device=device,
-            augment=self.augment,
-            keys=keys,
-        )
-        y = self.labels[places].to(device, non_blocking=True)
-        if self.augment is None or not self.augment.mixes:
-            return x, y
-        return self.augment.mix(x, y, self.classes, seed, epoch, keys.tolist())
-
-    def keys(self, rows: Tensor) -> Tensor:
-        """What a picture's random draws are keyed by, (B,) int64: its place among all pictures, and how often the epoch has shown it."""
-        return self.indices[rows % len(self)] + rows // len(self) * len(self.pixels)
-
-    def evaluation(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """(B, 3, S, S) float32, cropped at the centre."""
-        p = self.preprocessing
-        return eval_batch(self.pixels, self.indices[rows], image_size=p.image_size, mean=p.mean, std=p.std, device=device)
 
 
 class Criterion:
@@ -255,7 +170,7 @@ class Training:
     def _epoch(self, epoch: int, requested: Callable[[], bool]) -> None:
         restarted = self.tuner.start_epoch(epoch)
         rates = self._rates()
-        steps = batches(len(self.train), self.batch_size, self._order(epoch), world=self.fabric.world_size)
+        steps = split_batches(len(self.train), self.batch_size, self._order(epoch), world=self.fabric.world_size)
         self._module.train()
         began = time.perf_counter()
         with closing(self._prepared(steps[self._skip :], epoch)) as self._feed:
@@ -288,7 +203,7 @@ class Training:
     def _parts(self, rows: Tensor) -> list[Tensor]:
         """This rank's micro-batches of a step."""
         mine = shard(rows, self.fabric.global_rank, self.fabric.world_size)
-        return batches(len(mine), max(2, -(-len(mine) // self.accumulate)), mine) if self.accumulate > 1 else [mine]
+        return split_batches(len(mine), max(2, -(-len(mine) // self.accumulate)), mine) if self.accumulate > 1 else [mine]
 
     def _step(self, epoch: int, step: int, rows: Tensor) -> None:
         parts = self._parts(rows)

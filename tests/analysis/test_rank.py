@@ -78,7 +78,7 @@ def test_a_network_without_a_classifier_gives_its_outputs() -> None:
 
 
 def test_scores_are_those_of_the_training_pictures_alone(folder: Path, found: Ranking) -> None:
-    split = data.scan(folder, seed=0).splits["train"]
+    split = data.open_data(folder, seed=0).splits["train"]
     pixels = data.Pixels.load(split.paths, round(32 * 256 / 224))
     x = data.eval_batch(pixels, torch.arange(27), image_size=32, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     features, probabilities = features_of(models.build("tiny").module, Inputs(x=x))  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.stats import chisquare
 from torchvision.transforms import v2
 
-from rekindle.data import Pixels, batches, eval_batch, order, preview, shard, train_batch
+from rekindle.data import Pixels, eval_batch, order, preview, shard, split_batches, train_batch
 from rekindle.draws import splitmix64, uniform
 from rekindle.errors import UserError
 
@@ -171,9 +171,9 @@ def test_batches_hold_each_sample_once_and_feed_each_rank(count: int, batch_size
     rows = order(count, 0, 0)
     if count < least or batch_size < least:
         with pytest.raises(UserError):
-            batches(count, batch_size, rows, world)
+            split_batches(count, batch_size, rows, world)
         return
-    parts = batches(count, batch_size, rows, world)
+    parts = split_batches(count, batch_size, rows, world)
     assert torch.equal(torch.cat(parts), rows)
     assert all(len(part) == batch_size for part in parts[:-1])
     assert least <= len(parts[-1]) < batch_size + least or len(parts) == 1
@@ -185,7 +185,7 @@ def test_batches_hold_each_sample_once_and_feed_each_rank(count: int, batch_size
 
 def test_literal_batch_sizes() -> None:
     def sizes(count: int, batch_size: int, world: int = 1) -> list[int]:
-        return [len(part) for part in batches(count, batch_size, torch.arange(count), world)]
+        return [len(part) for part in split_batches(count, batch_size, torch.arange(count), world)]
 
     assert sizes(10, 4) == [4, 4, 2]
     assert sizes(9, 4) == [4, 5]
@@ -205,4 +205,4 @@ def test_literal_batch_sizes() -> None:
 )
 def test_too_little_to_train_on(count: int, batch_size: int, world: int, text: str) -> None:
     with pytest.raises(UserError, match=text):
-        batches(count, batch_size, torch.arange(count), world)
+        split_batches(count, batch_size, torch.arange(count), world)

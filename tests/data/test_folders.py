@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rekindle.data import Dataset, find_images, scan
+from rekindle.data import Dataset, find_images, open_data
 from rekindle.data.divide import Rules, rank
 from rekindle.data.tree import Findings
 from rekindle.errors import UserError
@@ -37,14 +37,14 @@ def names(dataset: Dataset, split: str, label: int | None = None) -> list[str]:
 
 def problem(root: Path, **options: object) -> str:
     with pytest.raises(UserError) as caught:
-        scan(root, **options)  # type: ignore[arg-type]
+        open_data(root, **options)  # type: ignore[arg-type]
     return str(caught.value)
 
 
 def test_three_folders_are_used_as_they_are(tmp_path: Path) -> None:
     for split, count in (("train", 5), ("val", 3), ("test", 2)):
         touch(tmp_path, *many(f"{split}/a", count), *many(f"{split}/b", count + 1))
-    found = scan(tmp_path, seed=0)
+    found = open_data(tmp_path, seed=0)
     assert found.classes == ["a", "b"]
     assert found.counts() == {"train": {"a": 5, "b": 6}, "val": {"a": 3, "b": 4}, "test": {"a": 2, "b": 3}}
     assert names(found, "val") == [*many("val/a", 3), *many("val/b", 4)]
@@ -56,7 +56,7 @@ def test_three_folders_are_used_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["val", "validation", "valid"])
 def test_names_of_the_validation_folder(name: str, tmp_path: Path) -> None:
     touch(tmp_path, *many("train/a", 2), *many("train/b", 2), *many(f"{name}/a", 1), *many(f"{name}/b", 1))
-    assert names(scan(tmp_path), "val") == [f"{name}/a/000.jpg", f"{name}/b/000.jpg"]
+    assert names(open_data(tmp_path), "val") == [f"{name}/a/000.jpg", f"{name}/b/000.jpg"]
 
 
 def test_two_validation_folders_are_refused(tmp_path: Path) -> None:
@@ -67,19 +67,19 @@ def test_two_validation_folders_are_refused(tmp_path: Path) -> None:
 
 def test_validation_is_taken_from_train_and_test_is_never_invented(tmp_path: Path) -> None:
     touch(tmp_path, *many("train/a", 10), *many("train/b", 3))
-    found = scan(tmp_path, seed=1)
+    found = open_data(tmp_path, seed=1)
     assert found.counts() == {"train": {"a": 8, "b": 2}, "val": {"a": 2, "b": 1}}
     assert sorted(names(found, "train") + names(found, "val")) == [*many("train/a", 10), *many("train/b", 3)]
 
 
 def test_a_given_test_folder_stays_whole(tmp_path: Path) -> None:
     touch(tmp_path, *many("train/a", 10), *many("train/b", 10), *many("test/a", 4), *many("test/b", 4))
-    assert scan(tmp_path).counts() == {"train": {"a": 8, "b": 8}, "val": {"a": 2, "b": 2}, "test": {"a": 4, "b": 4}}
+    assert open_data(tmp_path).counts() == {"train": {"a": 8, "b": 8}, "val": {"a": 2, "b": 2}, "test": {"a": 4, "b": 4}}
 
 
 def test_a_bare_folder_is_split_in_three(tmp_path: Path) -> None:
     touch(tmp_path, *many("a", 25), *many("b", 3))
-    assert scan(tmp_path).counts() == {"train": {"a": 16, "b": 1}, "val": {"a": 4, "b": 1}, "test": {"a": 5, "b": 1}}
+    assert open_data(tmp_path).counts() == {"train": {"a": 16, "b": 1}, "val": {"a": 4, "b": 1}, "test": {"a": 5, "b": 1}}
 
 
 LITERAL = {
@@ -93,7 +93,7 @@ LITERAL_RANK = "58b9c1fdaae2328cbb93f5f5c3cc6fd9"
 def test_a_choice_is_the_same_on_every_platform(tmp_path: Path) -> None:
     """Literal: a change here changes every seeded split and subset that anyone has made."""
     touch(tmp_path, *many("train/a", 12), *many("train/ü", 5, ".PNG"))
-    found = scan(tmp_path, seed=7, per_class=5)
+    found = open_data(tmp_path, seed=7, per_class=5)
     assert {split: names(found, split) for split in found.splits} == LITERAL
     assert rank(7, "val", "train/a/000.jpg").hex() == LITERAL_RANK
 
@@ -160,10 +160,10 @@ def test_subsets_are_exact_and_nested(small: int, large: int, seed: int) -> None
 
 def test_a_choice_does_not_depend_on_the_other_pictures(tmp_path: Path) -> None:
     """Taking a picture away moves no other between validation and training, apart from the one that fills its place."""
-    whole = scan(touch(tmp_path / "x", *many("train/a", 50), *many("train/b", 2)), seed=3)
+    whole = open_data(touch(tmp_path / "x", *many("train/a", 50), *many("train/b", 2)), seed=3)
     gone = names(whole, "train", 0)[5]
     fewer = [name for name in many("train/a", 50) if name != gone]
-    part = scan(touch(tmp_path / "y", *fewer, *many("train/b", 9), *many("train/c", 4)), seed=3)
+    part = open_data(touch(tmp_path / "y", *fewer, *many("train/b", 9), *many("train/c", 4)), seed=3)
     assert names(part, "val", 0) == names(whole, "val", 0)
     assert names(part, "train", 0) == [name for name in names(whole, "train", 0) if name != gone]
 
@@ -171,7 +171,7 @@ def test_a_choice_does_not_depend_on_the_other_pictures(tmp_path: Path) -> None:
 def test_per_class_leaves_given_splits_alone(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         touch(tmp_path, *many(f"{split}/a", 6), *many(f"{split}/b", 6))
-    found = scan(tmp_path, per_class=1)
+    found = open_data(tmp_path, per_class=1)
     assert found.counts() == {"train": {"a": 1, "b": 1}, "val": {"a": 6, "b": 6}, "test": {"a": 6, "b": 6}}
 
 
@@ -184,7 +184,7 @@ def test_a_subset_larger_than_a_class_names_each_such_class(tmp_path: Path) -> N
 
 def test_a_bare_folders_subset_is_counted_after_its_test_split(tmp_path: Path) -> None:
     touch(tmp_path, *many("a", 10), *many("b", 10))
-    assert scan(tmp_path, per_class=8).counts()["train"] == {"a": 6, "b": 6}
+    assert open_data(tmp_path, per_class=8).counts()["train"] == {"a": 6, "b": 6}
     assert "class a has 8 training pictures, --per-class 9 asks for more" in problem(tmp_path, per_class=9)
 
 
@@ -283,7 +283,7 @@ def test_hidden_and_system_entries_are_left_out_and_noted(tmp_path: Path) -> Non
         tmp_path, "train/.ipynb_checkpoints/x.jpg", "train/__MACOSX/a/x.jpg", "train/a/.DS_Store", "train/a/Thumbs.db", "train/b/.x/x.jpg"
     )
     touch(tmp_path, ".git/x.jpg", "desktop.ini", "train/b/desktop.ini", *(f"val/a/._{index}.jpg" for index in range(9)))
-    found = scan(tmp_path)
+    found = open_data(tmp_path)
     assert found.counts() == {"train": {"a": 3, "b": 3}, "val": {"a": 3, "b": 3}}
     assert found.notes == [
         f"{tmp_path}: left out, hidden or a system's own: .git, desktop.ini.",
@@ -305,7 +305,7 @@ def test_texts_and_neighbours_are_left_out_and_noted(tmp_path: Path) -> None:
         "notes/x.jpg",
         "about.md",
     )
-    assert scan(tmp_path).notes == [
+    assert open_data(tmp_path).notes == [
         f"{tmp_path}: left out, beside the splits: about.md, notes.",
         f"{tmp_path}/train: left out, not pictures: list.txt.",
         f"{tmp_path}/train/a: left out, documents: README, labels.csv.",
@@ -313,7 +313,7 @@ def test_texts_and_neighbours_are_left_out_and_noted(tmp_path: Path) -> None:
 
 
 def test_folders_further_down_count_and_are_noted(tmp_path: Path) -> None:
-    found = scan(touch(tmp_path, *many("a", 3), *many("a/deep/er", 4), *many("b", 3)))
+    found = open_data(touch(tmp_path, *many("a", 3), *many("a/deep/er", 4), *many("b", 3)))
     assert sum(found.counts()[split]["a"] for split in found.splits) == 7
     assert found.notes == [f"{tmp_path}/a: 4 pictures in folders further down count as this class."]
 
@@ -326,7 +326,7 @@ def test_links_never_count_a_picture_twice_or_under_another_label(tmp_path: Path
     (root / "train/a/beside").symlink_to(root / "train/b")
     (root / "train/b/more").symlink_to(outside)
     (root / "train/a/003.jpg").symlink_to(outside / "000.jpg")
-    found = scan(root)
+    found = open_data(root)
     assert names(found, "train") == [*many("train/a", 4), *many("train/b", 3), "train/b/more/000.jpg", "train/b/more/more/001.jpg"]
     assert f"{root}/train/a: left out, links to a place counted already: beside, up." in found.notes
     assert f"{root}/train/b: left out, links to a place counted already: more/again." in found.notes
@@ -335,7 +335,7 @@ def test_links_never_count_a_picture_twice_or_under_another_label(tmp_path: Path
 def test_a_class_may_be_a_link_but_not_to_itself_or_another_class(tmp_path: Path) -> None:
     root = touch(tmp_path / "data", *many("a", 3), *many("b", 3))
     (root / "c").symlink_to(touch(tmp_path / "elsewhere", *many("c", 3)) / "c")
-    assert scan(root).classes == ["a", "b", "c"]
+    assert open_data(root).classes == ["a", "b", "c"]
     (root / "d").symlink_to(root / "a")
     (root / "e").symlink_to(root)
     text = problem(root)
@@ -346,7 +346,7 @@ def test_a_class_may_be_a_link_but_not_to_itself_or_another_class(tmp_path: Path
 def test_names_of_any_script_length_and_case(tmp_path: Path) -> None:
     classes = sorted(["Äpfel", "リンゴ", "z" * 200, "cat", "Cat", "1", "with space", "a.b"])
     touch(tmp_path, *(file for name in classes for file in [*many(name, 3), f"{name}/{'長' * 80}.jpg"]))
-    found = scan(tmp_path)
+    found = open_data(tmp_path)
     assert found.classes == classes
     assert all(
         Path(name).parent.name == classes[label] for split in found.splits for label in range(8) for name in names(found, split, label)
@@ -362,7 +362,7 @@ def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
 
 def test_labels_follow_trains_names_whatever_the_order_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, *many("train/b", 4), *many("train/a", 4), *many("test/b", 2), *many("test/a", 2))
-    before = scan(tmp_path)
+    before = open_data(tmp_path)
     scandir, listdir = os.scandir, os.listdir
 
     class Backwards:
@@ -387,7 +387,7 @@ def test_labels_follow_trains_names_whatever_the_order_of_the_file_system(tmp_pa
 
     monkeypatch.setattr(os, "scandir", Backwards)
     monkeypatch.setattr(os, "listdir", lambda path: listdir(path)[::-1])
-    assert scan(tmp_path).to_json() == before.to_json()
+    assert open_data(tmp_path).to_json() == before.to_json()
 
 
 def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,12 +409,12 @@ def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pyte
 
 def test_json_is_enough_to_make_the_splits_again(tmp_path: Path) -> None:
     touch(tmp_path, *many("train/a", 9), *many("train/b", 9))
-    found = scan(tmp_path, seed=4, val_fraction=0.3, per_class=6)
+    found = open_data(tmp_path, seed=4, val_fraction=0.3, per_class=6)
     said = json.loads(json.dumps(found.to_json()))
     assert said["classes"] == ["a", "b"]
     assert said["counts"] == {"train": {"a": 4, "b": 4}, "val": {"a": 2, "b": 2}}
     assert said["files"] == {"train": names(found, "train"), "val": names(found, "val")}
-    again = scan(tmp_path, **{key: said[key] for key in ("seed", "val_fraction", "test_fraction", "per_class")})
+    again = open_data(tmp_path, **{key: said[key] for key in ("seed", "val_fraction", "test_fraction", "per_class")})
     assert again.to_json() == said
 
 

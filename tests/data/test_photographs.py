@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from rekindle.data import Pixels, duplicates, scan, train_batch
+from rekindle.data import Pixels, duplicates, open_data, train_batch
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def test_clothing_is_used_as_it_is_split(shared: Path) -> None:
-    found = scan(shared / "data/clothing", seed=0)
+    found = open_data(shared / "data/clothing", seed=0)
     assert {name: len(split.paths) for name, split in found.splits.items()} == {"train": 3068, "val": 341, "test": 372}
     assert found.classes == ["dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t-shirt"]
     assert min(found.counts()["train"].values()) == 112
@@ -24,15 +24,15 @@ def test_clothing_is_used_as_it_is_split(shared: Path) -> None:
 
 
 def test_sign_digits_gets_a_validation_split_and_keeps_its_test(shared: Path) -> None:
-    found = scan(shared / "data/sign_digits", seed=0)
+    found = open_data(shared / "data/sign_digits", seed=0)
     assert {name: len(split.paths) for name, split in found.splits.items()} == {"train": 800, "val": 200, "test": 1062}
     assert set(found.counts()["val"].values()) == {20}
-    few = scan(shared / "data/sign_digits", seed=0, per_class=10)
+    few = open_data(shared / "data/sign_digits", seed=0, per_class=10)
     assert {name: len(split.paths) for name, split in few.splits.items()} == {"train": 80, "val": 20, "test": 1062}
 
 
 def test_photographs_decode_and_become_batches(shared: Path) -> None:
-    found = scan(shared / "data/clothing", seed=0, per_class=3)
+    found = open_data(shared / "data/clothing", seed=0, per_class=3)
     paths = [path for split in ("train", "val") for path in found.splits[split].paths[:60]]
     pixels = Pixels.load(paths, 146)
     assert (pixels.shapes.min(1) == 146).all()
@@ -43,7 +43,7 @@ def test_photographs_decode_and_become_batches(shared: Path) -> None:
 
 
 def test_a_photograph_that_stands_in_two_splits_is_found(shared: Path, tmp_path: Path) -> None:
-    source = scan(shared / "data/sign_digits", seed=0, per_class=4)
+    source = open_data(shared / "data/sign_digits", seed=0, per_class=4)
     for name in ("train", "test"):
         for path, label in zip(source.splits[name].paths, source.splits[name].labels.tolist(), strict=True):
             target = tmp_path / name / str(label) / path.name
@@ -52,7 +52,7 @@ def test_a_photograph_that_stands_in_two_splits_is_found(shared: Path, tmp_path:
     leak = tmp_path / "test/7/leak.jpg"
     original = next((tmp_path / "train/7").iterdir())
     shutil.copyfile(original, leak)
-    found = scan(tmp_path, seed=0)
+    found = open_data(tmp_path, seed=0)
     hashes = Pixels.load([path for split in found.splits.values() for path in split.paths], 16).hashes
     assert (found.relative(original), "test/7/leak.jpg") in duplicates(found, hashes)
 
@@ -60,7 +60,7 @@ def test_a_photograph_that_stands_in_two_splits_is_found(shared: Path, tmp_path:
 @pytest.mark.slow
 def test_one_core_makes_thousands_of_pictures_a_second(shared: Path) -> None:
     """At least 3,000 of 128 pixels a second of processor time; about 11,000 were measured on an idle core."""
-    pixels = Pixels.load(scan(shared / "data/clothing", seed=0).splits["val"].paths[:128], 146)
+    pixels = Pixels.load(open_data(shared / "data/clothing", seed=0).splits["val"].paths[:128], 146)
     rows = torch.arange(len(pixels)).split(32)
     spent = []
     threads = torch.get_num_threads()

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rekindle.data import Dataset, Pixels, balanced_order, contradictions, duplicates, imbalance, open_data, scan
+from rekindle.data import Dataset, Pixels, balanced_order, contradictions, duplicates, imbalance, open_data
 from rekindle.data.dataset import Split
+from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
 from rekindle.spec import RunSpec
-from rekindle.trainer import Preprocessing, Samples
 
 from .pictures import listed
 from .test_folders import many, touch
@@ -65,7 +65,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         open_data(root, per_class=5, fraction=0.5)
     for fraction in (0.0, -0.1, 1.5, float("nan")):
         with pytest.raises(UserError, match="fraction must lie above 0 and not above 1"):
-            scan(root, fraction=fraction)
+            open_data(root, fraction=fraction)
     with pytest.raises(UserError, match="--fraction 0.5 and --per-class 5 both choose"):
         RunSpec("x", fraction=0.5, per_class=5)
     with pytest.raises(UserError, match="--fraction must be at most 1, found 15"):

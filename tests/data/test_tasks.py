@@ -21,9 +21,10 @@ from PIL import Image
 from rekindle import cli
 from rekindle.data import download
 from rekindle.data.divide import rank
+from rekindle.data.sources import open_data
 from rekindle.data.tasks import TASKS, Task, find
 from rekindle.data.tasks.food import chosen
-from rekindle.data.tasks.opening import is_task, open_task
+from rekindle.data.tasks.opening import is_task
 from rekindle.data.tasks.prepare import prepare
 from rekindle.data.tasks.prepared import place, record
 from rekindle.data.tasks.verify import verify
@@ -460,13 +461,13 @@ def test_opened_with_the_official_splits(tmp_path: Path, monkeypatch: pytest.Mon
     small("dtd", tmp_path / "here", monkeypatch)
     folder = prepare("dtd", [tmp_path / "here"])
     for data in ("dtd", folder):
-        found = open_task(data)
+        found = open_data(data)
         assert found.classes == ["banded", "blotchy", "cracked"]
         assert {name: len(split.paths) for name, split in found.splits.items()} == {"train": 12, "val": 6, "test": 9}
         for name, split in found.splits.items():
             for path, label in zip(split.paths, split.labels.tolist(), strict=True):
                 assert path.read_text().split("|")[:2] == [found.classes[label], name]
-    joined = open_task("dtd+val", val_fraction=0.5)
+    joined = open_data("dtd+val", val_fraction=0.5)
     assert {name: len(split.paths) for name, split in joined.splits.items()} == {"train": 9, "val": 9, "test": 9}
     assert {path.read_text().split("|")[1] for name in ("train", "val") for path in joined.splits[name].paths} == {"train", "val"}
 
@@ -474,7 +475,7 @@ def test_opened_with_the_official_splits(tmp_path: Path, monkeypatch: pytest.Mon
 def test_validation_from_train_and_subsets_follow_the_rule_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small("food101_30", tmp_path / "here", monkeypatch)
     prepare("food101_30", [tmp_path / "here"])
-    found = open_task("food101_30", seed=3, val_fraction=0.2, per_class=10)
+    found = open_data("food101_30", seed=3, val_fraction=0.2, per_class=10)
     assert found.counts()["train"] == dict.fromkeys(found.classes, 8) and found.counts()["val"] == dict.fromkeys(found.classes, 2)
     assert found.counts()["test"] == dict.fromkeys(found.classes, 2)
     pool = [picture for picture, label in record(place("food101_30"))["splits"]["train"] if label == 1]
@@ -482,7 +483,7 @@ def test_validation_from_train_and_subsets_follow_the_rule_of_folders(tmp_path: 
     val = set(sorted(subset, key=lambda name: rank(3, "val", name))[:2])
     assert {found.relative(path) for path in found.splits["val"].paths if "baby_back_ribs" in str(path)} == val
     assert {found.relative(path) for path in found.splits["train"].paths if "baby_back_ribs" in str(path)} == set(subset) - val
-    wider = open_task("food101_30", seed=3, per_class=20)
+    wider = open_data("food101_30", seed=3, per_class=20)
     both = [{*split.splits["train"].paths, *split.splits["val"].paths} for split in (found, wider)]
     assert both[0] < both[1]
 
@@ -490,7 +491,7 @@ def test_validation_from_train_and_subsets_follow_the_rule_of_folders(tmp_path: 
 def test_classes_keep_the_official_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small("oxford_pets", tmp_path / "here", monkeypatch)
     prepare("oxford_pets", [tmp_path / "here"])
-    assert open_task("oxford_pets").classes == ["Abyssinian", "american_bulldog", "Bengal"]
+    assert open_data("oxford_pets").classes == ["Abyssinian", "american_bulldog", "Bengal"]
 
 
 def test_what_counts_as_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,7 +499,7 @@ def test_what_counts_as_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     assert is_task("dtd") and is_task("dtd+val") and not is_task("photos") and not is_task(tmp_path)
     with pytest.raises(UserError, match="dtd is not prepared.*type: rekindle data prepare dtd"):
-        open_task("dtd")
+        open_data("dtd")
     prepare("dtd", [tmp_path / "here"])
     assert is_task(place("dtd"))
     Path("dtd").mkdir()

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from rekindle.study.grid import from_dict
+from rekindle.study.store import Study
+
 SRC = Path(__file__).resolve().parents[2] / "src" / "rekindle"
 ROOMS = (
     "errors", "files", "rng", "hooks", "spec", "method", "models", "methods", "data", "registry", "tuner", "analysis", "training", "run", "report",
@@ -87,6 +90,16 @@ def test_import_is_light() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
-def test_help_loads_no_torch() -> None:
-    code = "import sys\nfrom rekindle.cli import main\ntry: main(['fit', '--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+STATIC = [
+    ["fit", "--help"], ["data", "list"], ["data", "info", "dtd"], ["data", "cache"], ["study", "status", "STUDY"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", STATIC, ids=" ".join)
+def test_what_prints_a_static_thing_loads_no_torch(arguments: list[str], tmp_path: Path) -> None:
+    grid = {"name": "empty", "tasks": {"dtd": {"data": "dtd"}}, "methods": {"l2": "l2"}}
+    if "STUDY" in arguments:
+        Study.create(tmp_path / "STUDY", from_dict(grid))
+    code = f"import sys\nfrom rekindle.cli import main\ntry: print(main({arguments}))\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0 and done.stdout.strip(), done.stderr

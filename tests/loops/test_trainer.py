@@ -39,7 +39,7 @@ RECIPES = [
 def plain_loop(options: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The five lines of the documentation on the same pictures."""
     pieces = options.get("accumulate", 1)
-    dataset = data.scan(Path(options["data"]), seed=options["seed"])
+    dataset = data.open_data(Path(options["data"]), seed=options["seed"])
     pixels = data.Pixels.load(dataset.splits["train"].paths, round(32 * 256 / 224))
     labels = dataset.splits["train"].labels
     model = models.build(options["model"], weights=options["weights"]).module
@@ -49,7 +49,7 @@ def plain_loop(options: dict[str, Any]) -> dict[str, torch.Tensor]:
         models.replace_classifier(model, 2)
     torch.manual_seed(options["seed"] * 1009)
     model = model.to(memory_format=torch.channels_last)
-    steps = data.batches(22, 8, torch.arange(22))
+    steps = data.split_batches(22, 8, torch.arange(22))
     direction = parse_direction(options.get("direction", "plain_sum"))
     tuner = Tuner(
         model,
@@ -66,7 +66,7 @@ def plain_loop(options: dict[str, Any]) -> dict[str, torch.Tensor]:
     scheduler = tuner.scheduler(optimizer)
     for epoch in range(tuner.epochs):
         tuner.start_epoch(epoch)
-        for batch in data.batches(22, 8, data.order(22, options["seed"], epoch)):
+        for batch in data.split_batches(22, 8, data.order(22, options["seed"], epoch)):
             for rows in batch.chunk(pieces):
                 x = data.train_batch(
                     pixels, rows, image_size=32, flip=True, seed=options["seed"], epoch=epoch, mean=IMAGENET_MEAN, std=IMAGENET_STD

@@ -8,7 +8,8 @@ from lightning.fabric import Fabric
 from safetensors.torch import save_file
 
 from rekindle import L2SP, Rifle, Source, Tuner, data
-from rekindle.trainer import Criterion, Preprocessing, Samples, Training
+from rekindle.data.samples import Preprocessing, Samples
+from rekindle.trainer import Criterion, Training
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -37,7 +38,7 @@ def main(folder: Path, devices: int, out: Path) -> None:
     torch.set_num_threads(1)
     fabric = Fabric(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto")
     fabric.launch()
-    dataset = data.scan(folder)
+    dataset = data.open_data(folder)
     torch.manual_seed(0)
     model = Plain()
     source = Source(model)
@@ -47,7 +48,7 @@ def main(folder: Path, devices: int, out: Path) -> None:
     for name, split in dataset.splits.items():
         splits[name] = Samples(pixels, torch.arange(start, start + len(split.paths)), split.labels, Preprocessing(32, HALF, HALF))
         start += len(split.paths)
-    steps = len(data.batches(22, 6, torch.arange(22), world=2))
+    steps = len(data.split_batches(22, 6, torch.arange(22), world=2))
     tuner = Tuner(model, [L2SP(alpha=0.1), Rifle(periods=4)], source=source, head="fc", epochs=8, steps_per_epoch=steps)
     kept = {}
     begin = tuner.start_epoch

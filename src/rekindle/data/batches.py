@@ -50,7 +50,7 @@ def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
     return drawn[torch.randperm(len(drawn), generator=stream)]
 
 
-def batches(count: int, batch_size: int, order: Tensor, world: int = 1) -> list[Tensor]:
+def split_batches(count: int, batch_size: int, order: Tensor, world: int = 1) -> list[Tensor]:
     """Cut an order into batches; the last partial one is kept.
 
     A last batch with fewer than two samples a rank is joined to the one before: BatchNorm cannot train on one picture.
@@ -113,7 +113,7 @@ def train_batch(
     if augment is not None:
         augment.pictures_(crops, keys.tolist(), seed, epoch, mean)
     mirrored = np.flatnonzero((draws[:, 2] < 0.5) & flip)
-    return normalise(_mirror_(crops.to(device, non_blocking=True), torch.from_numpy(mirrored)), mean, std)
+    return normalize(_mirror_(crops.to(device, non_blocking=True), torch.from_numpy(mirrored)), mean, std)
 
 
 def eval_batch(
@@ -122,8 +122,8 @@ def eval_batch(
     """Centre crops, normalised on the device: (B, 3, S, S) float32, channels last in memory."""
     crops = _room_for(len(indices), image_size, device)
     for slot, sample in zip(crops.numpy(), indices.numpy(), strict=True):
-        slot[:] = centre(pixels[sample], image_size)
-    return normalise(crops.to(device, non_blocking=True), mean, std)
+        slot[:] = center_crop(pixels[sample], image_size)
+    return normalize(crops.to(device, non_blocking=True), mean, std)
 
 
 def _room_for(count: int, size: int, device: torch.device | str) -> Tensor:
@@ -138,13 +138,13 @@ def _mirror_(images: Tensor, rows: Tensor) -> Tensor:
     return images
 
 
-def centre(image: np.ndarray, size: int) -> np.ndarray:
+def center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """The middle `size` x `size` of (H, W, 3), its corner rounded as torchvision does."""
     top, left = (round((edge - size) / 2.0) for edge in image.shape[:2])
     return image[top : top + size, left : left + size]
 
 
-def normalise(images: Tensor | np.ndarray, mean: Triple, std: Triple) -> Tensor:
+def normalize(images: Tensor | np.ndarray, mean: Triple, std: Triple) -> Tensor:
     """(B, H, W, 3) uint8 to (B, 3, H, W) float32 with (value / 255 - mean) / std on the same device, channels last in memory."""
     images = torch.as_tensor(images)
     width = images.shape[2]
@@ -156,6 +156,6 @@ def normalise(images: Tensor | np.ndarray, mean: Triple, std: Triple) -> Tensor:
 
 
 def preview(batch: Tensor, mean: Triple, std: Triple) -> np.ndarray:
-    """Undo `normalise`: (B, H, W, 3) uint8, to look at."""
+    """Undo `normalize`: (B, H, W, 3) uint8, to look at."""
     values = batch.cpu().permute(0, 2, 3, 1) * torch.tensor(std) + torch.tensor(mean)
     return (values * 255).round().clamp(0, 255).to(torch.uint8).numpy()

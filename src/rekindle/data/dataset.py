@@ -1,15 +1,16 @@
 """Checked data: classes, splits, and what data.json says of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from rekindle.data.cells import Cell, Picture
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Split:
     """Pictures of one split and their classes, (N,) int64."""
 
     paths: list[Picture]
-    labels: Tensor
+    labels: "Tensor"
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,8 @@ class Dataset:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """{split: {class: pictures}}."""
-        return {
-            name: dict(zip(self.classes, torch.bincount(split.labels, minlength=len(self.classes)).tolist(), strict=True))
-            for name, split in self.splits.items()
-        }
+        found = {name: Counter(split.labels.tolist()) for name, split in self.splits.items()}
+        return {name: {kind: count[label] for label, kind in enumerate(self.classes)} for name, count in found.items()}
 
     def relative(self, picture: Picture) -> str:
         """A picture's name: its path inside the folder with forward slashes (all of it for one outside), or that of its cell."""

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rekindle.data.cells import Cell, Picture
 from rekindle.data.dataset import Dataset, Split, name_in
 from rekindle.data.tree import Findings
@@ -162,6 +160,8 @@ class Survey:
 
 def as_split(found: Found, classes: list[str]) -> Split:
     """Pictures class by class; those of a table in its own order, since it can be read quickly in no other."""
+    import torch  # Only here: a list of tasks needs none.
+
     pairs = [(picture, label) for label, name in enumerate(classes) for picture in found.get(name, [])]
     if pairs and isinstance(pairs[0][0], Cell):
         pairs.sort(key=lambda pair: pair[0].place)  # type: ignore[union-attr]

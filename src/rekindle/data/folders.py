@@ -4,8 +4,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from rekindle.data.dataset import Dataset
-from rekindle.data.divide import Found, Rules, Survey
+from rekindle.data.divide import Found, Survey
 from rekindle.data.tree import Findings, holds, is_document, is_hidden, is_picture, listing, printable
 from rekindle.errors import UserError, some
 
@@ -15,35 +14,6 @@ NEARLY_SPLITS = SPLIT_NAMES | {"training", "testing", "eval", "evaluation", "dev
 LAYOUT = "wanted is FOLDER/CLASS/picture.jpg, or FOLDER/train/CLASS/picture.jpg with val and test folders beside train"
 
 Files = dict[str, list[Path]]
-
-
-def scan(
-    root: Path | str,
-    *,
-    seed: int = 0,
-    val_fraction: float = 0.2,
-    test_fraction: float = 0.2,
-    per_class: int | None = None,
-    fraction: float | None = None,
-) -> Dataset:
-    """Find classes, pictures and splits of a folder.
-
-    A folder with `train` is used as it is split, and a missing validation split is taken from train (after `per_class` or
-    `fraction`). A bare folder of class folders is split into test, validation and training per class.
-
-    Args:
-        root: The folder.
-        seed: Key of the splits and subsets.
-        val_fraction: See `Rules`, as for the other options.
-        test_fraction: See there.
-        per_class: See there.
-        fraction: See there.
-
-    Raises:
-        UserError: Listing everything that is wrong, by path.
-    """
-    rules = Rules(Path(root), seed, val_fraction, test_fraction, per_class, fraction)
-    return survey(Path(root)).divide(rules)
 
 
 def survey(root: Path) -> Survey:
@@ -56,10 +26,7 @@ def survey(root: Path) -> Survey:
         what = "is a file, but no .csv, .tsv or .parquet table" if root.exists() else "does not exist"
         raise UserError(f"{root} {what}; {LAYOUT}.")
     findings = Findings(root)
-    try:
-        found = _find_splits(root, findings)
-    except PermissionError as error:
-        raise UserError(f"{error.filename} cannot be opened; allow reading it, or copy the pictures to a folder of your own.") from None
+    found = _find_splits(root, findings)
     classes = sorted(found["train"])
     # Problems of classes come before those of files, so that a long list cannot hide them.
     findings.problems[:0] = _class_problems(found, classes, root)

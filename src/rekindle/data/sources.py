@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from rekindle.data import folders
+from rekindle.data import folders, huggingface, tables
 from rekindle.data.columns import Asked
 from rekindle.data.dataset import Dataset
 from rekindle.data.divide import Rules, Survey
+from rekindle.data.tasks import opening
 from rekindle.errors import UserError
 
 
@@ -57,9 +58,13 @@ def survey(data: Path | str, asked: Asked) -> Survey:
     Raises:
         UserError: If there is nothing to look at.
     """
-    from rekindle.data import huggingface, tables
-    from rekindle.data.tasks import opening
+    try:
+        return _survey(data, asked)
+    except PermissionError as error:
+        raise UserError(f"{error.filename} cannot be opened; allow reading it, or copy the pictures to a folder of your own.") from None
 
+
+def _survey(data: Path | str, asked: Asked) -> Survey:
     path = Path(data)
     if opening.is_task(data):
         return opening.survey(data)
@@ -75,6 +80,4 @@ def survey(data: Path | str, asked: Asked) -> Survey:
 
 def _holds_tables(path: Path) -> bool:
     """A folder with a train table and no train folder."""
-    from rekindle.data import tables
-
     return path.is_dir() and not (path / "train").is_dir() and bool(tables.tables_in(path))

@@ -48,7 +48,7 @@ class LoadedModel:
         mean: Per channel, of values in [0, 1].
         std: Per channel.
         interpolation: "bilinear", "bicubic" or another of `rekindle.data.decode`.
-        input_size: Edge of the crop that the weights were trained on, where it is known.
+        input_size: Edge of the crop that the weights were trained on.
         pretrained: Where the weights came from, in words.
     """
 
@@ -57,7 +57,7 @@ class LoadedModel:
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
     interpolation: str = "bilinear"
-    input_size: int | None = 224
+    input_size: int = 224
     pretrained: str = "random weights"
 
 

@@ -192,7 +192,7 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, tuple[Tensor,
 
     loaded = models.build(spec.model, weights="none")
     model = loaded.module.to(device).to(memory_format=torch.channels_last)
-    size = spec.image_size or loaded.input_size or 224
+    size = spec.image_size or loaded.input_size
     images = max(LEAST_IMAGES, min(spec.batch_size, TRIAL_PIXELS // size**2))
     x = torch.rand(images, 3, size, size).to(device, memory_format=torch.channels_last)
     y = torch.arange(images, device=device) % TRIAL_CLASSES

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from rekindle.data.dataset import Dataset
-from rekindle.data.divide import Found, Rules, Survey
+from rekindle.data.divide import Found, Survey
 from rekindle.data.tasks import TASKS, find
 from rekindle.data.tasks.prepared import is_prepared, place, record
 from rekindle.data.tree import Findings
@@ -18,43 +17,23 @@ def is_task(data: Path | str) -> bool:
     return is_prepared(path) if path.exists() else str(data).removesuffix(JOINED) in TASKS
 
 
-def open_task(
-    data: Path | str,
-    root: Path | str | None = None,
-    *,
-    seed: int = 0,
-    val_fraction: float = 0.2,
-    per_class: int | None = None,
-    fraction: float | None = None,
-) -> Dataset:
-    """A prepared task: its official test split, its official validation split or else one taken from train, and train.
+def survey(data: Path | str) -> Survey:
+    """Classes in the official order, and the pictures of each split: the official test split, and the official validation split if any.
 
     Args:
         data: A task's name, or the folder of a prepared one. With "+val" at the end of a name its official validation split
             joins train, and validation is taken from both by the rule for tasks without.
-        root: Where data is kept; None takes $REKINDLE_HOME, or ~/.cache/rekindle.
-        seed: Key of the subset and of a validation split that is taken from train; see `Rules`, as for the other options.
-        val_fraction: See there.
-        per_class: See there.
-        fraction: See there.
 
     Raises:
         UserError: If it is not prepared; the message says what to type.
     """
-    found = survey(data, root)
-    # The test split is official, so its share is never used.
-    return found.divide(Rules(found.root, seed, val_fraction, 0.2, per_class, fraction))
-
-
-def survey(data: Path | str, root: Path | str | None = None) -> Survey:
-    """Classes in the official order, and the pictures of each split; see `open_task`."""
     path, joined = Path(data), False
     if path.exists():
         folder = path
     else:
         name = str(data).removesuffix(JOINED)
         joined = name != str(data)
-        folder = place(find(name).name, root)
+        folder = place(find(name).name)
     content = record(folder)
     splits: dict[str, list[tuple[str, int]]] = dict(content["splits"])
     if joined:
