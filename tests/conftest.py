@@ -8,7 +8,7 @@ import pytest
 import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-LONGEST = ("contract", "faults", "loops", "study")
+LONGEST = ("contract", "faults", "loops", "study", "training")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from rekindle import UserError, data, models
+from rekindle.analysis.ranking import Ranking, features_of, rank
 from rekindle.analysis.transferability import h_score, leep, logme
 from rekindle.cli import main
 from rekindle.models.build import IMAGENET_MEAN, IMAGENET_STD
-from rekindle.rank import Ranking, features_of, rank
 from tests.toys import picture_folder
 
 

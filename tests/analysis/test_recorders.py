@@ -18,7 +18,7 @@ from rekindle.analysis.weight_travel import relative, weight_travel
 from rekindle.errors import Stopped
 from rekindle.method import Net, Source
 from rekindle.spec import RunSpec
-from rekindle.trainer import Training
+from rekindle.training.trainer import Training
 from rekindle.tuner import Tuner
 from tests.toys import picture_folder, toy, toy_batch, toy_tuner
 

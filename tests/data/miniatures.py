@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from rekindle.data.tasks import TASKS, Source, Task
+from rekindle.data.tasks import TASKS, Task, TaskFile
 
 Files = dict[str, bytes]
 COUNTS = {"train": 4, "val": 2, "test": 3}  # Pictures a class, where the layout leaves it open.
@@ -37,7 +37,7 @@ def miniature(name: str, folder: Path, picture: Callable[[str], bytes] = str.enc
         content = members if isinstance(members, bytes) else packed(members, file)
         (folder / file).write_bytes(content)
     sources = tuple(
-        Source(one.file, (), one.hash and f"md5:{hashlib.md5((folder / one.file).read_bytes()).hexdigest()}") for one in task.sources
+        TaskFile(one.file, (), one.hash and f"md5:{hashlib.md5((folder / one.file).read_bytes()).hexdigest()}") for one in task.sources
     )
     assert {one.file for one in sources} == files.keys()
     return replace(task, sources=sources, classes=classes, counts=counts)

@@ -14,8 +14,8 @@ from rekindle.data import Pixels, train_batch
 from rekindle.data.augment import Augment, Drawing
 from rekindle.draws import generator
 from rekindle.registry import parse_augment
-from rekindle.run_folder import _label
-from rekindle.trainer import Criterion
+from rekindle.report.run_pictures import _label
+from rekindle.training.criterion import CrossEntropy
 from tests.toys import picture_folder
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -130,7 +130,7 @@ OTHER = torch.tensor([1, 3, 0, 1, 2])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 1.0, 0.25], dtype=torch.float64)])
 def test_the_loss_of_shares_is_the_shares_of_the_losses(smoothing: float, weights: torch.Tensor | None) -> None:
-    criterion = Criterion(smoothing, weights)
+    criterion = CrossEntropy(smoothing, weights)
     shares = 0.7 * F.one_hot(Y, 4).double() + 0.3 * F.one_hot(OTHER, 4).double()
     torch.testing.assert_close(criterion(LOGITS, shares), 0.7 * criterion(LOGITS, Y) + 0.3 * criterion(LOGITS, OTHER))
     torch.testing.assert_close(criterion(LOGITS, F.one_hot(Y, 4).double()), criterion(LOGITS, Y))

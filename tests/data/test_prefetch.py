@@ -16,7 +16,7 @@ from rekindle.data import Pixels
 from rekindle.data.prefetch import choose_workers, prefetch
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import Stopped
-from rekindle.trainer import Training
+from rekindle.training.trainer import Training
 from tests.toys import picture_folder
 
 WORKERS = [0, 1, 2, 4]

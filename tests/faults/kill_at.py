@@ -8,8 +8,9 @@ import sys
 import torch
 
 import rekindle
-from rekindle import files, trainer
+from rekindle import files
 from rekindle.methods.restarts import rifle
+from rekindle.training import trainer
 
 
 def die() -> None:

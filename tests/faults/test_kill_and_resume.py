@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import rekindle
 from rekindle import models
 from rekindle.errors import Stopped
-from rekindle.trainer import Training
+from rekindle.training.trainer import Training
 from tests.toys import picture_folder
 
 POINTS = ["before_first_checkpoint", "mid_epoch", "while_saving", "before_draw", "after_draw"]

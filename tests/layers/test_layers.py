@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rekindle.study.grid import from_dict
+from rekindle.study.grid_file import from_dict
 from rekindle.study.store import Study
 
 SRC = Path(__file__).resolve().parents[2] / "src" / "rekindle"

@@ -14,8 +14,8 @@ from PIL import Image
 
 from rekindle.analysis import summarize
 from rekindle.report import figures
-from rekindle.report.html import write_report
-from rekindle.report.run_report import write_pictures
+from rekindle.report.run_page import write_report
+from rekindle.report.run_pictures import write_pictures
 from rekindle.spec import RunSpec
 
 CLASSES = ["cat", "<script>alert('dog')</script>", "$_{emu 鳥 " + "x" * 60]

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rekindle.errors import UserError
-from rekindle.study.grid import check_recipes, from_dict, load
+from rekindle.study.grid_file import check_recipes, from_dict, load
 from tests.study.fakes import GRID
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rekindle.report.studies.published import published
-from rekindle.study.grid import check_recipes, from_dict, load
+from rekindle.study.grid_file import check_recipes, from_dict, load
+from rekindle.study.report.published import published
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 PAPERS = ("rifle_table1", "rifle_table2", "l2_sp_family", "dtnh", "source_classifier")

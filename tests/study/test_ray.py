@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rekindle.errors import UserError
-from rekindle.study.grid import from_dict
+from rekindle.study.grid_file import from_dict
 from rekindle.study.status import look
 from rekindle.study.store import Study
 from tests.study import fakes

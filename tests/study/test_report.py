@@ -15,15 +15,16 @@ import pytest
 from scipy import stats
 
 from rekindle.report.statistics import average_ranks, rank_tests, smallest_p, wilcoxon_over_tasks
-from rekindle.report.studies.analysis import Analysis, analyse
-from rekindle.report.studies.figures import LEAST_RANGE, critical_difference, differences
-from rekindle.report.studies.page import html as html_page
-from rekindle.report.studies.page import plots, write
-from rekindle.report.studies.published import published
-from rekindle.report.studies.text import latex, markdown, runs_csv
-from rekindle.study.grid import Cell, from_dict
+from rekindle.study.grid import Cell
+from rekindle.study.grid_file import from_dict
+from rekindle.study.report.figures import LEAST_RANGE, critical_difference, differences
+from rekindle.study.report.formats import latex, markdown, runs_csv
+from rekindle.study.report.numbers import StudyNumbers, study_numbers
+from rekindle.study.report.page import html as html_page
+from rekindle.study.report.page import plots, write
+from rekindle.study.report.published import published
 from rekindle.study.store import Study
-from rekindle.study.work import attempt
+from rekindle.study.worker import attempt
 from tests.study import fakes
 
 EVIL = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
@@ -42,11 +43,11 @@ def with_accuracy(values: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
-    return analyse(run(tmp_path_factory.mktemp("report") / "study"))
+def found(tmp_path_factory: pytest.TempPathFactory) -> StudyNumbers:
+    return study_numbers(run(tmp_path_factory.mktemp("report") / "study"))
 
 
-def test_means_and_paired_differences_by_hand(found: Analysis) -> None:
+def test_means_and_paired_differences_by_hand(found: StudyNumbers) -> None:
     cells = {(cell.setting, cell.method, cell.spec.seed): fakes.accuracy(cell) for cell in found.study.cells()}
     for entry in found.entries:
         values = [cells[entry.setting, entry.method, seed] for seed in range(3)]
@@ -68,7 +69,7 @@ def test_means_and_paired_differences_by_hand(found: Analysis) -> None:
         assert entry.verdict == ("" if entry.pair["p_holm"] >= 0.05 else "higher" if entry.pair["difference"] > 0 else "lower")
 
 
-def test_only_significant_numbers_are_bold_and_seeds_are_in_sight(found: Analysis) -> None:
+def test_only_significant_numbers_are_bold_and_seeds_are_in_sight(found: StudyNumbers) -> None:
     text, tex = markdown(found, {}), latex(found)
     higher = [entry for entry in found.entries if entry.verdict == "higher"]
     lower = [entry for entry in found.entries if entry.verdict == "lower"]
@@ -84,7 +85,7 @@ def test_missing_runs_are_counted_and_left_out_of_the_tests_over_tasks(tmp_path:
     study = Study.create(tmp_path / "study", from_dict(copy.deepcopy(fakes.GRID)))
     for cell in study.cells()[:-1]:
         attempt(study, cell, fakes.answer)
-    made = analyse(study)
+    made = study_numbers(study)
     short = next(entry for entry in made.entries if not entry.complete)
     assert short.seeds == "2 of 3" and short.pair and short.pair["n"] == 2
     overall = next(one for one in made.overall if one.regularizer == short.setting.regularizer)
@@ -93,7 +94,7 @@ def test_missing_runs_are_counted_and_left_out_of_the_tests_over_tasks(tmp_path:
     assert row["wins"] + row["ties"] + row["losses"] == 3
 
 
-def test_each_setting_has_a_panel_that_shows_all_of_it_and_zero(found: Analysis) -> None:
+def test_each_setting_has_a_panel_that_shows_all_of_it_and_zero(found: StudyNumbers) -> None:
     figure = differences(found)
     assert figure is not None and len(figure.axes) == len(found.study.grid.settings)
     for axes, setting in zip(figure.axes, found.study.grid.settings, strict=True):
@@ -110,7 +111,7 @@ def test_a_baseline_that_failed_leaves_no_differences(tmp_path: Path) -> None:
             raise ValueError("no")
         return fakes.answer(cell, runs, listener)
 
-    made = analyse(run(tmp_path / "study", no_baseline, sizes=[10]))
+    made = study_numbers(run(tmp_path / "study", no_baseline, sizes=[10]))
     assert all(entry.pair is None and not entry.verdict for entry in made.entries) and not any(
         one.rows or one.ranks for one in made.overall
     )
@@ -119,7 +120,7 @@ def test_a_baseline_that_failed_leaves_no_differences(tmp_path: Path) -> None:
 
 def test_seeds_that_agree_exactly_give_no_verdict(tmp_path: Path) -> None:
     study = run(tmp_path / "study", with_accuracy(lambda cell: 0.7 + 0.1 * (cell.method == "RIFLE")))
-    assert not any(entry.verdict for entry in analyse(study).entries)
+    assert not any(entry.verdict for entry in study_numbers(study).entries)
 
 
 def test_wilcoxon_needs_tasks_and_says_what_they_can_show(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_wilcoxon_needs_tasks_and_says_what_they_can_show(tmp_path: Path) -> Non
         return 0.6 + gain[cell.method] + 0.01 * fakes.share(cell.setting.task, cell.method, cell.spec.seed)
 
     study = run(tmp_path / "study", with_accuracy(values), tasks=tasks, regularizers={"L2": "l2"})
-    made = analyse(study)
+    made = study_numbers(study)
     (overall,) = made.overall
     rows = {row["method"]: row for row in overall.rows}
     # Two sizes of one task are one task: seven differences, not fourteen.
@@ -161,7 +162,7 @@ def test_selected_and_test_selected_numbers_stand_apart(tmp_path: Path) -> None:
 
     changes = {"methods": methods, "sizes": [10], "tasks": {"cats": "cats"}, "regularizers": {"L2": "l2"}}
     study = run(tmp_path / "study", with_accuracy(values), **changes, selection={"test_selected": True, "seeds": 2})
-    made = analyse(study)
+    made = study_numbers(study)
     assert {entry.candidate for entry in made.entries} == {"lr=0.1"} and {row["candidate"] for row in made.test_selected} == {"lr=0.2"}
     assert all(row["mean"] > 0.6 > (made.by_place[row["setting"], row["method"]].mean or 1) for row in made.test_selected)
     text = markdown(made, {})
@@ -195,7 +196,7 @@ def test_equal_studies_give_equal_bytes(tmp_path: Path) -> None:
         assert (pages[0] / name).read_bytes() == (pages[1] / name).read_bytes()
 
 
-def test_every_run_is_linked(found: Analysis) -> None:
+def test_every_run_is_linked(found: StudyNumbers) -> None:
     page = html_page(found, {"curves": [], "plots": [], "notes": []}, False)
     links = {html.unescape(link) for link in re.findall(r'<a href="([^"]+)"', page)}
     rows = list(csv.DictReader(runs_csv(found).splitlines()))

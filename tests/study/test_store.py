@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from rekindle.errors import UserError
-from rekindle.study.grid import Cell, from_dict
+from rekindle.study.grid import Cell
+from rekindle.study.grid_file import from_dict
 from rekindle.study.plan import plan
 from rekindle.study.status import look
 from rekindle.study.store import Study
-from rekindle.study.work import attempt
+from rekindle.study.worker import attempt
 from tests.study import fakes
 
 

@@ -73,7 +73,8 @@ def _register_rank(commands: Any) -> None:
 
 
 def _rank(options: argparse.Namespace) -> int:
-    from rekindle.rank import ADVICE, SCORES, rank
+    from rekindle.analysis.ranking import ADVICE, SCORES, rank
+    from rekindle.report.ranking import write_ranking
 
     with ProgressBar() as bar:
         found = rank(
@@ -84,7 +85,7 @@ def _rank(options: argparse.Namespace) -> int:
             seed=options.seed,
             listener=bar,
         )
-    paths = found.write(Path(options.out))
+    paths = write_ranking(found, Path(options.out))
     if options.json:
         print(json.dumps(found.to_dict()))
         return OK

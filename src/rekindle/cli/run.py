@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.cli.output import add_command, add_json, show, table
+from rekindle.files import csv_text
 
 OK = 0
 
@@ -35,7 +36,7 @@ def register(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from rekindle.run_folder import Run
+    from rekindle.run import Run
 
     found = Run(Path(options.run)).predict(options.files, options.top_k)
     text = (
@@ -56,20 +57,15 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _csv(found: list[Any], top_k: int) -> str:
-    import csv
-    import io
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", *(f"{kind}_{rank}" for rank in range(1, top_k + 1) for kind in ("class", "confidence")), "error"])
+    rows = []
     for row in found:
         cells = [cell for pair in zip(row.classes, row.confidences, strict=True) for cell in pair]
-        writer.writerow([row.path, *cells, *[""] * (2 * top_k - len(cells)), row.error])
-    return text.getvalue()
+        rows.append([row.path, *cells, *[""] * (2 * top_k - len(cells)), row.error])
+    return csv_text(["path", *(f"{kind}_{place}" for place in range(1, top_k + 1) for kind in ("class", "confidence")), "error"], rows)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from rekindle.run_folder import Run
+    from rekindle.run import Run
 
     figures = Run(Path(options.run)).evaluate(options.data)
     if options.json:

@@ -85,7 +85,7 @@ def _add_report(actions: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rekindle.study.grid import check_recipes, load
+    from rekindle.study.grid_file import check_recipes, load
     from rekindle.study.oracle import load_oracle
     from rekindle.study.plan import plan
     from rekindle.study.status import look
@@ -163,7 +163,7 @@ def _engine(options: argparse.Namespace, study: "Study", jobs: int) -> None:
 
         run_ray(study, address=options.address, jobs=options.jobs, cpus=options.cpus_per_run, gpus=options.gpus_per_run, notice=notice)
         return
-    from rekindle.study.local import run_local
+    from rekindle.study.local_engine import run_local
 
     run_local(study, jobs=jobs, notice=notice)
 
@@ -221,7 +221,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from rekindle.report.studies.page import write
+    from rekindle.study.report.page import write
     from rekindle.study.store import Study
 
     folder = write(Study.open(options.folder), options.published)

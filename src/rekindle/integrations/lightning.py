@@ -16,9 +16,9 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
-from rekindle.checkpoints import random_state, set_random_state
 from rekindle.method import Passes, PassOverData, require
 from rekindle.schedule import TunerScheduler
+from rekindle.training.checkpoints import random_state, set_random_state
 from rekindle.tuner import Tuner
 
 

@@ -1,7 +1,5 @@
 """Analyses of finished runs: gradient norms and learning curves by epoch, and how far each layer has travelled. It trains nothing."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +16,11 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from rekindle import models
 from rekindle.analysis.weight_travel import relative, weight_travel
 from rekindle.errors import UserError
-from rekindle.files import write_atomic
+from rekindle.files import csv_text, write_atomic
 from rekindle.models.build import read_weights
 from rekindle.report.figures import COLOURS, STYLE, save
 from rekindle.report.format import split_title
-from rekindle.run_folder import Run, read_spec
+from rekindle.run import Run, read_spec
 
 STYLES = ("-", "--", "-.", ":")
 LABEL_ROOM = 0.05  # Share of the layers that a stage must have for its name to fit below it.
@@ -52,11 +50,7 @@ class Analysis:
     def write(self, folder: Path) -> list[Path]:
         """Write NAME.png and NAME.csv into a folder, made if absent; their paths."""
         folder.mkdir(parents=True, exist_ok=True)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.values[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.values)
-        write_atomic(folder / f"{self.name}.csv", text.getvalue())
+        write_atomic(folder / f"{self.name}.csv", csv_text(list(self.values[0]), [row.values() for row in self.values]))
         save(self.figure, folder / f"{self.name}.png")
         return [folder / f"{self.name}.png", folder / f"{self.name}.csv"]
 

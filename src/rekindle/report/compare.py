@@ -11,7 +11,7 @@ from rekindle.errors import UserError
 from rekindle.report.format import escape, p_value, percent, split_title
 from rekindle.report.results import final_split, read_predictions
 from rekindle.report.statistics import holm, mcnemar, paired_summary, wilson
-from rekindle.run_folder import Run, read_spec
+from rekindle.run import Run, read_spec
 
 if TYPE_CHECKING:
     from rich.console import Group as RichGroup

@@ -14,7 +14,7 @@ CLASSES_SHOWN = 400
 
 def write_data_page(path: Path, found: Check) -> None:
     """Write the page; with very many classes, the pictures of the first 400 alone."""
-    write_atomic(Path(path), render("data.html.j2", _content(found)))
+    write_atomic(Path(path), render("report/data.html.j2", _content(found)))
 
 
 def _content(found: Check) -> dict[str, Any]:

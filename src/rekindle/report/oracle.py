@@ -1,7 +1,5 @@
 """The oracle experiment on paper: every cell of its grid in CSV, Markdown and pictures, with paired tests."""
 
-import csv
-import io
 import shlex
 from collections.abc import Sequence
 from dataclasses import fields
@@ -13,7 +11,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from rekindle.analysis.mlp_oracle import METHODS, OracleSettings
-from rekindle.files import write_atomic
+from rekindle.files import csv_text, write_atomic
 from rekindle.report.figures import COLOURS, GREY, STYLE, save
 from rekindle.report.statistics import holm, paired_summary
 
@@ -36,12 +34,9 @@ wins are seeds below L2."""
 def write_oracle(folder: Path, rows: Rows, settings: OracleSettings) -> list[Path]:
     """Write oracle.csv (a line a seed), oracle.md and oracle.png; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
     keys = ["noise", "rate", "method", "seed", *MEASURES, "val_mse", "train_mse"]
-    writer = csv.DictWriter(text, keys, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: f"{value:.8g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows)
-    write_atomic(folder / "oracle.csv", text.getvalue())
+    shown = [{key: f"{value:.8g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows]
+    write_atomic(folder / "oracle.csv", csv_text(keys, [[row.get(key, "") for key in keys] for row in shown]))
     write_atomic(folder / "oracle.md", page(rows, settings))
     save(figure(rows, settings), folder / "oracle.png")
     return [folder / name for name in ("oracle.md", "oracle.csv", "oracle.png")]

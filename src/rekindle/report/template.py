@@ -10,7 +10,7 @@ def render(name: str, content: dict[str, Any], filters: Filters | None = None) -
     """Fill in a template.
 
     Args:
-        name: Of a file in `rekindle/report`.
+        name: Path of a file in the package, such as "report/run.html.j2".
         content: What the template shows, by name.
         filters: The template's own, by name.
 
@@ -20,7 +20,7 @@ def render(name: str, content: dict[str, Any], filters: Filters | None = None) -
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rekindle", "report"),
+        loader=jinja2.PackageLoader("rekindle", ""),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

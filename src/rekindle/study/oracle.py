@@ -63,7 +63,7 @@ class OracleStudy:
 
 
 def load_oracle(path: Path | str) -> OracleStudy | None:
-    """The file, if it is an oracle study; None for other grids and for what `rekindle.study.grid.load` will refuse.
+    """The file, if it is an oracle study; None for other grids and for what `rekindle.study.grid_file.load` will refuse.
 
     Raises:
         UserError: In one sentence that names the key and what is allowed there.

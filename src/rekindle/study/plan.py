@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from rekindle.probe import Trial
+    from rekindle.training.lr_finder import Trial
 
 EVALUATION = 1 / 3
 TRIAL_CLASSES = 4
@@ -129,7 +129,7 @@ class _Cost:
     def _seen(self, cell: Cell) -> float | None:
         """Pictures that a run trains on, with those it only looks at counted by their share of the work."""
         from rekindle.data import open_data
-        from rekindle.runs import automatic_epochs
+        from rekindle.training.defaults import automatic_epochs
 
         spec = cell.spec
         key = spec.data, tuple(value for name, value in spec.data_options().items() if name != "seed")
@@ -163,8 +163,8 @@ def images_per_second(spec: RunSpec, threads: int) -> float:
     """Training speed of a spec's network and methods on random pictures, with as many threads as the study gives a run."""
     import torch
 
-    from rekindle import probe
-    from rekindle.runs import bf16_is_fast
+    from rekindle.training import lr_finder
+    from rekindle.training.defaults import bf16_is_fast
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fast = spec.precision == "bf16" or (spec.precision == "auto" and bf16_is_fast())
@@ -174,7 +174,7 @@ def images_per_second(spec: RunSpec, threads: int) -> float:
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
             trial, batch = _trial(spec, device)
             trial.autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=fast)
-            return probe.images_per_second(lambda rate: trial, lambda step: batch)
+            return lr_finder.images_per_second(lambda rate: trial, lambda step: batch)
     finally:
         torch.set_num_threads(before)
 
@@ -185,9 +185,9 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, tuple[Tensor,
 
     from rekindle import models
     from rekindle.method import Passes, Source
-    from rekindle.probe import STEPS, Trial
     from rekindle.registry import parse, parse_direction
-    from rekindle.runs import make_optimizer
+    from rekindle.training.defaults import make_optimizer
+    from rekindle.training.lr_finder import STEPS, Trial
     from rekindle.tuner import Tuner
 
     loaded = models.build(spec.model, weights="none")

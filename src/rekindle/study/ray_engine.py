@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.errors import Stopped, UserError
-from rekindle.study.local import POLL, THREADS, News, Notice, finished
+from rekindle.study.local_engine import POLL, THREADS, News, Notice, finished
 from rekindle.study.store import Study
-from rekindle.study.work import RunCell, attempt, train
+from rekindle.study.worker import RunCell, attempt, train
 
 LOCAL = "local"
 KNOCK_SECONDS = 10.0

@@ -26,7 +26,8 @@ from filelock import FileLock, Timeout
 from rekindle.errors import UserError
 from rekindle.files import write_atomic, write_json
 from rekindle.spec import RunSpec
-from rekindle.study.grid import Cell, Grid, Group, from_dict
+from rekindle.study.grid import Cell, Grid, Group
+from rekindle.study.grid_file import from_dict
 
 CRASHES = 2
 SETTLED = ("done", "failed")

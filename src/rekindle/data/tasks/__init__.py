@@ -12,11 +12,11 @@ from rekindle.data.tasks.flowers import FLOWERS
 from rekindle.data.tasks.food import FOOD_30, FOOD_150
 from rekindle.data.tasks.indoor import INDOOR
 from rekindle.data.tasks.pets import PETS
-from rekindle.data.tasks.task import Layout, Source, Task
+from rekindle.data.tasks.task import Layout, Task, TaskFile
 from rekindle.data.tasks.textures import DTD
 from rekindle.errors import UserError
 
-__all__ = ["TASKS", "Layout", "Source", "Task", "find"]
+__all__ = ["TASKS", "Layout", "Task", "TaskFile", "find"]
 
 TASKS: dict[str, Task] = {
     task.name: task

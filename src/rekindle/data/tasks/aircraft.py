@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rekindle.data.tasks.reading import home_of, rows
-from rekindle.data.tasks.task import Layout, Source, Task
+from rekindle.data.tasks.task import Layout, Task, TaskFile
 from rekindle.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -31,7 +31,7 @@ AIRCRAFT = Task(
     page="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
     licence="non-commercial research",
     sources=(
-        Source(
+        TaskFile(
             "fgvc-aircraft-2013b.tar.gz",
             ("https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",),
             "md5:d4acdd33327262359767eeaa97a4f732",

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rekindle.data.tasks.reading import home_of, label_of, rows
-from rekindle.data.tasks.task import Layout, Samples, Source, Task
+from rekindle.data.tasks.task import LabeledPaths, Layout, Task, TaskFile
 
 
 def read(folder: Path) -> Layout:
@@ -12,7 +12,7 @@ def read(folder: Path) -> Layout:
     classes = [name for _, name in rows(home / "classes.txt", 2)]
     labels = {number: int(label) for number, label in rows(home / "image_class_labels.txt", 2)}
     parts = {number: "train" if flag == "1" else "test" for number, flag in rows(home / "train_test_split.txt", 2)}
-    splits: dict[str, Samples] = {"train": [], "test": []}
+    splits: dict[str, LabeledPaths] = {"train": [], "test": []}
     for number, name in rows(home / "images.txt", 2):
         splits[parts[number]].append((home / "images" / name, label_of(labels[number], classes, "image_class_labels.txt")))
     return Layout(classes, splits)
@@ -25,7 +25,7 @@ CUB = Task(
     page="https://www.vision.caltech.edu/datasets/cub_200_2011/",
     licence="non-commercial research and education",
     sources=(
-        Source(
+        TaskFile(
             "CUB_200_2011.tgz",
             (
                 "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rekindle.data.divide import rank
 from rekindle.data.tasks.reading import home_of
-from rekindle.data.tasks.task import Layout, Samples, Source, Task
+from rekindle.data.tasks.task import LabeledPaths, Layout, Task, TaskFile
 from rekindle.errors import UserError
 
 TRAIN, TEST = 60, 20
@@ -16,7 +16,7 @@ def read(folder: Path, train: int = TRAIN, test: int = TEST) -> Layout:
     """NNN.CLASS/NNN_NNNN.jpg; the archive's stray files have other names, and its clutter counts as a class."""
     home = home_of(folder, "001.ak47/001_0001.jpg")
     kinds = sorted(path for path in home.iterdir() if path.is_dir() and re.match(r"\d{3}\.", path.name))
-    splits: dict[str, Samples] = {"train": [], "test": []}
+    splits: dict[str, LabeledPaths] = {"train": [], "test": []}
     for label, kind in enumerate(kinds):
         names = [path.name for path in kind.iterdir() if re.fullmatch(r"\d{3}_\d{4}\.jpg", path.name)]
         if len(names) < train + test:
@@ -36,7 +36,7 @@ CALTECH = Task(
     page="https://data.caltech.edu/records/nyy15-4j048",
     licence="CC BY 4.0",
     sources=(
-        Source(
+        TaskFile(
             "256_ObjectCategories.tar",
             ("https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar",),
             "md5:67b4f42ca05d46448c6bb8ecd2220f6d",

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from rekindle.data.tasks.reading import home_of, label_of, matlab
-from rekindle.data.tasks.task import Layout, Source, Task
+from rekindle.data.tasks.task import Layout, Task, TaskFile
 
 MARKS = {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlabels.mat"}
 
@@ -21,9 +21,9 @@ def read(folder: Path) -> Layout:
     return Layout(classes, splits)
 
 
-def _source(folder: str, name: str, md5: str) -> Source:
+def _source(folder: str, name: str, md5: str) -> TaskFile:
     hosts = ("https://ai.stanford.edu/~jkrause/", "http://ai.stanford.edu/~jkrause/", "http://imagenet.stanford.edu/internal/")
-    return Source(name, tuple(f"{host}{folder}/{name}" for host in hosts), f"md5:{md5}")
+    return TaskFile(name, tuple(f"{host}{folder}/{name}" for host in hosts), f"md5:{md5}")
 
 
 CARS = Task(

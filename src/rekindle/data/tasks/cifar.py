@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from rekindle.data.tasks.reading import home_of, label_of
-from rekindle.data.tasks.task import Layout, Samples, Source, Task
+from rekindle.data.tasks.task import LabeledPaths, Layout, Task, TaskFile
 from rekindle.errors import UserError
 
 PIXELS = 3 * 32 * 32
@@ -24,7 +24,7 @@ def read(folder: Path, names: str, label_bytes: int, files: dict[str, tuple[str,
     """
     home = home_of(folder, names)
     classes = (home / names).read_text("utf-8").split()
-    splits: dict[str, Samples] = {}
+    splits: dict[str, LabeledPaths] = {}
     for split, parts in files.items():
         records = np.concatenate([_records(home / part, label_bytes) for part in parts])
         for kind in classes:
@@ -48,8 +48,8 @@ def _records(path: Path, label_bytes: int) -> np.ndarray:
     return data.reshape(-1, width)
 
 
-def _source(name: str, md5: str) -> tuple[Source]:
-    return (Source(name, (f"https://www.cs.toronto.edu/~kriz/{name}", f"https://cave.cs.toronto.edu/kriz/{name}"), f"md5:{md5}"),)
+def _source(name: str, md5: str) -> tuple[TaskFile]:
+    return (TaskFile(name, (f"https://www.cs.toronto.edu/~kriz/{name}", f"https://cave.cs.toronto.edu/kriz/{name}"), f"md5:{md5}"),)
 
 
 CIFAR10 = Task(

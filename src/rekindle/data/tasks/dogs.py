@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from rekindle.data.tasks.reading import by_class, home_of, matlab
-from rekindle.data.tasks.task import Layout, Source, Task
+from rekindle.data.tasks.task import Layout, Task, TaskFile
 
 LISTS = {"train": "train_list.mat", "test": "test_list.mat"}
 
@@ -26,8 +26,8 @@ DOGS = Task(
     page="http://vision.stanford.edu/aditya86/ImageNetDogs/",
     licence="ImageNet's terms: non-commercial research and education",
     sources=(
-        Source("images.tar", ("http://vision.stanford.edu/aditya86/ImageNetDogs/images.tar",), "md5:1bb1f2a596ae7057f99d7d75860002ef"),
-        Source("lists.tar", ("http://vision.stanford.edu/aditya86/ImageNetDogs/lists.tar",), "md5:edbb9f16854ec66506b5f09b583e0656"),
+        TaskFile("images.tar", ("http://vision.stanford.edu/aditya86/ImageNetDogs/images.tar",), "md5:1bb1f2a596ae7057f99d7d75860002ef"),
+        TaskFile("lists.tar", ("http://vision.stanford.edu/aditya86/ImageNetDogs/lists.tar",), "md5:edbb9f16854ec66506b5f09b583e0656"),
     ),
     read=read,
     classes=120,

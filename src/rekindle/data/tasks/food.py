@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rekindle.data.divide import rank
 from rekindle.data.tasks.reading import by_class, home_of
-from rekindle.data.tasks.task import Layout, Source, Task
+from rekindle.data.tasks.task import Layout, Task, TaskFile
 
 PURPOSE = "food101"
 
@@ -36,7 +36,7 @@ def _task(per_class: int) -> Task:
         page="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
         licence="pictures from Foodspotting, which are not ETH's; research",
         sources=(
-            Source(
+            TaskFile(
                 "food-101.tar.gz",
                 ("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz", "https://data.vision.ee.ethz.ch/cvl/food-101.tar.gz"),
                 "md5:85eeb15f3717b99a5da872d97d918f87",

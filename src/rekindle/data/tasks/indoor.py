@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rekindle.data.tasks.reading import by_class, home_of
-from rekindle.data.tasks.task import Layout, Source, Task
+from rekindle.data.tasks.task import Layout, Task, TaskFile
 
 LISTS = {"train": "TrainImages.txt", "test": "TestImages.txt"}
 
@@ -24,9 +24,11 @@ INDOOR = Task(
     page="https://web.mit.edu/torralba/www/indoor.html",
     licence="research",
     sources=(
-        Source("indoorCVPR_09.tar", ("http://groups.csail.mit.edu/vision/LabelMe/NewImages/indoorCVPR_09.tar",)),
-        Source("TrainImages.txt", ("https://web.mit.edu/torralba/www/TrainImages.txt", "http://web.mit.edu/torralba/www/TrainImages.txt")),
-        Source("TestImages.txt", ("https://web.mit.edu/torralba/www/TestImages.txt", "http://web.mit.edu/torralba/www/TestImages.txt")),
+        TaskFile("indoorCVPR_09.tar", ("http://groups.csail.mit.edu/vision/LabelMe/NewImages/indoorCVPR_09.tar",)),
+        TaskFile(
+            "TrainImages.txt", ("https://web.mit.edu/torralba/www/TrainImages.txt", "http://web.mit.edu/torralba/www/TrainImages.txt")
+        ),
+        TaskFile("TestImages.txt", ("https://web.mit.edu/torralba/www/TestImages.txt", "http://web.mit.edu/torralba/www/TestImages.txt")),
     ),
     read=read,
     classes=67,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.data.download import Failed, digest, fetch, only_one
-from rekindle.data.tasks.task import Source, Task
+from rekindle.data.tasks.task import Task, TaskFile
 from rekindle.errors import UserError
 from rekindle.files import write_json
 
@@ -57,7 +57,7 @@ def obtain(task: Task, base: Path, given: list[Path], listener: Any, option: str
     return files
 
 
-def _by_hand(task: Task, failures: list[tuple[Source, str, list[str]]], option: str) -> str:
+def _by_hand(task: Task, failures: list[tuple[TaskFile, str, list[str]]], option: str) -> str:
     """What could not be had, from where, its hash, and what to type once it is here."""
     lines = [f"{task.name} is not prepared: {len(failures)} of its {len(task.sources)} files could not be downloaded."]
     for source, known, reasons in failures:
@@ -96,7 +96,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _inside(path: Path, wanted: dict[str, Source]) -> list[Path]:
+def _inside(path: Path, wanted: dict[str, TaskFile]) -> list[Path]:
     """The file itself, or the wanted ones in a folder."""
     if not path.is_dir():
         return [path]
@@ -111,7 +111,7 @@ def _hash_like(path: Path, known: str) -> str:
     return f"{algorithm}:{digest(path, algorithm)}"
 
 
-def _checked(path: Path, known: str, source: Source, base: Path) -> Obtained:
+def _checked(path: Path, known: str, source: TaskFile, base: Path) -> Obtained:
     found = _hash_like(path, known) if known else ""
     if found != known:
         whose = "the published one" if source.hash else f"the one recorded in {base / SEEN}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rekindle.data.tasks.reading import home_of, label_of, rows
-from rekindle.data.tasks.task import Layout, Source, Task
+from rekindle.data.tasks.task import Layout, Task, TaskFile
 
 LISTS = {"train": "trainval.txt", "test": "test.txt"}
 
@@ -22,9 +22,9 @@ def read(folder: Path) -> Layout:
     return Layout(classes, splits)
 
 
-def _source(name: str, md5: str) -> Source:
+def _source(name: str, md5: str) -> TaskFile:
     hosts = ("https://www.robots.ox.ac.uk/~vgg/data/pets/data/", "https://thor.robots.ox.ac.uk/~vgg/data/pets/")
-    return Source(name, tuple(host + name for host in hosts), f"md5:{md5}")
+    return TaskFile(name, tuple(host + name for host in hosts), f"md5:{md5}")
 
 
 PETS = Task(

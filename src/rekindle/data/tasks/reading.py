@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from rekindle.data.tasks.task import Samples
+from rekindle.data.tasks.task import LabeledPaths
 from rekindle.errors import UserError
 
 
@@ -67,7 +67,7 @@ def label_of(number: int, classes: list[str], where: str) -> int:
     return number - 1
 
 
-def by_class(folder: Path, names: list[str], classes: list[str]) -> Samples:
+def by_class(folder: Path, names: list[str], classes: list[str]) -> LabeledPaths:
     """Pictures named "CLASS/picture.jpg" below `folder`."""
     labels = {name: label for label, name in enumerate(classes)}
     found = []

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-Samples = list[tuple[Path, int]]
+LabeledPaths = list[tuple[Path, int]]
 
 
 @dataclass(frozen=True)
-class Source:
+class TaskFile:
     """One file that a task needs.
 
     Attributes:
@@ -32,7 +32,7 @@ class Layout:
     """
 
     classes: list[str]
-    splits: dict[str, Samples]
+    splits: dict[str, LabeledPaths]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Task:
     paper: str
     page: str
     licence: str
-    sources: tuple[Source, ...]
+    sources: tuple[TaskFile, ...]
     read: Callable[[Path], Layout]
     classes: int
     counts: dict[str, int]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rekindle.data.tasks.reading import by_class, home_of
-from rekindle.data.tasks.task import Layout, Source, Task
+from rekindle.data.tasks.task import Layout, Task, TaskFile
 
 PARTITION = 1
 SPLITS = ("train", "val", "test")
@@ -24,7 +24,7 @@ DTD = Task(
     page="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
     licence="research",
     sources=(
-        Source(
+        TaskFile(
             "dtd-r1.0.1.tar.gz",
             (
                 "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",

@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from rekindle import L2SP, Rifle, Source, Tuner, data
 from rekindle.data.samples import Preprocessing, Samples
-from rekindle.trainer import Criterion, Training
+from rekindle.training.criterion import CrossEntropy
+from rekindle.training.trainer import Training
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -62,8 +63,9 @@ def main(folder: Path, devices: int, out: Path) -> None:
     tuner.start_epoch = watched  # type: ignore[method-assign]
     optimizer = torch.optim.SGD(tuner.param_groups(0.01), momentum=0.9)
     Training(
-        fabric, model, tuner, optimizer, Criterion(), splits["train"], splits["val"], 6, 0, out / "checkpoints", "last", Watcher()
-    ).fit()
+        fabric=fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=CrossEntropy(), train=splits["train"], val=splits["val"],
+        batch_size=6, seed=0, folder=out / "checkpoints", keep="last", listener=Watcher(),
+    ).fit()  # fmt: skip
     out.mkdir(exist_ok=True, parents=True)
     save_file({**model.state_dict(), **kept}, out / f"rank{fabric.global_rank}.safetensors")
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from rekindle.files import write_atomic
 from rekindle.report.format import duration, escape
-from rekindle.report.studies import figures, text
-from rekindle.report.studies.analysis import Analysis, analyse
 from rekindle.report.template import render
+from rekindle.study.report import figures, formats, tables
+from rekindle.study.report.numbers import StudyNumbers, study_numbers
 from rekindle.study.store import Study
 
 FILES = ("report.md", "report.html", "runs.csv", "table.csv", "table.tex")
@@ -29,7 +29,7 @@ def write(study: Study, published: bool = False) -> Path:
     """
     from rekindle.report.figures import save
 
-    found = analyse(study)
+    found = study_numbers(study)
     folder = study.folder / "report"
     folder.mkdir(parents=True, exist_ok=True)
     drawn = {setting: figure for setting in study.grid.settings if (figure := figures.curves(found, setting))}
@@ -41,10 +41,10 @@ def write(study: Study, published: bool = False) -> Path:
     for name, (caption, figure) in over_all.items():
         save(figure, folder / f"{name}.png")
         pictures[caption] = f"{name}.png"
-    write_atomic(folder / "report.md", text.markdown(found, {escape(caption): name for caption, name in pictures.items()}, published))
-    write_atomic(folder / "runs.csv", text.runs_csv(found))
-    write_atomic(folder / "table.csv", text.table_csv(found))
-    write_atomic(folder / "table.tex", text.latex(found))
+    write_atomic(folder / "report.md", formats.markdown(found, {escape(caption): name for caption, name in pictures.items()}, published))
+    write_atomic(folder / "runs.csv", formats.runs_csv(found))
+    write_atomic(folder / "table.csv", formats.table_csv(found))
+    write_atomic(folder / "table.tex", formats.latex(found))
     inside = {
         "curves": [figures.svg(figure) for figure in drawn.values()],
         "plots": [figures.svg(figure) for _, figure in over_all.values()],
@@ -54,7 +54,7 @@ def write(study: Study, published: bool = False) -> Path:
     return folder
 
 
-def html(found: Analysis, inside: dict[str, Any], published: bool) -> str:
+def html(found: StudyNumbers, inside: dict[str, Any], published: bool) -> str:
     """The page.
 
     Args:
@@ -62,12 +62,12 @@ def html(found: Analysis, inside: dict[str, Any], published: bool) -> str:
         inside: curves and plots as SVG, and notes on those that could not be drawn.
         published: Whether the RIFLE paper's numbers stand beside ours.
     """
-    script = files("rekindle.report").joinpath("study.js").read_text("utf-8")
+    script = files("rekindle.study.report").joinpath("study.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     slowest = max((row["ratio"] or 0.0 for row in found.costs), default=0.0)
     content = {
         "found": found,
-        "text": text,
+        "text": tables,
         "script": script,
         "digest": digest,
         "colours": figures.palette(found),
@@ -75,7 +75,7 @@ def html(found: Analysis, inside: dict[str, Any], published: bool) -> str:
         "slowest": slowest or 1.0,
         **inside,
     }
-    return render("study.html.j2", content, {"duration": duration, "run_link": run_link})
+    return render("study/report/study.html.j2", content, {"duration": duration, "run_link": run_link})
 
 
 def run_link(run: str) -> str:
@@ -83,7 +83,7 @@ def run_link(run: str) -> str:
     return urllib.parse.quote(f"../{Path(run).as_posix()}/report.html")
 
 
-def plots(found: Analysis) -> tuple[dict[str, tuple[str, Any]], list[str]]:
+def plots(found: StudyNumbers) -> tuple[dict[str, tuple[str, Any]], list[str]]:
     """Figures over all settings, by file name, with captions; and why some are missing."""
     made: dict[str, tuple[str, Any]] = {}
     notes = []

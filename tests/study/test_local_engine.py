@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rekindle.report.studies.page import write
-from rekindle.study.grid import from_dict
-from rekindle.study.local import finished, run_local
+from rekindle.study.grid_file import from_dict
+from rekindle.study.local_engine import finished, run_local
+from rekindle.study.report.page import write
 from rekindle.study.status import look
 from rekindle.study.store import Study
 from tests.study import fakes

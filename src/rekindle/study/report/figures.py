@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from rekindle.report.figures import COLOURS, GREY, STYLE
 from rekindle.report.format import short
-from rekindle.report.studies.analysis import Analysis, Entry, Overall
 from rekindle.study.grid import Setting
+from rekindle.study.report.numbers import Entry, Overall, StudyNumbers
 
 PALETTE = (*COLOURS, "#8B5A2B", GREY)
 DASHES = ("-", "--", ":", "-.")
@@ -25,13 +25,13 @@ LEAST_RANGE = 1.0
 SVG: Any = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": "rekindle"}
 
 
-def colour(found: Analysis, method: str) -> tuple[str, str]:
+def colour(found: StudyNumbers, method: str) -> tuple[str, str]:
     """A method's colour and line style, the same in every figure."""
     number = found.methods.index(method)
     return PALETTE[number % len(PALETTE)], DASHES[number // len(PALETTE) % len(DASHES)]
 
 
-def curves(found: Analysis, setting: Setting) -> Figure | None:
+def curves(found: StudyNumbers, setting: Setting) -> Figure | None:
     """Validation accuracy by epoch: mean over seeds, and the band from lowest to highest. A method's marks have the id "curve-NUMBER-…",
     by which the page switches them. None where no run is finished."""
     with matplotlib.rc_context(SVG):
@@ -50,7 +50,7 @@ def curves(found: Analysis, setting: Setting) -> Figure | None:
     return figure
 
 
-def _curve(axes: Axes, found: Analysis, entry: Entry, name: str) -> None:
+def _curve(axes: Axes, found: StudyNumbers, entry: Entry, name: str) -> None:
     histories = [_history(found.study.folder / outcome.run) for outcome in entry.done]
     length = min(map(len, histories))
     values = 100 * np.array([history[:length] for history in histories])
@@ -66,7 +66,7 @@ def _history(run: Path) -> list[float]:
     return [json.loads(line)["val"]["accuracy"] for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-def differences(found: Analysis) -> Figure | None:
+def differences(found: StudyNumbers) -> Figure | None:
     """Paired differences from the baseline with 95 % intervals, a panel for each setting, a pale dot for each seed; None where there is no pair."""
     blocks = [
         (setting, [entry for entry in found.entries if entry.setting == setting and entry.pair]) for setting in found.study.grid.settings
@@ -94,7 +94,7 @@ def differences(found: Analysis) -> Figure | None:
     return figure
 
 
-def _difference(axes: Axes, found: Analysis, entry: Entry, y: int) -> None:
+def _difference(axes: Axes, found: StudyNumbers, entry: Entry, y: int) -> None:
     pair = entry.pair or {}
     shade = colour(found, entry.method)[0]
     axes.plot([100 * value for value in pair["each"]], [y] * pair["n"], "o", color=shade, alpha=0.3, markersize=3)
@@ -103,7 +103,7 @@ def _difference(axes: Axes, found: Analysis, entry: Entry, y: int) -> None:
     axes.plot([100 * pair["difference"]], [y], "o", color=shade, markersize=6, markerfacecolor=shade if entry.verdict else "white")
 
 
-def critical_difference(found: Analysis, overall: Overall) -> Figure | None:
+def critical_difference(found: StudyNumbers, overall: Overall) -> Figure | None:
     """Average ranks, with a bar across methods that no test tells apart; None where there are too few tasks or methods.
 
     Raises:
@@ -135,6 +135,6 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def palette(found: Analysis) -> dict[str, str]:
+def palette(found: StudyNumbers) -> dict[str, str]:
     """Each method's colour."""
     return {method: colour(found, method)[0] for method in found.methods}

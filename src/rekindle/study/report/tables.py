@@ -1,14 +1,10 @@
-"""A study's numbers as Markdown, CSV and LaTeX. The number of seeds stands beside each; only what is significant is bold."""
-
-import csv
-import io
-from typing import Any
+"""A study's numbers as tables and sentences. The number of seeds stands beside each."""
 
 from rekindle.report.format import duration, escape, p_value
 from rekindle.report.statistics import LEVEL, smallest_p
-from rekindle.report.studies.analysis import Analysis, Entry, Overall
-from rekindle.report.studies.published import beside, differences
 from rekindle.study.grid import Setting, size_text
+from rekindle.study.report.numbers import Entry, Overall, StudyNumbers
+from rekindle.study.report.published import beside, differences
 
 NONE = "–"
 WORDS = ("task", "size", "setting", "method", "values", "outcome", "reading", "regulariser", "message")
@@ -17,45 +13,7 @@ PAIRED = ("difference", "low", "high", "p", "p_holm")
 Table = tuple[list[str], list[list[str]]]
 
 
-def markdown(found: Analysis, pictures: dict[str, str], published: bool = False) -> str:
-    """The whole report.
-
-    Args:
-        found: The numbers.
-        pictures: {caption: file name} of figures beside the report.
-        published: Whether the RIFLE paper's numbers stand beside ours.
-    """
-    grid = found.study.grid
-    parts = [f"# {escape(grid.title)}", *(escape(sentence) for sentence in sentences(found))]
-    for regularizer in found.regularizers:
-        parts += [
-            f"## Accuracy (%){_with(regularizer)}",
-            _markdown(accuracies(found, regularizer), bold=_marker(found, regularizer)),
-            legend(found),
-        ]
-    parts.append(f"## Differences from {escape(found.baseline)}, paired by seed (points)")
-    parts += [_markdown(pairs(found)), PAIRS]
-    for overall in found.overall:
-        if overall.rows:
-            parts += [
-                f"## Over tasks{_with(overall.regularizer)}",
-                _markdown(over_tasks(overall)),
-                *(escape(text) for text in over_tasks_notes(overall)),
-            ]
-    if found.selections:
-        parts += ["## How values were chosen", _markdown(selections(found)), SELECTED]
-    if found.test_selected:
-        parts += ["## Test-selected, for comparison with published tables only", _markdown(test_selected(found)), TEST_SELECTED]
-    parts += ["## Cost", _markdown(costs(found))]
-    if published:
-        parts += published_parts(found)
-    parts += [f"## {caption}\n\n![{caption}]({name})" for caption, name in pictures.items()]
-    if found.failures:
-        parts += ["## Failed runs", _markdown(failures(found))]
-    return "\n\n".join(parts) + "\n"
-
-
-def sentences(found: Analysis) -> list[str]:
+def sentences(found: StudyNumbers) -> list[str]:
     """What was run, and what is missing."""
     done = sum(len(entry.done) for entry in found.entries)
     planned = sum(len(entry.outcomes) for entry in found.entries)
@@ -78,7 +36,7 @@ def sentences(found: Analysis) -> list[str]:
     return text
 
 
-def legend(found: Analysis) -> str:
+def legend(found: StudyNumbers) -> str:
     """How to read the tables of accuracies."""
     return (
         f"Mean ± standard deviation (seeds). Bold: significantly higher than {escape(found.baseline)}; ▼: significantly lower "
@@ -94,11 +52,11 @@ SELECTED = "Mean validation accuracy over seeds that the final runs do not use; 
 TEST_SELECTED = "The candidate that is best on the test split itself, as in the papers: optimistic, and no evidence for a method."
 
 
-def accuracies(found: Analysis, regularizer: str) -> Table:
+def accuracies(found: StudyNumbers, regularizer: str) -> Table:
     """Settings by methods, as in the papers."""
     methods = [method for method in found.methods if any(entry.method == method for entry in found.of(regularizer))]
     rows = []
-    for setting in _settings(found, regularizer):
+    for setting in settings_text(found, regularizer):
         entries = [found.by_place.get((setting, method)) for method in methods]
         rows.append([setting.task, size_text(setting.size), *(accuracy_text(entry) if entry else "" for entry in entries)])
     return ["task", "size", *methods], rows
@@ -112,7 +70,7 @@ def accuracy_text(entry: Entry) -> str:
     return f"{100 * entry.mean:.2f}{spread} ({entry.seeds})"
 
 
-def pairs(found: Analysis) -> Table:
+def pairs(found: StudyNumbers) -> Table:
     """A row for each method and setting but the baseline's."""
     rows = [[str(entry.setting), entry.method, *pair_texts(entry)] for entry in found.entries if entry.method != found.baseline]
     return ["setting", "method", "seeds", "difference", "95 % interval", "p", "p (Holm)", "reading"], rows
@@ -181,7 +139,7 @@ def over_tasks_notes(overall: Overall) -> list[str]:
     return notes
 
 
-def selections(found: Analysis) -> Table:
+def selections(found: StudyNumbers) -> Table:
     """A row for each candidate."""
     rows = []
     for row in found.selections:
@@ -198,7 +156,7 @@ def selections(found: Analysis) -> Table:
     return ["setting", "method", "values", "validation %", "seeds", "outcome"], rows
 
 
-def test_selected(found: Analysis) -> Table:
+def test_selected(found: StudyNumbers) -> Table:
     """A row for each method with a grid."""
     rows = []
     for row in found.test_selected:
@@ -207,7 +165,7 @@ def test_selected(found: Analysis) -> Table:
     return ["setting", "method", "values", "test %, best on test (seeds)"], rows
 
 
-def costs(found: Analysis) -> Table:
+def costs(found: StudyNumbers) -> Table:
     """A row a method."""
     rows = [
         [
@@ -223,22 +181,11 @@ def costs(found: Analysis) -> Table:
     return ["method", "runs", "training time", f"a run, as a multiple of {found.baseline}", "candidates", "time to choose"], rows
 
 
-def failures(found: Analysis) -> Table:
+def failures(found: StudyNumbers) -> Table:
     """A row for each failed run."""
     return ["setting", "method", "seed", "message"], [
         [str(entry.setting), entry.method, str(outcome.seed), outcome.error] for entry, outcome in found.failures
     ]
-
-
-def published_parts(found: Analysis) -> list[str]:
-    """Sections of Markdown with the paper's numbers."""
-    parts = []
-    rows = published_rows(found)
-    if rows[1]:
-        parts += ["## Beside the published numbers", _markdown(rows)]
-    means = published_differences(found)
-    parts += ["## Published differences from Original, and ours", _markdown(means), PUBLISHED] if means[1] else []
-    return parts
 
 
 PUBLISHED = (
@@ -247,7 +194,7 @@ PUBLISHED = (
 )
 
 
-def published_rows(found: Analysis) -> Table:
+def published_rows(found: StudyNumbers) -> Table:
     """Ours and the paper's, and the differences from the baseline of each, for tasks and methods that both have."""
     rows = []
     for row in beside(found):
@@ -258,7 +205,7 @@ def published_rows(found: Analysis) -> Table:
     return ["setting", "method", "ours (seeds)", "published (runs)", "our difference", "published difference"], rows
 
 
-def published_differences(found: Analysis) -> Table:
+def published_differences(found: StudyNumbers) -> Table:
     """Mean differences over tasks, ours and the paper's."""
     rows = [
         [
@@ -269,114 +216,8 @@ def published_differences(found: Analysis) -> Table:
     return ["regulariser", "method", "published", "range over tasks", "tasks", "ours", "our tasks"], rows
 
 
-def runs_csv(found: Analysis) -> str:
-    """A line for each final run, done or not; accuracies from 0 to 1."""
-    rows = [
-        [
-            *_place(entry), outcome.candidate, outcome.seed, outcome.state, outcome.split,
-            *(("" if value is None else value) for value in (outcome.accuracy, outcome.val, outcome.lr, outcome.seconds)), outcome.run, outcome.error,
-        ] for entry in found.entries for outcome in entry.outcomes
-    ]  # fmt: skip
-    return _csv([*PLACE, "values", "seed", "state", "split", "accuracy", "val_accuracy", "lr", "seconds", "run", "error"], rows)
-
-
-def table_csv(found: Analysis) -> str:
-    """A line for each method and setting; accuracies and differences from 0 to 1, empty where there is none."""
-    rows = []
-    for entry in found.entries:
-        pair = entry.pair or {}
-        figures = [entry.mean, entry.std, *(pair.get(key) for key in PAIRED)]
-        rows.append([
-            *_place(entry), entry.candidate or "", len(entry.outcomes), len(entry.done), entry.failed,
-            *("" if value is None else value for value in figures), entry.verdict,
-        ])  # fmt: skip
-    return _csv([*PLACE, "values", "seeds", "done", "failed", "mean", "std", *PAIRED, "verdict"], rows)
-
-
-def _place(entry: Entry) -> list[str | int]:
-    return [entry.setting.regularizer, entry.setting.task, entry.setting.size, entry.method]
-
-
-def latex(found: Analysis) -> str:
-    r"""One table in the papers' layout, for \usepackage{booktabs}: a block for each regulariser, a row a setting, a column a method."""
-    methods = [method for method in found.methods if any(entry.method == method for entry in found.entries)]
-    sizes = len({setting.size for setting in found.study.grid.settings}) > 1
-    lines = [r"\begin{tabular}{l" + "c" * len(methods) + "}", r"\toprule", " & ".join(["Datasets", *map(_tex, methods)]) + r" \\"]
-    for regularizer in found.regularizers:
-        lines.append(r"\midrule")
-        if regularizer:
-            lines.append(rf"\multicolumn{{{len(methods) + 1}}}{{c}}{{fine-tuning with {_tex(regularizer)}}} \\")
-        for setting in _settings(found, regularizer):
-            name = f"{setting.task}, {size_text(setting.size)}" if sizes else setting.task
-            cells = [_tex_cell(found.by_place.get((setting, method))) for method in methods]
-            lines.append(" & ".join([_tex(name), *cells]) + r" \\")
-    seeds = sorted({len(entry.done) for entry in found.entries})
-    return "\n".join([
-        f"% {' '.join(found.study.grid.title.split())}: accuracy in per cent, mean and standard deviation (ddof 1) over {' or '.join(map(str, seeds))} seeds.",
-        f"% Bold: significantly higher than {' '.join(found.baseline.split())} (paired t test over seeds, p < {LEVEL} after Holm over the methods of the row).",
-        "% A small number after a mean counts its seeds where some are missing or failed.",
-        *lines, r"\bottomrule", r"\end{tabular}", "",
-    ])  # fmt: skip
-
-
-def _tex_cell(entry: Entry | None) -> str:
-    if entry is None:
-        return ""
-    if entry.mean is None:
-        return "failed" if entry.failed else "--"
-    spread = rf" \pm {100 * entry.std:.2f}" if entry.std is not None else ""
-    text = f"{100 * entry.mean:.2f}"
-    text = rf"\mathbf{{{text}}}" if entry.verdict == "higher" else text
-    few = "" if entry.complete else rf"_{{\,n={len(entry.done)}}}"
-    return f"${text}{spread}{few}$"
-
-
-def _tex(text: str) -> str:
-    special = {
-        "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-        **{letter: "\\" + letter for letter in "&%$#_{}"},
-    }  # fmt: skip
-    return "".join(special.get(letter, letter) for letter in " ".join(text.split()))
-
-
-def _settings(found: Analysis, regularizer: str) -> list[Setting]:
+def settings_text(found: StudyNumbers, regularizer: str) -> list[Setting]:
     return list(dict.fromkeys(entry.setting for entry in found.of(regularizer)))
-
-
-def _marker(found: Analysis, regularizer: str) -> dict[tuple[int, int], str]:
-    """Which cells of the table of accuracies are marked, by row and column."""
-    methods = accuracies(found, regularizer)[0][2:]
-    marks = {}
-    for row, setting in enumerate(_settings(found, regularizer)):
-        for column, method in enumerate(methods):
-            entry = found.by_place.get((setting, method))
-            if entry and entry.verdict:
-                marks[row, column + 2] = entry.verdict
-    return marks
-
-
-def _markdown(table: Table, bold: dict[tuple[int, int], str] | None = None) -> str:
-    header, rows = table
-    lines = [[escape(name) for name in header], ["---" if name in WORDS else "---:" for name in header]]
-    for i, row in enumerate(rows):
-        cells = [escape(cell) for cell in row]
-        for j, cell in enumerate(cells):
-            mark = (bold or {}).get((i, j))
-            cells[j] = f"**{cell}**" if mark == "higher" else f"{cell} ▼" if mark == "lower" else cell
-        lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _csv(header: list[str], rows: list[list[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _with(regularizer: str) -> str:
-    return f" with {escape(regularizer)}" if regularizer else ""
 
 
 def _p(value: float | None) -> str:

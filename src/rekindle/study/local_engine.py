@@ -13,7 +13,7 @@ from typing import Any
 from rekindle.errors import Stopped
 from rekindle.report.format import split_title
 from rekindle.study.store import Study
-from rekindle.study.work import RunCell, attempt, train
+from rekindle.study.worker import RunCell, attempt, train
 
 POLL = 0.2
 PATIENCE = 60.0

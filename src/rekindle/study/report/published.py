@@ -6,7 +6,7 @@ from importlib.resources import files
 from statistics import mean
 from typing import Any
 
-from rekindle.report.studies.analysis import Analysis
+from rekindle.study.report.numbers import StudyNumbers
 
 Key = tuple[str, str, str]
 
@@ -24,7 +24,7 @@ def published() -> dict[Key, tuple[float, float]]:
     }
 
 
-def beside(found: Analysis) -> list[dict[str, Any]]:
+def beside(found: StudyNumbers) -> list[dict[str, Any]]:
     """A row for each published number of a task and method that the study has: regularizer, task, size, method, mean, std, difference
     (from the published Original), and ours as `entry`."""
     baseline = _method(found, found.baseline)
@@ -39,7 +39,7 @@ def beside(found: Analysis) -> list[dict[str, Any]]:
     return rows
 
 
-def differences(found: Analysis) -> list[dict[str, Any]]:
+def differences(found: StudyNumbers) -> list[dict[str, Any]]:
     """For each regulariser and method: the published differences from Original over the paper's nine tasks, and ours over our tasks.
 
     Returns:
@@ -65,5 +65,5 @@ def differences(found: Analysis) -> list[dict[str, Any]]:
     return rows
 
 
-def _method(found: Analysis, method: str) -> str:
+def _method(found: StudyNumbers, method: str) -> str:
     return found.study.grid.published["methods"].get(method, method)

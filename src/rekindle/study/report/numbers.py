@@ -135,7 +135,7 @@ class Overall:
 
 
 @dataclass
-class Analysis:
+class StudyNumbers:
     """All numbers of a study's report.
 
     Attributes:
@@ -191,10 +191,10 @@ class Analysis:
         return {outcome.split for entry in self.entries for outcome in entry.done}
 
 
-def analyse(study: Study) -> Analysis:
+def study_numbers(study: Study) -> StudyNumbers:
     """Read every finished run of a study."""
     entries = [_entry(study, group) for group in study.grid.groups]
-    found = Analysis(study, entries)
+    found = StudyNumbers(study, entries)
     for setting in study.grid.settings:
         _pair_up([entry for entry in entries if entry.setting == setting], found.baseline)
     found.overall = [_overall(found, regularizer) for regularizer in found.regularizers]
@@ -254,7 +254,7 @@ def _paired(base: Entry, entry: Entry) -> dict[str, Any] | None:
     return {**found, "low": low, "high": high, "seeds": seeds, "each": each}
 
 
-def _overall(found: Analysis, regularizer: str) -> Overall:
+def _overall(found: StudyNumbers, regularizer: str) -> Overall:
     entries = found.of(regularizer)
     left_out = [f"{entry.method} in {entry.setting} ({entry.seeds} runs)" for entry in entries if not entry.complete]
     rows = [row for method in found.methods if method != found.baseline and (row := _over_tasks(found, entries, method))]
@@ -265,7 +265,7 @@ def _overall(found: Analysis, regularizer: str) -> Overall:
     return Overall(regularizer, rows, ranks, len(scores), rank_tests(scores), left_out)
 
 
-def _over_tasks(found: Analysis, entries: list[Entry], method: str) -> dict[str, Any] | None:
+def _over_tasks(found: StudyNumbers, entries: list[Entry], method: str) -> dict[str, Any] | None:
     """One difference a task, averaged over its sizes."""
     differences: dict[str, list[float]] = {}
     verdicts = []
@@ -284,7 +284,7 @@ def _over_tasks(found: Analysis, entries: list[Entry], method: str) -> dict[str,
     }  # fmt: skip
 
 
-def _ranked_scores(found: Analysis, entries: list[Entry]) -> tuple[list[str], list[list[float]]]:
+def _ranked_scores(found: StudyNumbers, entries: list[Entry]) -> tuple[list[str], list[list[float]]]:
     """(tasks, methods) mean accuracies, over the settings in which every method of this regulariser has all runs."""
     methods = [method for method in found.methods if any(entry.method == method for entry in entries)]
     complete: dict[Setting, list[float]] = {}
@@ -320,7 +320,7 @@ def _test_selected(study: Study, group: Group) -> dict[str, Any] | None:
     }
 
 
-def _cost(found: Analysis, method: str) -> dict[str, Any]:
+def _cost(found: StudyNumbers, method: str) -> dict[str, Any]:
     mine = [entry for entry in found.entries if entry.method == method]
     ratios = []
     for entry in mine:

@@ -11,68 +11,24 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from rekindle.analysis import mean_nll
 from rekindle.analysis.recorders import Recorder
-from rekindle.checkpoints import random_state, save_state, set_random_state
 from rekindle.data import balanced_order, order, shard, split_batches
 from rekindle.data.prefetch import prefetch
 from rekindle.data.samples import Samples
 from rekindle.errors import Diverged, Stopped, UserError
+from rekindle.training.checkpoints import random_state, save_state, set_random_state
+from rekindle.training.criterion import CrossEntropy
+from rekindle.training.listener import Listener
 from rekindle.tuner import Tuner
 
 EVAL_BATCH = 64
-
-
-class Listener(Protocol):
-    """Who watches a run, such as a progress bar."""
-
-    def note(self, text: str) -> None:
-        """A sentence worth reading."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """What goes on before training, and how far it is."""
-
-    def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
-        """After a step: running loss and accuracy of the epoch, images per second, seconds left in the run."""
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """After an epoch: its line of metrics.jsonl."""
-
-
-class Criterion:
-    """Cross-entropy with label smoothing and class weights, averaged over the batch.
-
-    Labels are (B,) classes or (B, C) shares of classes. Class weights multiply each sample's loss (they are not divided by their
-    sum in the batch), so that the mean over ranks is the mean over the global batch; of a mixed picture each share counts with
-    its own class's weight.
-    """
-
-    def __init__(self, label_smoothing: float = 0.0, class_weights: Tensor | None = None) -> None:
-        self.label_smoothing, self.class_weights = label_smoothing, class_weights
-
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.class_weights is None:
-            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        weights = self.class_weights.to(logits.device)
-        if labels.is_floating_point():
-            weighted = labels * weights
-            smooth = weighted.sum(1, keepdim=True) / labels.shape[1]
-            return F.cross_entropy(logits, weighted.lerp(smooth.expand_as(weighted), self.label_smoothing))
-        each = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
-        return (each * weights[labels]).mean()
-
-
-def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """Inverse class frequencies, so that the mean weight over the training set is 1."""
-    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
-    return len(labels) / (classes * counts.float())
 
 
 @dataclass
@@ -92,7 +48,7 @@ class Meter:
         return {"loss": self.loss / self.count, "accuracy": self.hits / self.count}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Training:
     """All that a training run consists of; `fit` runs it.
 
@@ -119,7 +75,7 @@ class Training:
     model: nn.Module
     tuner: Tuner
     optimizer: torch.optim.Optimizer
-    criterion: Criterion
+    criterion: CrossEntropy
     train: Samples
     val: Samples
     batch_size: int

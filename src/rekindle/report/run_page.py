@@ -14,7 +14,7 @@ from rekindle.report.format import duration, split_title
 from rekindle.report.results import confused_pairs, final_split, worst_mistakes
 from rekindle.report.statistics import wilson
 from rekindle.report.template import Filters, render
-from rekindle.run_folder import Run
+from rekindle.run import Run
 from rekindle.spec import RunSpec
 
 WORST = 18
@@ -39,7 +39,7 @@ def write_report(folder: Path, result: dict[str, Any] | None = None) -> Path:
     result = Run(folder).result if result is None else result
     filters: Filters = {"percent": lambda share: f"{100 * share:.1f}", "duration": duration}
     path = folder / "report.html"
-    write_atomic(path, render("run.html.j2", _content(folder, result), filters))
+    write_atomic(path, render("report/run.html.j2", _content(folder, result), filters))
     return path
 
 

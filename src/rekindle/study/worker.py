@@ -17,7 +17,7 @@ EVERY = 1.0
 
 def train(cell: Cell, runs: Path, listener: Any) -> Path:
     """Train a cell's run, or go on with it, or find it finished."""
-    from rekindle.runs import fit
+    from rekindle.fitting.fit import fit
 
     options = cell.spec.to_dict()
     return fit(options.pop("data"), out=runs, listener=listener, **options).folder
@@ -33,7 +33,7 @@ def attempt(study: Study, cell: Cell, run_cell: RunCell = train) -> bool:
         if not mine or study.settled(cell):
             return False
         study.begin(cell)
-        listener = Listener(study, cell)
+        listener = CellListener(study, cell)
         try:
             study.finish(cell, run_cell(cell, study.runs, listener))
         except Stopped:  # The run was asked to stop and has saved its state; whoever comes next goes on.
@@ -48,7 +48,7 @@ def attempt(study: Study, cell: Cell, run_cell: RunCell = train) -> bool:
         return True
 
 
-class Listener:
+class CellListener:
     """Writes a run's notes to the cell's log and, once a second, how far it is to the cell's record."""
 
     def __init__(self, study: Study, cell: Cell) -> None:

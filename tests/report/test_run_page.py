@@ -8,8 +8,8 @@ import pytest
 
 from rekindle.cli import parser as command_parser
 from rekindle.errors import UserError
-from rekindle.report.html import fit_command, write_report
 from rekindle.report.results import confused_pairs
+from rekindle.report.run_page import fit_command, write_report
 from rekindle.report.statistics import wilson
 from rekindle.spec import RunSpec
 

@@ -5,16 +5,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rekindle.data import Picture, Undecodable, decode
+from rekindle.data.batches import preview
+from rekindle.data.samples import Samples
 from rekindle.report import figures
-from rekindle.report.html import WORST, write_report
 from rekindle.report.results import final_split, worst_mistakes
-
-__all__ = ["write_pictures", "write_report"]
+from rekindle.report.run_page import WORST
 
 THUMB = 160
 LONGEST = 2
+SAMPLES = 24
+
+
+def write_samples(folder: Path, train: Samples, classes: list[str], seed: int) -> None:
+    """Write samples.png: pictures from all over the training set as the network sees them in its first epoch."""
+    rows = torch.linspace(0, len(train) - 1, min(SAMPLES, len(train))).long()
+    x, labels = train.training(rows, seed, 0)
+    images = preview(x, train.preprocessing.mean, train.preprocessing.std)
+    figures.save(figures.samples(images, [_label(label, classes) for label in labels]), folder / "samples.png")
 
 
 def write_pictures(folder: Path, history: list[dict[str, Any]], result: dict[str, Any], find: Callable[[str], Picture]) -> None:
@@ -51,3 +62,11 @@ def _thumbnail(picture: Picture) -> np.ndarray | None:
         return None
     top, left = (max(0, (length - LONGEST * THUMB) // 2) for length in image.shape[:2])
     return image[top : top + LONGEST * THUMB, left : left + LONGEST * THUMB]
+
+
+def _label(label: Tensor, classes: list[str]) -> str:
+    """The class of a picture, or its shares where it is mixed."""
+    if not label.is_floating_point():
+        return classes[int(label)]
+    shares = sorted(((float(share), name) for share, name in zip(label, classes, strict=True) if share > 0), reverse=True)
+    return " ".join(f"{100 * share:.0f}% {name}" for share, name in shares) if len(shares) > 1 else shares[0][1]

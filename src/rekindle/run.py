@@ -1,7 +1,5 @@
-"""The run folder: what stands in it before training, and what a finished one can do."""
+"""A run folder: what stands in it before training, and what a finished one can do."""
 
-import csv
-import io
 import json
 import os
 import platform
@@ -19,12 +17,12 @@ from torch import Tensor, nn
 
 from rekindle import models
 from rekindle.analysis import summarize
-from rekindle.data import Dataset, Picture, Undecodable, find_images, preview
+from rekindle.data import Dataset, Picture, Undecodable, find_images
 from rekindle.data.columns import Asked
-from rekindle.data.samples import Preprocessing, Samples
+from rekindle.data.samples import Preprocessing
 from rekindle.data.sources import survey
 from rekindle.errors import UserError
-from rekindle.files import write_atomic, write_json
+from rekindle.files import csv_text, write_atomic, write_json
 from rekindle.method import Method, Source
 from rekindle.registry import parse
 from rekindle.spec import RunSpec
@@ -32,7 +30,6 @@ from rekindle.tuner import operate
 
 PACKAGES = ("rekindle", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "safetensors")
 BATCH = 64
-SAMPLES = 24
 
 
 @dataclass(frozen=True)
@@ -192,27 +189,11 @@ def read_spec(folder: Path) -> RunSpec:
         raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); start the run again.") from None
 
 
-def open_folder(folder: Path, spec: RunSpec, dataset: Dataset, preprocessing: "Preprocessing", train: "Samples") -> None:
-    """Write what is known before training: environment, data, the first batch as the network sees it, and the spec."""
-    from rekindle.report.figures import samples, save
-
+def open_folder(folder: Path, spec: RunSpec, dataset: Dataset) -> None:
+    """Write what is known before training: environment, data and, last, the spec."""
     write_json(folder / "environment.json", environment())
     write_json(folder / "data.json", dataset.to_json())
-    rows = torch.linspace(0, len(train) - 1, min(SAMPLES, len(train))).long()
-    x, labels = train.training(rows, spec.seed, 0)
-    save(
-        samples(preview(x, preprocessing.mean, preprocessing.std), [_label(label, dataset.classes) for label in labels]),
-        folder / "samples.png",
-    )
     write_atomic(folder / "spec.yaml", yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
-
-
-def _label(label: Tensor, classes: list[str]) -> str:
-    """The class of a picture, or its shares where it is mixed."""
-    if not label.is_floating_point():
-        return classes[int(label)]
-    shares = sorted(((float(share), name) for share, name in zip(label, classes, strict=True) if share > 0), reverse=True)
-    return " ".join(f"{100 * share:.0f}% {name}" for share, name in shares) if len(shares) > 1 else shares[0][1]
 
 
 def environment() -> dict[str, Any]:
@@ -232,13 +213,14 @@ def environment() -> dict[str, Any]:
 
 def write_predictions(folder: Path, dataset: Dataset, found: dict[str, Tensor]) -> None:
     """predictions.csv: a row for each picture of each evaluated split."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["split", "path", "label", "prediction", "confidence", "correct", *(f"p_{name}" for name in dataset.classes)])
+    rows = []
     for name, probabilities in found.items():
         split = dataset.splits[name]
         for path, label, row in zip(split.paths, split.labels.tolist(), probabilities, strict=True):
             best = int(row.argmax())
-            writer.writerow([name, dataset.relative(path), dataset.classes[label], dataset.classes[best], f"{float(row[best]):.6f}", int(best == label),
-                             *(f"{float(p):.6f}" for p in row)])  # fmt: skip
-    write_atomic(folder / "predictions.csv", text.getvalue())
+            shares = [f"{float(p):.6f}" for p in row]
+            rows.append(
+                [name, dataset.relative(path), dataset.classes[label], dataset.classes[best], shares[best], int(best == label), *shares]
+            )
+    header = ["split", "path", "label", "prediction", "confidence", "correct", *(f"p_{name}" for name in dataset.classes)]
+    write_atomic(folder / "predictions.csv", csv_text(header, rows))

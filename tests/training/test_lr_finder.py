@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rekindle import L2, Batch, Method, Source, Tuner
-from rekindle.probe import STEPS, Trial, find_lr, images_per_second
+from rekindle.training.lr_finder import STEPS, Trial, find_lr, images_per_second
 
 
 class Scaled(nn.Module):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from rekindle.report.results import worst_mistakes
-from rekindle.report.run_report import write_pictures
+from rekindle.report.run_pictures import write_pictures
 
 from .conftest import MakeRun, history
 

@@ -1,4 +1,4 @@
-"""A run: from a frozen spec to a folder that explains itself."""
+"""One run: from a frozen spec to a folder that explains itself."""
 
 import copy
 import hashlib
@@ -16,10 +16,9 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from rekindle import data as data_room
-from rekindle import models, probe
+from rekindle import models
 from rekindle.analysis import summarize
 from rekindle.analysis.recorders import recorders
-from rekindle.checkpoints import load_newest
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
@@ -28,81 +27,41 @@ from rekindle.method import Direction, Method, Passes, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.report.format import duration
-from rekindle.run_folder import Run, open_folder, read_spec, write_predictions
+from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec
+from rekindle.training import lr_finder
+from rekindle.training.checkpoints import load_newest
+from rekindle.training.defaults import automatic_epochs, bf16_is_fast, make_optimizer
+from rekindle.training.listener import Listener
 from rekindle.tuner import Tuner
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from rekindle.data.augment import Augment
-    from rekindle.trainer import Listener, Training
+    from rekindle.training.trainer import Training
 
 PAPER_LR = 0.01
 SCRATCH_LR = 0.1
 UNEVEN = 3.0
-AUTO = "auto"
 
 
-class Silent:
-    """A listener that looks away."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Nothing."""
-
-    def step(self, *values: Any) -> None:
-        """Nothing."""
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """Nothing."""
-
-
-def fit(
-    data: str | Path | None = None, *, out: str | Path = "runs", resume: str | Path | None = None, listener: Any = None,
-    cache: bool = True, workers: int | None = None, **options: Any,
-) -> "Run":  # fmt: skip
-    """Fine-tune a network on a folder of photographs and return the finished run.
+def execute(
+    spec: RunSpec, *, out: Path, listener: Listener, resumed: Path | None = None, cache: bool = True, workers: int | None = None
+) -> Run:
+    """Train one run, or go on with it, or find it finished.
 
     Args:
-        data: A folder, a table, a Hugging Face dataset or a prepared task; see `rekindle.data.open_data`.
+        spec: What to train.
         out: Folder in which the run's own folder is made.
-        resume: A run folder to continue instead; all settings come from its spec.yaml.
-        listener: Told of progress; see `rekindle.trainer.Listener`.
-        cache: Keep decoded pictures for later runs; see `rekindle.data.cache`. No result depends on it.
-        workers: Threads that prepare the next batches meanwhile; None chooses. No result depends on it.
-        **options: Fields of `RunSpec`.
-
-    Returns:
-        The run; one that was finished before is returned as it is.
+        listener: Told of progress.
+        resumed: The run folder to go on with.
+        cache: Keep decoded pictures for later runs.
+        workers: Threads that prepare the next batches meanwhile; None chooses.
 
     Raises:
         UserError: For bad input, in one sentence.
-
-    Example:
-        >>> run = rekindle.fit("photos/", method="l2_sp+rifle(periods=2)")  # doctest: +SKIP
-        >>> run.predict(["new.jpg"])  # doctest: +SKIP
     """
-    if resume is not None:
-        if data is not None or options:
-            raise UserError("--resume takes every setting from the run's spec.yaml; leave the others out.")
-        folder = Path(resume)
-        spec, out = read_spec(folder), folder.parent
-    elif data is None:
-        raise UserError("name the folder with photographs, or a table of them: rekindle fit photos/")
-    else:
-        folder = None
-        spec = RunSpec(data=str(data), **options)
-    if spec.freeze_until == AUTO:
-        from rekindle.select import search_freeze
-
-        return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers).run
-    return _execute(spec, Path(out), folder, listener or Silent(), cache, workers)
-
-
-def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any, cache: bool, workers: int | None) -> Run:
     began = time.perf_counter()
     methods, direction, augment = parse(spec.method), parse_direction(spec.direction), parse_augment(spec.augment)
     _check_mixing(augment, methods)
@@ -140,12 +99,13 @@ def _execute(spec: RunSpec, out: Path, resumed: Path | None, listener: Any, cach
             listener.note(f"{folder} is finished already; nothing was trained again.")
         else:
             _Job(
-                spec, fabric, loaded, methods, direction, dataset, pixels, preprocessing, run_id, folder, listener, began, workers, augment
-            ).run()
+                spec=spec, fabric=fabric, loaded=loaded, methods=methods, direction=direction, dataset=dataset, pixels=pixels,
+                preprocessing=preprocessing, run_id=run_id, folder=folder, listener=listener, began=began, workers=workers, augment=augment,
+            ).run()  # fmt: skip
     return Run(folder)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Job:
     """One run between its checks and its result."""
 
@@ -159,7 +119,7 @@ class _Job:
     preprocessing: "Preprocessing"
     run_id: str
     folder: Path
-    listener: Any
+    listener: Listener
     began: float
     workers: int | None
     augment: "Augment | None"
@@ -188,7 +148,7 @@ class _Job:
         return splits
 
     def _training(self, splits: "dict[str, Samples]", state: dict[str, Any] | None) -> "tuple[Training, float]":
-        from rekindle.trainer import Training
+        from rekindle.training.trainer import Training
 
         spec, train = self.spec, splits["train"]
         torch.manual_seed(spec.seed)
@@ -214,12 +174,16 @@ class _Job:
         optimizer = make_optimizer(spec.optimizer, tuner.param_groups(rate))
         self._announce(tuner, rate, speed, state)
         if self.fabric.is_global_zero and state is None:
-            open_folder(self.folder, spec, self.dataset, self.preprocessing, train)
+            from rekindle.report.run_pictures import write_samples
+
+            write_samples(self.folder, train, self.dataset.classes, spec.seed)
+            open_folder(self.folder, spec, self.dataset)
         listener = _Recorder(self.listener, self.folder, self.fabric.is_global_zero)
         training = Training(
-            self.fabric, model, tuner, optimizer, criterion, train, splits["val"], spec.batch_size, spec.seed,
-            self.folder / "checkpoints", spec.keep, listener, spec.accumulate, watching, splits["test"] if spec.watch_test else None,
-            spec.sampler == "balanced",
+            fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=splits["val"],
+            batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=listener,
+            accumulate=spec.accumulate, recorders=watching, watched=splits["test"] if spec.watch_test else None,
+            balanced=spec.sampler == "balanced",
         )  # fmt: skip
         return training, rate
 
@@ -243,15 +207,15 @@ class _Job:
 
     def _trials(
         self, untouched: tuple[nn.Module, list[Method]], tuner: Tuner, source: Source, head: list[str], criterion: Any
-    ) -> Callable[[float], probe.Trial]:
+    ) -> Callable[[float], lr_finder.Trial]:
         """Makes trials of the run: networks and methods as before surgery, with the weights and the preparation of the run's own."""
 
-        def start(rate: float) -> probe.Trial:
+        def start(rate: float) -> lr_finder.Trial:
             model, methods = copy.deepcopy(untouched)
-            trial = self._tuner(model, methods, copy.deepcopy(source), head, probe.STEPS)
+            trial = self._tuner(model, methods, copy.deepcopy(source), head, lr_finder.STEPS)
             model.load_state_dict(tuner.net.model.state_dict())
             trial.load_state_dict(tuner.state_dict())
-            return probe.Trial(
+            return lr_finder.Trial(
                 model,
                 trial,
                 make_optimizer(self.spec.optimizer, trial.param_groups(rate)),
@@ -262,7 +226,7 @@ class _Job:
 
         return start
 
-    def _try(self, start: Callable[[float], probe.Trial], train: "Samples") -> tuple[float, float]:
+    def _try(self, start: Callable[[float], lr_finder.Trial], train: "Samples") -> tuple[float, float]:
         """The learning rate, and the speed of one device in images a second."""
         size = max(2, self.spec.batch_size // self.fabric.world_size)
 
@@ -274,12 +238,12 @@ class _Job:
 
         speed = self._speed(start, batch)
         cap = PAPER_LR if self.spec.weights != "none" else SCRATCH_LR
-        return self.spec.lr or probe.find_lr(start, batch, cap), speed
+        return self.spec.lr or lr_finder.find_lr(start, batch, cap), speed
 
-    def _speed(self, start: Callable[[float], probe.Trial], batch: probe.Batch) -> float:
+    def _speed(self, start: Callable[[float], lr_finder.Trial], batch: lr_finder.Batch) -> float:
         """Images a second; the first forward pass of a run, so it is here that a size the network cannot take shows."""
         try:
-            return probe.images_per_second(start, batch)
+            return lr_finder.images_per_second(start, batch)
         except (AssertionError, RuntimeError) as error:
             size = self.preprocessing.image_size
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -307,7 +271,7 @@ class _Job:
             )
 
     def _finish(self, training: "Training", splits: "dict[str, Samples]", rate: float) -> None:
-        from rekindle.trainer import evaluate
+        from rekindle.training.trainer import evaluate
 
         found = {
             name: evaluate(self.fabric, training.model, splits[name])
@@ -324,7 +288,8 @@ class _Job:
             **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
         }  # fmt: skip
-        from rekindle.report.run_report import write_pictures, write_report
+        from rekindle.report.run_page import write_report
+        from rekindle.report.run_pictures import write_pictures
 
         write_pictures(self.folder, training.history, result, self.dataset.find)
         write_report(self.folder, result)
@@ -358,26 +323,6 @@ def rewrite_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
     write_atomic(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
 
 
-def automatic_epochs(images: int) -> int:
-    """The papers' 40 epochs for up to 1,200 training images, fewer for more, at least 10: about 48,000 images in all."""
-    return max(10, min(40, 48_000 // images))
-
-
-def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Any optimiser of torch.optim by name; those that know momentum get 0.9, as the papers."""
-    kind = getattr(torch.optim, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or kind is torch.optim.Optimizer:
-        known = sorted(
-            n for n, k in vars(torch.optim).items() if isinstance(k, type) and issubclass(k, torch.optim.Optimizer) and n != "Optimizer"
-        )
-        raise UserError(f"--optimizer {name!r} is not in torch.optim; it has {', '.join(known)}.")
-    if name in ("LBFGS", "SparseAdam"):
-        raise UserError(f"--optimizer {name} needs another kind of step (a closure or sparse gradients); try SGD or AdamW.")
-    options: dict[str, Any] = {"momentum": 0.9} if name == "SGD" else {}
-    optimizer: torch.optim.Optimizer = kind(groups, **options)
-    return optimizer
-
-
 def _check_mixing(augment: "Augment | None", methods: list[Method]) -> None:
     if augment is not None and augment.mixes:
         refusing = [method.name for method in methods if method.whole_labels]
@@ -388,9 +333,9 @@ def _check_mixing(augment: "Augment | None", methods: list[Method]) -> None:
 
 
 def _criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:
-    from rekindle.trainer import Criterion, balanced_weights
+    from rekindle.training.criterion import CrossEntropy, balanced_weights
 
-    return Criterion(spec.label_smoothing, balanced_weights(labels, classes) if spec.class_weights == "balanced" else None)
+    return CrossEntropy(spec.label_smoothing, balanced_weights(labels, classes) if spec.class_weights == "balanced" else None)
 
 
 def _fabric(spec: RunSpec) -> "Fabric":
@@ -401,14 +346,6 @@ def _fabric(spec: RunSpec) -> "Fabric":
     fabric = Fabric(accelerator="auto", devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
     fabric.launch()
     return fabric
-
-
-def bf16_is_fast() -> bool:
-    """Whether the GPU, or the processor by AMX or AVX512-BF16, multiplies bfloat16 in hardware."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
 
 
 def _data_hash(dataset: data_room.Dataset, pixels: data_room.Pixels) -> str:

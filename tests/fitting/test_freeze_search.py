@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import rekindle
-from rekindle.select import Candidate, choose, search_freeze
+from rekindle.fitting.freeze_search import FrozenStages, choose, search_freeze
 from rekindle.spec import RunSpec
 from tests.toys import picture_folder
 
 
 def test_the_best_mean_wins_and_of_equals_the_smaller_network() -> None:
-    curve = [Candidate(0, "", 100, (0.5, 0.7)), Candidate(1, "stem", 90, (0.6, 0.6)), Candidate(2, "layer1", 50, (0.7, 0.4))]
+    curve = [FrozenStages(0, "", 100, (0.5, 0.7)), FrozenStages(1, "stem", 90, (0.6, 0.6)), FrozenStages(2, "layer1", 50, (0.7, 0.4))]
     assert choose(curve).until == "stem"
     assert choose(curve[:1] + curve[2:]).until == ""
 
@@ -45,7 +45,7 @@ def test_auto_by_the_command(tmp_path: Path) -> None:
                 "1",
                 "--lr",
                 "0.01",
-                "--freeze",
+                "--freeze-until",
                 "auto",
                 "--out",
                 str(tmp_path / "runs"),

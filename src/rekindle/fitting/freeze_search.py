@@ -1,20 +1,21 @@
-"""Choose among runs on the validation split; the test split is read once, by the run that is chosen."""
+"""Choose how many stages to freeze on the validation split; the test split is read once, by the run that is chosen."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rekindle import models
 from rekindle.errors import UserError
 from rekindle.files import write_json
-from rekindle.run_folder import Run
-from rekindle.runs import Silent, fit
+from rekindle.fitting.job import execute
+from rekindle.run import Run
 from rekindle.spec import RunSpec
+from rekindle.training.listener import Listener, Silent
 
 
 @dataclass(frozen=True)
-class Candidate:
+class FrozenStages:
     """One number of frozen stages.
 
     Attributes:
@@ -46,13 +47,21 @@ class FreezeSearch:
         folder: Holds curve.png, search.json and the candidates' run folders.
     """
 
-    curve: tuple[Candidate, ...]
-    chosen: Candidate
+    curve: tuple[FrozenStages, ...]
+    chosen: FrozenStages
     run: Run
     folder: Path
 
 
-def search_freeze(spec: RunSpec, *, seeds: int = 1, out: str | Path = "runs", listener: Any = None, **how: Any) -> FreezeSearch:
+def search_freeze(
+    spec: RunSpec,
+    *,
+    seeds: int = 1,
+    out: str | Path = "runs",
+    listener: Listener | None = None,
+    cache: bool = True,
+    workers: int | None = None,
+) -> FreezeSearch:
     """Layer-wise search: train with the first 0, 1, 2, ... stages frozen and keep what validates best.
 
     Shermin et al., arXiv 1903.10150, choose the frozen layers so. Every candidate has the same budget and the same data; none
@@ -62,8 +71,9 @@ def search_freeze(spec: RunSpec, *, seeds: int = 1, out: str | Path = "runs", li
         spec: A run; its `freeze_until` is not looked at.
         seeds: Seeds a candidate, counted up from the spec's, at least 1.
         out: Where run folders go; the search has a folder of its own among them.
-        listener: Told of progress; see `rekindle.trainer.Listener`.
-        **how: `cache` and `workers` of `rekindle.fit`.
+        listener: Told of progress; see `rekindle.training.listener.Listener`.
+        cache: As for `rekindle.fit`.
+        workers: As for `rekindle.fit`.
 
     Raises:
         UserError: For bad input, as `rekindle.fit`.
@@ -71,32 +81,28 @@ def search_freeze(spec: RunSpec, *, seeds: int = 1, out: str | Path = "runs", li
     if seeds < 1:
         raise UserError(f"seeds must be at least 1, found {seeds}.")
     listener = listener or Silent()
+    train = partial(execute, listener=listener, cache=cache, workers=workers)
     blocks = _stages(spec)
     folder = Path(out) / f"freeze-{Path(spec.data).resolve().name}-s{spec.seed}"
     curve = []
     for frozen in range(len(blocks) + 1):
         until = list(blocks)[frozen - 1] if frozen else ""
         listener.note(f"freeze search, {frozen} of {len(blocks)} stages" + (f" (up to {until})" if until else "") + ":")
-        runs = [_train(spec, until, seed, folder, listener, how) for seed in range(spec.seed, spec.seed + seeds)]
+        trial = replace(spec, freeze_until=until, read_test=False, watch_test=False)
+        runs = [train(replace(trial, seed=seed), out=folder) for seed in range(spec.seed, spec.seed + seeds)]
         accuracies = tuple(float(run.result["val"]["accuracy"]) for run in runs)
-        curve.append(Candidate(frozen, until, sum(list(blocks.values())[frozen:]), accuracies))
+        curve.append(FrozenStages(frozen, until, sum(list(blocks.values())[frozen:]), accuracies))
     chosen = choose(curve)
     _write(folder, curve, chosen)
     listener.note(
         f"chosen: {chosen.frozen} of {len(blocks)} stages frozen, validation accuracy {100 * chosen.mean:.1f} %; {folder / 'curve.png'}"
     )
-    options = {**spec.to_dict(), "freeze_until": chosen.until}
-    return FreezeSearch(tuple(curve), chosen, fit(out=out, listener=listener, **how, **options), folder)
+    return FreezeSearch(tuple(curve), chosen, train(replace(spec, freeze_until=chosen.until), out=Path(out)), folder)
 
 
-def choose(curve: list[Candidate]) -> Candidate:
+def choose(curve: list[FrozenStages]) -> FrozenStages:
     """The best mean validation accuracy; of equals the one with the fewest trainable parameters."""
     return max(curve, key=lambda candidate: (candidate.mean, -candidate.trainable))
-
-
-def _train(spec: RunSpec, until: str, seed: int, folder: Path, listener: Any, how: dict[str, Any]) -> Run:
-    options = {**spec.to_dict(), "freeze_until": until, "seed": seed, "read_test": False, "watch_test": False}
-    return fit(out=folder, listener=listener, **how, **options)
 
 
 def _stages(spec: RunSpec) -> dict[str, int]:
@@ -110,7 +116,7 @@ def _stages(spec: RunSpec) -> dict[str, int]:
     return blocks
 
 
-def _write(folder: Path, curve: list[Candidate], chosen: Candidate) -> None:
+def _write(folder: Path, curve: list[FrozenStages], chosen: FrozenStages) -> None:
     from rekindle.report.figures import freeze_curve, save
 
     rows = [{**dataclasses.asdict(candidate), "mean": candidate.mean} for candidate in curve]

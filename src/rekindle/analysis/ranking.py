@@ -1,11 +1,9 @@
 """Rank pre-trained networks for a labelled set before anything is trained, by three transferability scores."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +14,8 @@ from rekindle import models
 from rekindle.analysis.transferability import h_score, leep, logme
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
-from rekindle.files import write_atomic, write_json
 from rekindle.method import nothing
 from rekindle.taps import INPUT, Taps
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 BATCH = 64
 SCORES = {
@@ -36,7 +29,7 @@ ADVICE = (
 
 
 @dataclass(frozen=True)
-class Candidate:
+class RankedNetwork:
     """One network on one set of pictures.
 
     Attributes:
@@ -74,7 +67,7 @@ class Ranking:
         classes: Names of the classes.
     """
 
-    candidates: list[Candidate]
+    candidates: list[RankedNetwork]
     pictures: int
     classes: list[str]
 
@@ -86,50 +79,6 @@ class Ranking:
             "scores": SCORES,
             "candidates": [asdict(one) for one in self.candidates],
         }
-
-    def write(self, folder: Path) -> list[Path]:
-        """Write rank.json, rank.csv and rank.png; their paths."""
-        from rekindle.report.figures import save
-
-        folder.mkdir(parents=True, exist_ok=True)
-        text = io.StringIO()
-        rows = [asdict(one) for one in self.candidates]
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_json(folder / "rank.json", self.to_dict())
-        write_atomic(folder / "rank.csv", text.getvalue())
-        save(self.figure(), folder / "rank.png")
-        return [folder / name for name in ("rank.png", "rank.csv", "rank.json")]
-
-    def figure(self) -> "Figure":
-        """A panel a score, a line a network, in the order of LogME."""
-        import matplotlib
-        from matplotlib.figure import Figure
-
-        from rekindle.report.figures import BLUE, GREY, STYLE
-
-        titles = {"logme": "LogME", "leep": "LEEP", "h_score": "H-score (shrunk)"}
-        names = [one.label for one in self.candidates]
-        with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(7 + 0.07 * max(map(len, names)), 1.3 + 0.34 * len(names)), layout="constrained")
-            for panel, (score, title) in zip(figure.subplots(1, len(titles), sharey=True), titles.items(), strict=True):
-                for place, one in enumerate(self.candidates):
-                    value = getattr(one, score)
-                    if value is None:
-                        panel.annotate(
-                            "no trained classifier", (0.5, place), xycoords=("axes fraction", "data"), color=GREY, ha="center", va="center"
-                        )
-                    else:
-                        panel.plot(value, place, "o", color=BLUE, markersize=7)
-                panel.set_yticks(range(len(names)), names)
-                panel.set_ylim(len(names) - 0.5, -0.5)
-                panel.margins(x=0.12)
-                panel.set_title(title)
-            figure.suptitle(
-                f"higher is better; {self.pictures} training pictures, {len(self.classes)} classes", fontsize=10, x=0.01, ha="left"
-            )
-        return figure
 
 
 def rank(
@@ -143,7 +92,7 @@ def rank(
         image_size: Edge of the crop in pixels; 0 takes what each network's weights were trained on.
         per_class: Look at this many pictures a class; 0 takes all.
         seed: Key of splits and subsets.
-        listener: Told of progress; see `rekindle.trainer.Listener`.
+        listener: Told of progress; see `rekindle.training.listener.Listener`.
 
     Raises:
         UserError: For bad input, in one sentence.
@@ -167,7 +116,7 @@ def _build(text: str) -> models.LoadedModel:
         return models.build(name, weights=weights or "default")
 
 
-def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, image_size: int, listener: Any) -> Candidate:
+def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, image_size: int, listener: Any) -> RankedNetwork:
     split = dataset.splits["train"]
     how = Preprocessing.of(loaded, image_size)
     pixels = data_room.Pixels.load(split.paths, how.edge, how.interpolation, cache=data_room.Cache.default())
@@ -182,7 +131,7 @@ def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, im
         ) from error
     labels, trained = split.labels.numpy(), loaded.pretrained != models.LoadedModel.pretrained
     answers = leep(probabilities, labels) if probabilities is not None and trained else None
-    return Candidate(
+    return RankedNetwork(
         text, loaded.pretrained, how.image_size, features.shape[1], logme(features, labels), answers, h_score(features, labels, shrink=True)
     )
 

@@ -1,0 +1,19 @@
+from .errors import UserError
+from .fitting.fit import fit
+from .method import Batch, Clock, Direction, Method, Net, Passes, Source
+from .methods.directions.dtnh import DTNH
+from .methods.directions.grod import Grod
+from .methods.directions.plain import PlainSum
+from .methods.penalties.l2 import L2
+from .methods.penalties.l2_sp import L2SP
+from .methods.restarts.cosine import Cosine
+from .methods.restarts.rifle import Rifle
+from .models import load
+from .run import Run
+from .spec import RunSpec
+from .tuner import Tuner
+
+__all__ = [
+    "DTNH", "L2", "L2SP", "Batch", "Clock", "Cosine", "Direction", "Grod", "Method", "Net", "Passes", "PlainSum", "Rifle", "Run", "RunSpec",
+    "Source", "Tuner", "UserError", "fit", "load",
+]  # fmt: skip

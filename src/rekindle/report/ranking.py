@@ -1,0 +1,50 @@
+"""A ranking of networks as a figure and files."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rekindle.analysis.ranking import Ranking
+from rekindle.files import csv_text, write_atomic, write_json
+from rekindle.report.figures import BLUE, GREY, STYLE, save
+
+TITLES = {"logme": "LogME", "leep": "LEEP", "h_score": "H-score (shrunk)"}
+
+
+def write_ranking(ranking: Ranking, folder: Path) -> list[Path]:
+    """Write rank.json, rank.csv and rank.png; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(one) for one in ranking.candidates]
+    write_json(folder / "rank.json", ranking.to_dict())
+    write_atomic(folder / "rank.csv", csv_text(list(rows[0]), [row.values() for row in rows]))
+    save(figure(ranking), folder / "rank.png")
+    return [folder / name for name in ("rank.png", "rank.csv", "rank.json")]
+
+
+def figure(ranking: Ranking) -> Figure:
+    """A panel a score, a line a network, in the order of LogME."""
+    names = [one.label for one in ranking.candidates]
+    with matplotlib.rc_context(STYLE):
+        made = Figure(figsize=(7 + 0.07 * max(map(len, names)), 1.3 + 0.34 * len(names)), layout="constrained")
+        for panel, (score, title) in zip(made.subplots(1, len(TITLES), sharey=True), TITLES.items(), strict=True):
+            for place, one in enumerate(ranking.candidates):
+                _mark(panel, place, getattr(one, score))
+            panel.set_yticks(range(len(names)), names)
+            panel.set_ylim(len(names) - 0.5, -0.5)
+            panel.margins(x=0.12)
+            panel.set_title(title)
+        text = f"higher is better; {ranking.pictures} training pictures, {len(ranking.classes)} classes"
+        made.suptitle(text, fontsize=10, x=0.01, ha="left")
+    return made
+
+
+def _mark(panel: Axes, place: int, value: float | None) -> None:
+    """A point, or the reason why there is none."""
+    if value is None:
+        text, spot = "no trained classifier", (0.5, place)
+        panel.annotate(text, spot, xycoords=("axes fraction", "data"), color=GREY, ha="center", va="center")
+    else:
+        panel.plot(value, place, "o", color=BLUE, markersize=7)

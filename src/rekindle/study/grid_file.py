@@ -1,0 +1,360 @@
+"""A study's YAML file, read and checked; every mistake is one sentence that names the key and what is allowed there.
+
+    name: clothes                       # of the study
+    baseline: Original                  # the method that the others are compared with; default: the first
+    seeds: 5                            # 0 to 4, or a list
+    sizes: [30, 60]                     # training pictures a class; 0 takes all, which is the default
+    base: {model: resnet18, epochs: 40, lr: 0.01}           # settings of every run: options of rekindle fit
+    regularizers: {L2: l2, L2-SP: l2_sp}                    # what stands for {regularizer} in a recipe; may be left out
+    tasks: {clothes: {data: clothes}}                       # settings of one task, above those of base
+    methods:
+      Original: "{regularizer}"
+      Dropout: {method: "{regularizer}+dropout(p={p})", grid: {p: [0.1, 0.2, 0.5]}}    # above those of the task
+    selection: {seeds: 3}               # how one value of each grid is chosen, on the validation split
+    blocks: [{sizes: [30]}, {sizes: [60], methods: [Original], seeds: 3}]              # parts of the product, one after the other
+    small: {base: ..., tasks: ...}      # what replaces the keys of the same name with --scale small
+
+Grids of values may name options in the recipe's braces, or settings such as lr.
+"""
+
+import copy
+import dataclasses
+import itertools
+import string
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rekindle.errors import UserError
+from rekindle.spec import RunSpec
+from rekindle.study.grid import FIRST_SELECTION_SEED, Grid, Group, Selection, Setting
+
+KEYS = ("name", "title", "baseline", "seeds", "sizes", "base", "regularizers", "tasks", "methods", "selection", "blocks")
+REQUIRED = ("name", "tasks", "methods")
+SELECTION = ("seeds", "settings", "equal_budgets", "test_selected")
+BLOCK = ("methods", "regularizers", "tasks", "sizes", "seeds")
+SETTINGS = tuple(field.name for field in dataclasses.fields(RunSpec) if field.name not in ("seed", "read_test", "devices"))
+NOT_MINE = ("per_class",)
+PLAIN_WEIGHTS = ("default", "none")
+
+
+def load(path: Path | str, *, scale: str = "full", data_root: str | None = None, weights_root: str | None = None) -> Grid:
+    """Read a study's file.
+
+    Args:
+        path: The YAML file.
+        scale: "full", or "small" for the keys under `small`.
+        data_root: Folder in which a task's `data` is looked for first.
+        weights_root: The same for files of weights.
+
+    Raises:
+        UserError: In one sentence that names the key and what is allowed there.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}; name a study's YAML file: rekindle study run GRID.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise UserError(f"{path} is no readable YAML file: {' '.join(str(error).split())}") from None
+    try:
+        return from_dict(scaled(raw, scale), data_root, weights_root)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def scaled(raw: Any, scale: str) -> dict[str, Any]:
+    """The mapping at a scale: with "small", the keys under `small` replace those of the same name."""
+    _mapping(raw, "the file")
+    plain = {key: value for key, value in raw.items() if key != "small"}
+    if scale == "full":
+        return plain
+    if scale != "small":
+        raise UserError(f"--scale must be full or small, found {scale!r}.")
+    if "small" not in raw:
+        raise UserError("there is no key 'small', so --scale small has nothing to take; leave --scale out.")
+    _keys(_mapping(raw["small"], "small"), KEYS, "small")
+    return {**plain, **raw["small"]}
+
+
+def from_dict(raw: Any, data_root: str | None = None, weights_root: str | None = None) -> Grid:
+    """Check a study's mapping and make its groups; see `load`."""
+    _keys(_mapping(raw, "the file"), KEYS, "the file")
+    missing = [key for key in REQUIRED if not raw.get(key)]
+    if missing:
+        raise UserError(f"the key {missing[0]!r} is missing or empty; a study needs {', '.join(REQUIRED)}.")
+    raw = _rooted(copy.deepcopy(raw), data_root, weights_root)
+    name = _text(raw["name"], "name")
+    if not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
+        raise UserError(f"name names a folder too, so it may hold letters, digits, '_', '-' and '.'; found {name!r}.")
+    methods, tasks = _mapping(raw["methods"], "methods"), _mapping(raw["tasks"], "tasks")
+    baseline = raw.get("baseline", next(iter(methods)))
+    if baseline not in methods:
+        raise UserError(f"baseline must be one of the methods {', '.join(methods)}, found {baseline!r}.")
+    groups = tuple(_groups(raw, _selection(raw.get("selection", {}))))
+    _equal_budgets(groups)
+    published = {
+        kind: {key: str(entry["published"]) for key, entry in entries.items() if isinstance(entry, dict) and "published" in entry}
+        for kind, entries in (("methods", methods), ("tasks", tasks))
+    }
+    return Grid(raw, name, _text(raw.get("title", name), "title"), baseline, tuple(methods), published, groups)
+
+
+def check_recipes(grid: Grid) -> None:
+    """Refuse recipes and directions that do not exist, before anything is run. Slower than `load`: it looks at every method."""
+    from rekindle.registry import parse, parse_direction
+
+    seen = set()
+    for group in grid.groups:
+        for settings in group.candidates.values():
+            recipe = (settings.get("method", RunSpec.method), settings.get("direction", RunSpec.direction))
+            if recipe in seen:
+                continue
+            seen.add(recipe)
+            try:
+                parse(recipe[0])
+                parse_direction(recipe[1])
+            except UserError as error:
+                raise UserError(f"methods.{group.method}: {error}") from None
+
+
+def _groups(raw: dict[str, Any], selection: Selection) -> list[Group]:
+    """The product of each block, without repetition; a group of two blocks takes the seeds of both."""
+    regularizers = _regularizers(raw)
+    base = _settings(raw.get("base", {}), "base")
+    tasks = {name: _task(name, entry) for name, entry in raw["tasks"].items()}
+    methods = {name: _method(name, entry, regularizers) for name, entry in raw["methods"].items()}
+    places: dict[tuple[Setting, str], dict[int, int]] = {}
+    for number, block in enumerate(_blocks(raw, regularizers)):
+        for task, size, regularizer, method in itertools.product(block["tasks"], block["sizes"], block["regularizers"], block["methods"]):
+            numbers = places.setdefault((Setting(regularizer, task, size), method), {})
+            for seed in block["seeds"]:
+                numbers.setdefault(seed, number)
+    made = []
+    for (setting, method), numbers in places.items():
+        both = set(numbers) & set(selection.seeds)
+        candidates = _candidates(method, methods[method], regularizers.get(setting.regularizer, ""))
+        if both and len(candidates) > 1:
+            raise UserError(f"selection.seeds must differ from seeds, so that the final runs are fresh; both have {min(both)}.")
+        common = {**base, **tasks[setting.task], "per_class": setting.size}
+        made.append(Group(setting, method, {text: {**common, **own} for text, own in candidates.items()}, numbers, selection))
+        try:
+            _ = made[-1].selection_cells, made[-1].final_cells
+        except UserError as error:
+            raise UserError(f"method {method} in task {setting.task}: {error}") from None
+    return made
+
+
+def _blocks(raw: dict[str, Any], regularizers: dict[str, str]) -> list[dict[str, Any]]:
+    whole = {
+        "methods": list(raw["methods"]), "regularizers": list(regularizers), "tasks": list(raw["tasks"]),
+        "sizes": _numbers(raw.get("sizes", [0]), "sizes"), "seeds": _seeds(raw.get("seeds", 5), "seeds"),
+    }  # fmt: skip
+    found = raw.get("blocks", [{}])
+    if not isinstance(found, list) or not found:
+        raise UserError(f"blocks must be a list of mappings with keys among {', '.join(BLOCK)}, found {found!r}.")
+    blocks = []
+    for number, block in enumerate(found):
+        where = f"blocks[{number}]"
+        _keys(_mapping(block, where), BLOCK, where)
+        part = dict(whole)
+        for key, value in block.items():
+            if key == "seeds":
+                part[key] = _seeds(value, f"{where}.seeds")
+            elif key == "sizes":
+                part[key] = _numbers(value, f"{where}.sizes")
+            else:
+                part[key] = _among(value, whole[key], f"{where}.{key}")
+        blocks.append(part)
+    return blocks
+
+
+def _regularizers(raw: dict[str, Any]) -> dict[str, str]:
+    found = _mapping(raw.get("regularizers", {"": ""}), "regularizers")
+    return {name: _text(recipe, f"regularizers.{name}") for name, recipe in found.items()}
+
+
+def _task(name: str, entry: Any) -> dict[str, Any]:
+    where = f"tasks.{name}"
+    entry = {"data": entry} if isinstance(entry, str) else _mapping(entry, where)
+    if "data" not in entry:
+        raise UserError(f"{where} needs the key 'data', the folder with the photographs.")
+    return _settings({key: value for key, value in entry.items() if key != "published"}, where)
+
+
+def _method(name: str, entry: Any, regularizers: dict[str, str]) -> dict[str, Any]:
+    where = f"methods.{name}"
+    entry = {"method": entry} if isinstance(entry, str) else dict(_mapping(entry, where))
+    if "method" not in entry:
+        raise UserError(f"{where} needs the key 'method', its recipe, such as 'l2+rifle(periods=4)'.")
+    grid = _mapping(entry.pop("grid", {}), f"{where}.grid")
+    entry.pop("published", None)
+    settings = _settings(entry, where)
+    known = {*_placeholders(settings, where), *grid}
+    for key, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{where}.grid.{key} must be a list of values, found {values!r}.")
+        if key not in _placeholders(settings, where) and key not in SETTINGS:
+            raise UserError(f"{where}.grid.{key} is neither in braces in the recipe nor a setting; settings are {', '.join(SETTINGS)}.")
+    unknown = known - set(grid) - {"regularizer"}
+    if unknown:
+        raise UserError(
+            f"{where}: the recipe asks for {{{min(unknown)}}}, which {where}.grid does not give; it may also use {{regularizer}}."
+        )
+    if "regularizer" in known and list(regularizers) == [""]:
+        raise UserError(f"{where}: the recipe asks for {{regularizer}}, but the grid has no key 'regularizers'.")
+    return {"settings": settings, "grid": grid}
+
+
+def _placeholders(settings: dict[str, Any], where: str) -> list[str]:
+    try:
+        return [
+            name
+            for key in ("method", "direction")
+            if key in settings
+            for _, name, _, _ in string.Formatter().parse(settings[key])
+            if name is not None
+        ]
+    except ValueError as error:
+        raise UserError(f"{where}: the recipe {settings['method']!r} has a brace without its partner ({error}).") from None
+
+
+def _candidates(name: str, method: dict[str, Any], regularizer: str) -> dict[str, dict[str, Any]]:
+    """Settings of each combination of a method's values, by its text."""
+    found = {}
+    grid = {key: [_maybe_number(value) for value in values] for key, values in method["grid"].items()}
+    for values in itertools.product(*grid.values()):
+        chosen = dict(zip(grid, values, strict=True))
+        filled = {"regularizer": regularizer, **{key: repr(value) for key, value in chosen.items()}}
+        settings = {key: value.format_map(filled) if key in ("method", "direction") else value for key, value in method["settings"].items()}
+        own = {key: value for key, value in chosen.items() if key in SETTINGS}
+        settings |= _settings(own, f"methods.{name}.grid")
+        found[", ".join(f"{key}={value}" for key, value in chosen.items())] = settings
+    return found
+
+
+def _selection(raw: Any) -> Selection:
+    _keys(_mapping(raw, "selection"), SELECTION, "selection")
+    options: dict[str, Any] = {}
+    if "seeds" in raw:
+        options["seeds"] = _seeds(raw["seeds"], "selection.seeds", FIRST_SELECTION_SEED)
+    if "settings" in raw:
+        options["settings"] = _settings(raw["settings"], "selection.settings")
+    for key in ("equal_budgets", "test_selected"):
+        if key in raw:
+            if not isinstance(raw[key], bool):
+                raise UserError(f"selection.{key} must be true or false, found {raw[key]!r}.")
+            options[key] = raw[key]
+    return Selection(**options)
+
+
+def _equal_budgets(groups: tuple[Group, ...]) -> None:
+    counts = {group.method: len(group.candidates) for group in groups}
+    if groups[0].selection.equal_budgets and len(set(counts.values())) > 1:
+        (few, least), (many, most) = min(counts.items(), key=lambda item: item[1]), max(counts.items(), key=lambda item: item[1])
+        raise UserError(
+            f"method {few} has {least} candidate{'s' if least > 1 else ''} but {many} has {most}, which favours {many}; "
+            "give every method as many, or set selection.equal_budgets to false, and the report says so."
+        )
+
+
+def _settings(raw: Any, where: str) -> dict[str, Any]:
+    """Settings of RunSpec with values of the right type."""
+    hints = typing.get_type_hints(RunSpec)
+    _keys(_mapping(raw, where), SETTINGS, where)
+    refused = [key for key in raw if key in NOT_MINE]
+    if refused:
+        raise UserError(f"{where}.{refused[0]}: the numbers of pictures a class stand under the key 'sizes'.")
+    return {key: _typed(value, hints[key], f"{where}.{key}") for key, value in raw.items()}
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    allowed = typing.get_args(kind)
+    if allowed:
+        if str(value) not in allowed:
+            raise UserError(f"{where} must be one of {', '.join(allowed)}, found {value!r}.")
+        return str(value)
+    value = _maybe_number(value) if kind in (int, float) else value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {int: number and value == int(value), float: number, bool: isinstance(value, bool), str: isinstance(value, str)}
+    if not fits[kind]:
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+        raise UserError(f"{where} must be {words[kind]}, found {value!r}.")
+    return kind(value)
+
+
+def _maybe_number(value: Any) -> Any:
+    """YAML 1.1 takes 1e-3 for a text; a person means the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _seeds(value: Any, where: str, first: int = 0) -> tuple[int, ...]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 1:
+            raise UserError(f"{where} must be a number of seeds, at least 1, or a list of them, found {value}.")
+        return tuple(range(first, first + value))
+    return tuple(_numbers(value, where))
+
+
+def _numbers(value: Any, where: str) -> list[int]:
+    value = [value] if isinstance(value, int) else value
+    if (
+        not isinstance(value, list)
+        or not value
+        or not all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value)
+    ):
+        raise UserError(f"{where} must be a list of whole numbers from 0 on, found {value!r}.")
+    return list(dict.fromkeys(value))
+
+
+def _among(value: Any, allowed: Sequence[str], where: str) -> list[str]:
+    value = [value] if isinstance(value, str) else value
+    wrong = [item for item in value if item not in allowed] if isinstance(value, list) else [value]
+    if wrong or not value:
+        raise UserError(f"{where} must be a list of names among {', '.join(allowed)}, found {wrong[0] if wrong else value!r}.")
+    return list(dict.fromkeys(value))
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{where} must be a mapping (key: value), found {value!r}.")
+    wrong = [key for key in value if not isinstance(key, str)]
+    if wrong:
+        raise UserError(f"{where}: the key {wrong[0]!r} is no text; put it in quotes.")
+    return value
+
+
+def _keys(found: dict[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    wrong = [key for key in found if key not in allowed]
+    if wrong:
+        raise UserError(f"{where} has the unknown key {wrong[0]!r}; allowed are {', '.join(allowed)}.")
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where} must be a text, found {value!r}.")
+    return value
+
+
+def _rooted(raw: dict[str, Any], data_root: str | None, weights_root: str | None) -> dict[str, Any]:
+    """Put the roots before the paths that exist there; other names, such as those of known data sets, stay as they are."""
+    if isinstance(raw.get("tasks"), dict):
+        raw["tasks"] = {name: {"data": entry} if isinstance(entry, str) else entry for name, entry in raw["tasks"].items()}
+    for entry in [raw.get("base"), *_values(raw.get("tasks")), *_values(raw.get("methods"))]:
+        for key, root in (("data", data_root), ("weights", weights_root)):
+            value = entry.get(key) if isinstance(entry, dict) else None
+            if root and isinstance(value, str) and value not in PLAIN_WEIGHTS and (Path(root) / value).exists():
+                entry[key] = str(Path(root) / value)
+    return raw
+
+
+def _values(entries: Any) -> list[Any]:
+    return list(entries.values()) if isinstance(entries, dict) else []

@@ -1,0 +1,35 @@
+"""Who watches a run: the protocol, and one who does not look. It loads neither torch nor Lightning."""
+
+from typing import Any, Protocol
+
+
+class Listener(Protocol):
+    """Who watches a run, such as a progress bar."""
+
+    def note(self, text: str) -> None:
+        """A sentence worth reading."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """What goes on before training, and how far it is."""
+
+    def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
+        """After a step: running loss and accuracy of the epoch, images per second, seconds left in the run."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """After an epoch: its line of metrics.jsonl."""
+
+
+class Silent:
+    """A listener that looks away."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Nothing."""
+
+    def step(self, *values: Any) -> None:
+        """Nothing."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Nothing."""
