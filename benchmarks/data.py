@@ -31,9 +31,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def ours(folder: Path, workers: int, told: Callable[[str], None]) -> Iterator[int]:
     """Batches of `rekindle`: the first epoch begins with an empty cache. Yields the number of images after each epoch."""
     from rekindle.data import Pixels, order, split_batches, train_batch
-    from rekindle.data.cache import Cache
+    from rekindle.data.cache.cache import Cache
+    from rekindle.data.formats.folder_walk import find_images
     from rekindle.data.prefetch import prefetch
-    from rekindle.data.tree import find_images
 
     paths = find_images([folder / "train"])
     pixels = Pixels.load(paths, EDGE, threads=workers, cache=Cache.default(), note=told)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rekindle.draws import generator
+from rekindle.rng import generator
 
 GradientPairs = list[tuple[nn.Parameter, Tensor]]
 PassOverData = Callable[[], Iterable[tuple[Tensor, Tensor]]]

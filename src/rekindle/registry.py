@@ -12,6 +12,7 @@ import pkgutil
 import re
 from functools import cache
 from importlib.resources import files
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rekindle.methods
@@ -32,21 +33,22 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 @cache
 def methods() -> dict[str, type[Method]]:
     """Every method class by name, sorted."""
-    return _found(Method)
+    return classes_below(rekindle.methods, Method)
 
 
 @cache
 def directions() -> dict[str, type[Direction]]:
     """Every direction class by name, sorted."""
-    return _found(Direction)
+    return classes_below(rekindle.methods, Direction)
 
 
-def _found(base: type[Kind]) -> dict[str, type[Kind]]:
+def classes_below(package: ModuleType, base: type[Kind]) -> dict[str, type[Kind]]:
+    """Subclasses of `base` by name, sorted, that are defined in modules below a package."""
     found: dict[str, type[Kind]] = {}
-    for info in pkgutil.walk_packages(rekindle.methods.__path__, "rekindle.methods."):
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         module = importlib.import_module(info.name)
         for item in vars(module).values():
-            if isinstance(item, type) and issubclass(item, base) and item.__module__ == info.name:
+            if isinstance(item, type) and issubclass(item, base) and item is not base and item.__module__ == info.name:
                 found[snake(item.__name__)] = item
     return dict(sorted(found.items()))
 

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from rekindle import models
 from rekindle.analysis import summarize
 from rekindle.data import Dataset, Picture, Undecodable, find_images
-from rekindle.data.columns import Asked
+from rekindle.data.formats.columns import Asked
+from rekindle.data.formats.open import survey
 from rekindle.data.samples import Preprocessing
-from rekindle.data.sources import survey
 from rekindle.errors import UserError
 from rekindle.files import csv_text, write_atomic, write_json
 from rekindle.method import Method, Source
 from rekindle.registry import parse
 from rekindle.spec import RunSpec
-from rekindle.tuner import operate
+from rekindle.tuner.net import operate
 
 PACKAGES = ("rekindle", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "safetensors")
 BATCH = 64

@@ -106,9 +106,6 @@ class RunSpec:
             )
         if self.watch_test and not self.read_test:
             raise UserError("--watch-test reads the test split, and --no-read-test forbids it; leave one of them out.")
-        names = self.record.split(",") if self.record else []
-        if len(set(names)) < len(names) or not set(names) <= set(RECORDS):
-            raise UserError(f"--record takes {' and '.join(RECORDS)}, joined by a comma, each once; found {self.record!r}.")
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"--{name.replace('_', '-')} must be one of {', '.join(allowed)}, found {getattr(self, name)!r}.")
@@ -139,7 +136,6 @@ class RunSpec:
 LOWEST: dict[str, float] = {
     "epochs": 0, "lr": 0, "batch_size": 2, "accumulate": 1, "image_size": 0, "per_class": 0, "fraction": 0, "label_smoothing": 0, "devices": 1, "seed": 0,
 }  # fmt: skip
-RECORDS = ("gradient_norms", "weight_travel")
 CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": ("shuffle", "balanced"),
     "class_weights": ("none", "balanced"),

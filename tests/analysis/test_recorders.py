@@ -12,11 +12,12 @@ from torch import nn
 
 import rekindle
 from rekindle import models
-from rekindle.analysis.gradient_norms import GradientNorms, watched_layers
+from rekindle.analysis.gradient_norms import GradientNorms
 from rekindle.analysis.recorders import recorders
-from rekindle.analysis.weight_travel import relative, weight_travel
+from rekindle.analysis.weight_distance import relative, weight_travel
 from rekindle.errors import Stopped
 from rekindle.method import Net, Source
+from rekindle.models.structure import watched_layers
 from rekindle.spec import RunSpec
 from rekindle.training.trainer import Training
 from rekindle.tuner import Tuner
@@ -193,7 +194,7 @@ def test_travel_by_hand() -> None:
 def test_what_cannot_be_recorded_is_named(options: dict[str, Any], tmp_path: Path) -> None:
     for text in ("norms", "gradient_norms,gradient_norms", ","):
         with pytest.raises(rekindle.UserError, match="gradient_norms and weight_travel"):
-            RunSpec(data="x", record=text)
+            rekindle.fit(**options, record=text, out=tmp_path)
     with pytest.raises(rekindle.UserError, match="leave one of them out"):
         RunSpec(data="x", watch_test=True, read_test=False)
     picture_folder(tmp_path / "data", {"train": 4, "val": 2})

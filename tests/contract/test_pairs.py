@@ -9,7 +9,7 @@ import torch
 
 from rekindle import Direction, Method, Source
 from rekindle.registry import describe, directions, methods, parse, parse_direction, summaries
-from rekindle.tuner import operate
+from rekindle.tuner.net import operate
 from tests.contract.network import Loop, batch, hybrid
 
 FAMILIES = {"penalties": "regulariser", "distillation": "regulariser", "restarts": "restart", "noise": "noise", "heads": "head",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rekindle.data.archives import BadArchive, extract, is_archive
+from rekindle.data.tasks.archives import BadArchive, extract, is_archive
 from rekindle.errors import UserError
 
 CONTENT = {"a/one.jpg": b"1" * 1000, "a/b/two.jpg": b"2" * 2000, "three.txt": b"3"}
@@ -121,7 +121,7 @@ def test_a_link_in_a_zip_is_not_made(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_by_what_it_declares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rekindle.data.archives.FLOOR", 2**20)
+    monkeypatch.setattr("rekindle.data.tasks.archives.FLOOR", 2**20)
     with open(tmp_path / "zeros", "wb") as zeros:
         zeros.truncate(20 * 2**20)
     with tarfile.open(tmp_path / "x.tgz", "w:gz") as file:
@@ -141,7 +141,7 @@ def test_a_member_that_declares_terabytes(tmp_path: Path) -> None:
 
 
 def test_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rekindle.data.archives.MEMBERS", 2)
+    monkeypatch.setattr("rekindle.data.tasks.archives.MEMBERS", 2)
     refused(tar(tmp_path / "x.tgz"), "3 files")
 
 

@@ -12,9 +12,9 @@ from torchvision.transforms import v2
 import rekindle
 from rekindle.data import Pixels, train_batch
 from rekindle.data.augment import Augment, Drawing
-from rekindle.draws import generator
 from rekindle.registry import parse_augment
 from rekindle.report.run_pictures import _label
+from rekindle.rng import generator
 from rekindle.training.criterion import CrossEntropy
 from tests.toys import picture_folder
 

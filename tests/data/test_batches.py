@@ -12,8 +12,8 @@ from scipy.stats import chisquare
 from torchvision.transforms import v2
 
 from rekindle.data import Pixels, eval_batch, order, preview, shard, split_batches, train_batch
-from rekindle.draws import splitmix64, uniform
 from rekindle.errors import UserError
+from rekindle.rng import splitmix64, uniform
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255,) * 3}

@@ -16,8 +16,9 @@ from PIL import Image
 
 import rekindle
 from rekindle.cli import main
-from rekindle.data import Pixels, cache, decode, shards
-from rekindle.data.cache import Cache, Settings
+from rekindle.data import Pixels
+from rekindle.data.cache import cache, decode, shards
+from rekindle.data.cache.cache import Cache, Settings
 from rekindle.errors import UserError
 from tests.toys import picture_folder
 
@@ -43,7 +44,7 @@ def store(tmp_path: Path) -> Cache:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each picture that is decoded."""
     calls: list[int] = []
-    monkeypatch.setattr("rekindle.data.pixels.decode", lambda *arguments: calls.append(0) or decode(*arguments))
+    monkeypatch.setattr("rekindle.data.cache.pixels.decode", lambda *arguments: calls.append(0) or decode(*arguments))
     return calls
 
 
@@ -319,7 +320,7 @@ def test_the_least_recently_used_shards_go_first_and_none_that_is_in_use(store: 
 def test_a_shard_of_another_live_process_stays(store: Cache, tmp_path: Path) -> None:
     load(pictures(tmp_path / "a", 2), store)
     [path] = files(store)
-    code = f"from rekindle.data.shards import Shard; from pathlib import Path; s = Shard.open(Path({str(path)!r}))"
+    code = f"from rekindle.data.cache.shards import Shard; from pathlib import Path; s = Shard.open(Path({str(path)!r}))"
     code += "; print('open', flush=True); input()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

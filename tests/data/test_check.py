@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from rekindle import cli
+from rekindle.data.cache.decode import Undecodable, decode
 from rekindle.data.check import check
-from rekindle.data.decode import Undecodable, decode
 from rekindle.errors import UserError
 from rekindle.report.data_page import write_data_page
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from rekindle.data import Undecodable, decode
+from rekindle.data import Undecodable
+from rekindle.data.cache import decode
 from rekindle.errors import UserError
 
 CORNERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [90, 90, 90]], [[9, 99, 199], [250, 120, 3]]], np.uint8)

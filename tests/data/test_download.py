@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rekindle.data import download
-from rekindle.data.download import Failed, fetch
+from rekindle.data.tasks import download
+from rekindle.data.tasks.download import Failed, fetch
 from rekindle.errors import UserError
 from tests.data.faulty_server import PAGE, Served, Server, serving
 

@@ -11,7 +11,7 @@ import pytest
 import rekindle
 from rekindle import cli
 from rekindle.data import open_data
-from rekindle.data.decode import read
+from rekindle.data.cache.decode import read
 
 from .pictures import jpeg, write
 

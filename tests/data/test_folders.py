@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rekindle.data import Dataset, find_images, open_data
-from rekindle.data.divide import Rules, rank
-from rekindle.data.tree import Findings
+from rekindle.data.formats.folder_walk import Findings
+from rekindle.data.splits import Rules, rank
 from rekindle.errors import UserError
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rekindle.data import decode, open_data
-from rekindle.data.decode import Undecodable, read
+from rekindle.data import open_data
+from rekindle.data.cache import decode
+from rekindle.data.cache.decode import Undecodable, read
 from rekindle.errors import UserError
 
 from .pictures import jpeg, listed
@@ -69,7 +70,7 @@ def test_paths_inside_are_read_and_addresses_are_not(tmp_path: Path) -> None:
     rows = {"image": [{"bytes": None, "path": path} for path in paths], "label": ["a", "b"] * 3 + ["a"]}
     # Saving would put the files' bytes inside; some datasets on the hub hold paths alone.
     made_here = datasets.Dataset.from_dict(rows, features=features)
-    from rekindle.data.huggingface import ArrowColumn
+    from rekindle.data.formats.huggingface import ArrowColumn
 
     column = ArrowColumn(made_here.cast_column("image", datasets.Image(decode=False)), "image", tmp_path)
     assert column.read(2) == jpeg(1)

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rekindle.data import Dataset, Pixels, Split, decode, duplicates
+from rekindle.data import Dataset, Pixels, Split, duplicates
+from rekindle.data.cache import decode
 from rekindle.errors import UserError
 
 
@@ -104,7 +105,7 @@ def test_a_full_disk_is_told_and_stops_the_decoding(tmp_path: Path, monkeypatch:
     """A limit on file sizes stands in for a full disk: the write that crosses it is cut short, the next one fails."""
     paths = pictures(tmp_path, 45)
     decoded = []
-    monkeypatch.setattr("rekindle.data.pixels.decode", lambda *arguments: decoded.append(0) or decode(*arguments))
+    monkeypatch.setattr("rekindle.data.cache.pixels.decode", lambda *arguments: decoded.append(0) or decode(*arguments))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
@@ -117,7 +118,7 @@ def test_a_full_disk_is_told_and_stops_the_decoding(tmp_path: Path, monkeypatch:
 
 def test_an_interrupted_caller_stops_the_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
-    monkeypatch.setattr("rekindle.data.pixels.decode", lambda *arguments: decoded.append(0) or decode(*arguments))
+    monkeypatch.setattr("rekindle.data.cache.pixels.decode", lambda *arguments: decoded.append(0) or decode(*arguments))
 
     def interrupt(done: int) -> None:
         raise KeyboardInterrupt

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rekindle.data import Cell, Pixels, decode, open_data
-from rekindle.data.decode import Undecodable, read
+from rekindle.data import Cell, Pixels, open_data
+from rekindle.data.cache import decode
+from rekindle.data.cache.decode import Undecodable, read
 from rekindle.errors import UserError
 
 from .pictures import jpeg, listed, write

@@ -19,12 +19,11 @@ import pytest
 from PIL import Image
 
 from rekindle import cli
-from rekindle.data import download
-from rekindle.data.divide import rank
-from rekindle.data.sources import open_data
-from rekindle.data.tasks import TASKS, Task, find
-from rekindle.data.tasks.food import chosen
-from rekindle.data.tasks.opening import is_task
+from rekindle.data.formats.open import open_data
+from rekindle.data.splits import rank
+from rekindle.data.tasks import TASKS, Task, download, find
+from rekindle.data.tasks.benchmarks.food import chosen
+from rekindle.data.tasks.load import is_task
 from rekindle.data.tasks.prepare import prepare
 from rekindle.data.tasks.prepared import place, record
 from rekindle.data.tasks.verify import verify
@@ -368,7 +367,7 @@ def test_a_hostile_archive_is_refused_whole(evil: str, tmp_path: Path, monkeypat
     import tarfile
 
     small("dtd", tmp_path / "here", monkeypatch)
-    monkeypatch.setattr("rekindle.data.archives.FLOOR", 2**20)
+    monkeypatch.setattr("rekindle.data.tasks.archives.FLOOR", 2**20)
     archive = tmp_path / "here" / "dtd-r1.0.1.tar.gz"
     raw = io.BytesIO()
     with tarfile.open(archive) as old, tarfile.open(fileobj=raw, mode="w:gz") as new:

@@ -13,12 +13,12 @@ import yaml
 
 from rekindle.cli import main
 from rekindle.method import Direction, Method, Net
+from rekindle.methods.distillation._layers import stage_layers
 from rekindle.methods.distillation.delta import Delta
-from rekindle.methods.distillation.layers import stage_layers
-from rekindle.methods.noise.blocks import ENDS, SLOT, residual_blocks
 from rekindle.methods.noise.cnn_dropout import READERS, block_places
-from rekindle.methods.penalties.fisher import MANY_CLASSES, MEMORY
+from rekindle.methods.penalties._fisher import MANY_CLASSES, MEMORY
 from rekindle.models.stages import stages
+from rekindle.models.structure import ENDS, SLOT, residual_blocks
 from rekindle.registry import VARIANTS, directions, methods, parse, parse_direction
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rekindle import Batch, Method, Net, Passes, Source, Tuner
+from rekindle.methods.distillation._importance import channel_importance, draw_batches, fit_heads, head_parts, lent
 from rekindle.methods.distillation.delta import Delta, channel_weights
 from rekindle.methods.distillation.feature_maps import FeatureMaps
-from rekindle.methods.distillation.importance import channel_importance, draw_batches, fit_heads, head_parts, lent
 from rekindle.methods.heads.source_classifier import SourceClassifier
 from rekindle.models import replace_classifier
-from rekindle.tuner import operate
+from rekindle.tuner.net import operate
 from tests.methods.test_distillation import CLOCK, Plain, attached, network, pictures
 
 

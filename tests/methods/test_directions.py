@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rekindle import DTNH, L2SP, Clock, Direction, Grod, Method, PlainSum, Source, Tuner
-from rekindle.directing import Angles, direct_
+from rekindle.tuner.combine import Angles, direct_
 
 ALWAYS = Grod(granularity="global")
 EPS = torch.finfo(torch.float64).eps

@@ -11,17 +11,17 @@ from torch import Tensor, nn
 import rekindle
 import rekindle.models
 from rekindle import Batch, Clock, Method, Net, Source, Tuner
+from rekindle.hooks import Taps
+from rekindle.methods.distillation._layers import channels_first, pooled, stage_layers
+from rekindle.methods.distillation._softened import softened_loss
 from rekindle.methods.distillation.attention_transfer import AttentionTransfer, attention, attention_distance
 from rekindle.methods.distillation.delta import Delta
 from rekindle.methods.distillation.feature_maps import FeatureMaps
 from rekindle.methods.distillation.fsp import FSP, flow, unit
-from rekindle.methods.distillation.layers import channels_first, pooled, stage_layers
 from rekindle.methods.distillation.lwf import Lwf
 from rekindle.methods.distillation.soft_targets import SoftTargets
-from rekindle.methods.distillation.softened import softened_loss
 from rekindle.models import replace_classifier
-from rekindle.taps import Taps
-from rekindle.tuner import operate
+from rekindle.tuner.net import operate
 
 CLOCK = Clock(0, 4)
 ZS, ZT = torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([[2.0, 0.0]], dtype=torch.float64)

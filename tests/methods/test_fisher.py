@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rekindle import Method, Net, Passes, Source
 from rekindle.method import Clock
-from rekindle.methods.penalties import fisher
-from rekindle.methods.penalties.fisher import diagonal_fisher, drawn_labels
+from rekindle.methods.penalties import _fisher
+from rekindle.methods.penalties._fisher import diagonal_fisher, drawn_labels
 from rekindle.methods.penalties.group_lasso_sp import GroupLassoSP
 from rekindle.methods.penalties.l2_sp import L2SP
 from rekindle.methods.penalties.l2_sp_fisher import L2SPFisher
@@ -124,7 +124,7 @@ def one_by_one(model: nn.Module, data: Batches, estimate: str) -> dict[str, Tens
 @pytest.mark.parametrize("memory", [1, 700, 2**27])
 def test_it_is_plain_autograds(estimate: str, broken: bool, memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In chunks of any size, where vmap is wrong and where it fails; BatchNorm uses its statistics, dropout is off."""
-    monkeypatch.setattr(fisher, "MEMORY", memory)
+    monkeypatch.setattr(_fisher, "MEMORY", memory)
     model = network(lambda: Transposed(broken))
     found = diagonal_fisher(model, [name for name, _ in model.named_parameters()], batches(), estimate)
     for name, wanted in one_by_one(model, batches(), estimate).items():
@@ -134,7 +134,7 @@ def test_it_is_plain_autograds(estimate: str, broken: bool, memory: int, monkeyp
 def test_vmap_is_compared_with_a_single_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network(lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 4)))
     wanted = diagonal_fisher(model, ["1.weight"], batches(), "expected")["1.weight"]
-    monkeypatch.setattr(fisher, "vmap", lambda one: lambda *part: {"1.weight": torch.ones(len(part[0]), 4, 48, dtype=torch.float64)})
+    monkeypatch.setattr(_fisher, "vmap", lambda one: lambda *part: {"1.weight": torch.ones(len(part[0]), 4, 48, dtype=torch.float64)})
     assert torch.allclose(diagonal_fisher(model, ["1.weight"], batches(), "expected")["1.weight"], wanted)
 
 
@@ -166,11 +166,11 @@ def test_what_cannot_be_estimated_is_refused() -> None:
 
 def test_stabilisers_and_normalisation() -> None:
     found = {"a": torch.tensor([4.0, 9.0]), "b": torch.tensor([2.0])}
-    assert fisher.stabilised(found, "add", 1.0)["a"].tolist() == [5, 10]
-    assert fisher.stabilised(found, "clip", 5.0)["a"].tolist() == [4, 5]
-    assert fisher.normalised(found, "mean")["a"].tolist() == pytest.approx([0.8, 1.8])
+    assert _fisher.stabilised(found, "add", 1.0)["a"].tolist() == [5, 10]
+    assert _fisher.stabilised(found, "clip", 5.0)["a"].tolist() == [4, 5]
+    assert _fisher.normalised(found, "mean")["a"].tolist() == pytest.approx([0.8, 1.8])
     with pytest.raises(ValueError, match="zero everywhere"):
-        fisher.normalised({"a": torch.zeros(2)}, "mean")
+        _fisher.normalised({"a": torch.zeros(2)}, "mean")
 
 
 class Example(nn.Module):
@@ -191,7 +191,7 @@ def with_fisher(method: L2SPFisher, values: list[float], now: list[float]) -> tu
     with torch.no_grad():
         model.w.copy_(torch.tensor(now))
     raw = {"w": torch.tensor(values, dtype=torch.float64)}
-    final = fisher.stabilised(fisher.normalised(raw, method.normalize), method.stabilizer, method.eps)
+    final = _fisher.stabilised(_fisher.normalised(raw, method.normalize), method.stabilizer, method.eps)
     method.load_state_dict(method.state_dict() | {"fisher": final})
     return float(method.value(CLOCK).detach()), next(g for p, g in method.gradient(CLOCK) if p is model.w).tolist()
 
@@ -271,7 +271,7 @@ def test_empirical_labels_need_the_sources_data() -> None:
 
 def test_many_classes_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
-    monkeypatch.setattr(fisher, "MANY_CLASSES", 3)
+    monkeypatch.setattr(_fisher, "MANY_CLASSES", 3)
     prepared(L2SPFisher(), tell(notes, batches()))
     assert "sampled Fisher information" in notes[1] and "1 backward pass for" in notes[1]
 

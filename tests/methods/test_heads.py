@@ -11,7 +11,7 @@ from rekindle import L2, L2SP, Rifle, Source, Tuner, models
 from rekindle.method import Clock, Passes
 from rekindle.methods.heads.lp_ft import LpFt, fit_head
 from rekindle.methods.heads.source_classifier import NormScale, SourceClassifier
-from rekindle.tuner import operate
+from rekindle.tuner.net import operate
 from tests.contract.network import Loop, batch, hybrid, passes
 
 

@@ -9,7 +9,6 @@ from torch import nn
 
 from rekindle import Method, Net, Source, Tuner
 from rekindle.method import Clock
-from rekindle.methods.noise.blocks import ResidualBlock, residual_blocks
 from rekindle.methods.noise.cnn_dropout import CNNDropout, block_places, drop, stage_places
 from rekindle.methods.noise.disturb_label import DisturbLabel
 from rekindle.methods.noise.dropconnect import Dropconnect
@@ -18,6 +17,7 @@ from rekindle.methods.noise.stoch_norm import StochNorm
 from rekindle.methods.noise.stochastic_depth import StochasticDepth
 from rekindle.models.cifar_resnet import CifarResNet
 from rekindle.models.stages import stages
+from rekindle.models.structure import ResidualBlock, residual_blocks
 
 timm = pytest.importorskip("timm")
 vision = pytest.importorskip("torchvision.models")

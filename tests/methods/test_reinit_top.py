@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from rekindle import L2SP, Net, Source
-from rekindle.methods.restarts.reinit_top import ReinitTop, reinitialize_, transformer_blocks
+from rekindle.methods.restarts.reinit_top import ReinitTop, reinitialize_
+from rekindle.models.structure import transformer_blocks
 from tests.toys import toy
 
 

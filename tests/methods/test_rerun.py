@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import rekindle.models
-from rekindle.methods.distillation.rerun import Rerun
+from rekindle.methods.distillation._rerun import Rerun
 
 COUNTS: Counter[str] = Counter()
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from rekindle import Net, Source, Tuner
 from rekindle.method import Clock
-from rekindle.methods.noise.blocks import residual_blocks
 from rekindle.methods.noise.stochastic_depth import Gate, StochasticDepth, survival
+from rekindle.models.structure import residual_blocks
 
 
 class BasicBlock(nn.Module):

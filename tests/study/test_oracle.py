@@ -7,7 +7,7 @@ import pytest
 
 from rekindle.cli import main
 from rekindle.errors import UserError
-from rekindle.study.oracle import load_oracle
+from rekindle.oracle.study import load_oracle
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
 SMALL = "name: small\noracle: {seeds: 2, inputs: 6, hidden: 4, samples: 40, epochs: 4, periods: 2, rates: [0.01, 0.1], noises: [0.1]}\n"

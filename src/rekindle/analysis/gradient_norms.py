@@ -7,26 +7,9 @@ norms over all batches of the epoch, which wavers less.
 
 from typing import Any
 
-from torch import nn
-
 from rekindle.analysis.recorders import Recorder
 from rekindle.method import Net, Source, require
-
-STEM = "stem"
-
-
-def watched_layers(net: Net) -> dict[str, nn.Parameter]:
-    """{layer: its weight}: the last 3x3 convolution of each stage behind the stem, of those that train.
-
-    A network without any, such as a transformer, has the last weight matrix of each stage watched instead.
-    """
-    modules, parameters = dict(net.model.named_modules()), net.parameters()
-    body = {stage: [name for name in names if parameters[name].requires_grad] for stage, names in net.stages.items() if stage != STEM}
-    small = {name for name in parameters if getattr(modules[name.rpartition(".")[0]], "kernel_size", None) == (3, 3)}
-    matrices = {name for name, parameter in parameters.items() if parameter.ndim > 1}
-    wanted = matrices & small if any(name in small for names in body.values() for name in names) else matrices
-    last = [[name for name in names if name in wanted][-1:] for names in body.values()]
-    return {name.rpartition(".")[0]: parameters[name] for names in last for name in names}
+from rekindle.models.structure import watched_layers
 
 
 class GradientNorms(Recorder):

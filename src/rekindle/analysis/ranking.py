@@ -14,8 +14,8 @@ from rekindle import models
 from rekindle.analysis.transferability import h_score, leep, logme
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
+from rekindle.hooks import INPUT, Taps
 from rekindle.method import nothing
-from rekindle.taps import INPUT, Taps
 
 BATCH = 64
 SCORES = {

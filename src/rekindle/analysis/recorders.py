@@ -1,8 +1,15 @@
-"""What a run can be asked to write down of itself, epoch by epoch, beside loss and accuracy. Recording changes no weight."""
+"""What a run can be asked to write down of itself, epoch by epoch, beside loss and accuracy. Recording changes no weight.
 
+A recorder is found when its module lies in `rekindle.analysis`: the class `GradientNorms` is `--record gradient_norms`.
+"""
+
+from functools import cache
 from typing import Any
 
+import rekindle.analysis
+from rekindle.errors import UserError
 from rekindle.method import Net, Source
+from rekindle.registry import classes_below
 
 
 class Recorder:
@@ -18,21 +25,36 @@ class Recorder:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen since the epoch began, so that a run goes on in its midst."""
+        """What was seen since the epoch began, so that a run resumes mid-epoch."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
 
 
+@cache
+def kinds() -> dict[str, type[Recorder]]:
+    """Every recorder class by name, sorted."""
+    return classes_below(rekindle.analysis, Recorder)
+
+
 def recorders(names: str, net: Net, source: Source) -> dict[str, Recorder]:
-    """The recorders of a text such as "gradient_norms,weight_travel", by name; none for an empty one.
+    """The recorders of a text such as "gradient_norms,weight_distance", by name; none for an empty one.
 
     Raises:
+        UserError: If there is no recorder of a name.
         ValueError: If the network has nothing that one of them could look at.
     """
-    from rekindle.analysis.gradient_norms import GradientNorms
-    from rekindle.analysis.weight_travel import WeightTravel
+    return {name: kinds()[name](net, source) for name in checked(names)}
 
-    kinds: dict[str, type[Recorder]] = {"gradient_norms": GradientNorms, "weight_travel": WeightTravel}
-    return {name: kinds[name](net, source) for name in names.split(",") if name}
+
+def checked(names: str) -> list[str]:
+    """The single names of a text for `--record`.
+
+    Raises:
+        UserError: If there is no recorder of a name, or one is named twice.
+    """
+    asked = names.split(",") if names else []
+    if len(set(asked)) < len(asked) or not set(asked) <= kinds().keys():
+        raise UserError(f"--record takes {' and '.join(kinds())}, joined by a comma, each once; found {names!r}.")
+    return asked

@@ -112,8 +112,8 @@ def _analyze(options: argparse.Namespace) -> int:
 
 
 def _oracle(options: argparse.Namespace) -> int:
-    from rekindle.analysis.mlp_oracle import OracleSettings, run_oracle
-    from rekindle.report.oracle import brief, write_oracle
+    from rekindle.oracle.experiment import OracleSettings, run_oracle
+    from rekindle.oracle.tables import brief, write_oracle
 
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(OracleSettings) if hasattr(options, field.name)}
     read: dict[str, Any] = {name: _numbers(name, value) if isinstance(value, str) else value for name, value in given.items()}

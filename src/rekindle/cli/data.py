@@ -158,7 +158,7 @@ def _add_cache(parts: Any) -> None:
 
 
 def _cache(options: argparse.Namespace) -> int:
-    from rekindle.data.cache import GB, Cache
+    from rekindle.data.cache.cache import GB, Cache
 
     cache = Cache.default(options.root)
     if options.clear is not None:
@@ -210,7 +210,7 @@ def _add_check(parts: Any) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from rekindle.data.check import check
-    from rekindle.data.columns import Asked
+    from rekindle.data.formats.columns import Asked
 
     with ProgressBar() as bar:
         found = check(options.data, Asked(options.image_column, options.label_column, options.split_column),

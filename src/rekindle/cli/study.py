@@ -11,7 +11,7 @@ from rekindle.cli.output import ProgressBar, add_command, console, table
 from rekindle.errors import UserError
 
 if TYPE_CHECKING:
-    from rekindle.study.oracle import OracleStudy
+    from rekindle.oracle.study import OracleStudy
     from rekindle.study.status import Status
     from rekindle.study.store import Study
 
@@ -85,8 +85,8 @@ def _add_report(actions: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from rekindle.oracle.study import load_oracle
     from rekindle.study.grid_file import check_recipes, load
-    from rekindle.study.oracle import load_oracle
     from rekindle.study.plan import plan
     from rekindle.study.status import look
     from rekindle.study.store import Study

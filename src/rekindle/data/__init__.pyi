@@ -1,12 +1,12 @@
 from .batches import balanced_order, eval_batch, order, preview, shard, split_batches, train_batch
-from .cache import Cache
-from .cells import Cell, Picture
+from .cache.cache import Cache
+from .cache.decode import Undecodable, decode
+from .cache.pixels import Pixels
 from .dataset import Dataset, Split, contradictions, duplicates, imbalance
-from .decode import Undecodable, decode
-from .pixels import Pixels
+from .formats.folder_walk import find_images
+from .formats.images import Cell, Picture
+from .formats.open import open_data
 from .samples import Preprocessing, Samples
-from .sources import open_data
-from .tree import find_images
 
 __all__ = [
     "Cache", "Cell", "Dataset", "Picture", "Pixels", "Preprocessing", "Samples", "Split", "Undecodable", "balanced_order", "contradictions",

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torchvision.transforms import v2
 
-from rekindle.draws import generator
+from rekindle.rng import generator
 
 
 @dataclass(frozen=True)

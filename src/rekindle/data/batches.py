@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rekindle.data.pixels import Pixels
-from rekindle.draws import generator, uniform
+from rekindle.data.cache.pixels import Pixels
 from rekindle.errors import UserError
+from rekindle.rng import generator, uniform
 
 if TYPE_CHECKING:
     from rekindle.data.augment import Augment

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rekindle.data.cells import Picture
-from rekindle.data.columns import Asked
+from rekindle.data.cache.decode import Undecodable, decode, read
 from rekindle.data.dataset import imbalance, name_in
-from rekindle.data.decode import Undecodable, decode, read
-from rekindle.data.divide import Rules, Survey, rank
-from rekindle.data.sources import survey
-from rekindle.data.tree import Findings, printable
+from rekindle.data.formats.columns import Asked
+from rekindle.data.formats.folder_walk import Findings, printable
+from rekindle.data.formats.images import Picture
+from rekindle.data.formats.open import survey
+from rekindle.data.splits import Rules, Survey, rank
 from rekindle.errors import some
 
 EDGE = 112

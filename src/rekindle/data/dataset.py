@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.data.cells import Cell, Picture
+from rekindle.data.formats.images import Cell, Picture
 
 if TYPE_CHECKING:
     from torch import Tensor

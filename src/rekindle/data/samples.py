@@ -9,9 +9,9 @@ from torch import Tensor
 
 from rekindle.data.augment import Augment
 from rekindle.data.batches import center_crop, eval_batch, normalize, train_batch
-from rekindle.data.cells import Picture
-from rekindle.data.decode import decode
-from rekindle.data.pixels import Pixels
+from rekindle.data.cache.decode import decode
+from rekindle.data.cache.pixels import Pixels
+from rekindle.data.formats.images import Picture
 from rekindle.models.build import LoadedModel
 
 
@@ -23,7 +23,7 @@ class Preprocessing:
         image_size: Edge of the crop in pixels.
         mean: Per channel, of values in [0, 1].
         std: Per channel.
-        interpolation: "bilinear", "bicubic" or another of `rekindle.data.decode`, for the resize.
+        interpolation: "bilinear", "bicubic" or another of `rekindle.data.cache.decode`, for the resize.
         flip: Mirror in training.
     """
 

@@ -24,7 +24,7 @@ def fit(
         out: Folder in which the run's own folder is made.
         resume: A run folder to continue instead; all settings come from its spec.yaml.
         listener: Told of progress; see `rekindle.training.listener.Listener`.
-        cache: Keep decoded pictures for later runs; see `rekindle.data.cache`. No result depends on it.
+        cache: Keep decoded pictures for later runs; see `rekindle.data.cache.cache`. No result depends on it.
         workers: Threads that prepare the next batches meanwhile; None chooses. No result depends on it.
         **options: Fields of `RunSpec`.
 

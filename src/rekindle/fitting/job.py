@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rekindle import data as data_room
 from rekindle import models
 from rekindle.analysis import summarize
-from rekindle.analysis.recorders import recorders
+from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
@@ -65,6 +65,7 @@ def execute(
     began = time.perf_counter()
     methods, direction, augment = parse(spec.method), parse_direction(spec.direction), parse_augment(spec.augment)
     _check_mixing(augment, methods)
+    checked(spec.record)
     if workers is not None and workers < 0:
         raise UserError(f"--workers must be at least 0, found {workers}.")
     if spec.freeze_until:

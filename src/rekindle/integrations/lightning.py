@@ -17,9 +17,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from rekindle.method import Passes, PassOverData, require
-from rekindle.schedule import TunerScheduler
 from rekindle.training.checkpoints import random_state, set_random_state
 from rekindle.tuner import Tuner
+from rekindle.tuner.scheduler import TunerScheduler
 
 
 class TunerCallback(Callback):

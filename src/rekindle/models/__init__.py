@@ -1,9 +1,10 @@
 """Build or load a network, find its classifier, name its stages."""
 
-from rekindle.models.build import LoadedModel, build, load, load_weights, names
+from rekindle.models.build import LoadedModel, build, load, names
 from rekindle.models.classifier import find_classifier, replace_classifier, source_classifier, width_of_classifier
-from rekindle.models.files import load_model, read_recipe, save_model
+from rekindle.models.saving import load_model, read_recipe, save_model
 from rekindle.models.stages import stages
+from rekindle.models.weights import load_weights
 
 __all__ = [
     "LoadedModel", "build", "find_classifier", "load", "load_model", "load_weights", "names", "read_recipe", "replace_classifier", "save_model",

@@ -3,38 +3,24 @@
 import difflib
 import fnmatch
 import re
-import socket
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import getproxies
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from rekindle.errors import UserError, some
+from rekindle.errors import UserError
 from rekindle.method import Source
 from rekindle.models.cifar_resnet import CifarResNet
 from rekindle.models.classifier import (
-    AUXILIARY,
-    add_classifier,
-    find_classifier,
-    is_headless,
     replace_classifier,
-    set_output_width,
-    stated_classifier,
 )  # fmt: skip
+from rekindle.models.hub import download_errors, offline_if_unreachable
+from rekindle.models.weights import fit_weights, load_weights, read_weights
 
 Triple = tuple[float, float, float]
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
-NETWORK = ("urllib", "http", "huggingface_hub", "requests", "socket", "ConnectionError", "TimeoutError")  # Parts of exceptions' names.
-PATIENCE = 10.0  # Seconds that a hub may stay silent.
 TINY = Path(__file__).resolve().parents[1] / "assets" / "tiny.safetensors"
 
 
@@ -47,7 +33,7 @@ class LoadedModel:
         module: The network.
         mean: Per channel, of values in [0, 1].
         std: Per channel.
-        interpolation: "bilinear", "bicubic" or another of `rekindle.data.decode`.
+        interpolation: "bilinear", "bicubic" or another of `rekindle.data.cache.decode`.
         input_size: Edge of the crop that the weights were trained on.
         pretrained: Where the weights came from, in words.
     """
@@ -89,77 +75,11 @@ def build(name: str, *, weights: str | Path = "default", classes: int | None = N
     return _timm(name, pretrained, classes)
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a safetensors file, widening or narrowing the classifier to the file's.
-
-    Raises:
-        UserError: If the file is missing, damaged, pickled, or its keys or shapes differ.
-    """
-    _fit(module, read_weights(path), path)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file; nothing else is read, since unpickling can run code.
-
-    Raises:
-        UserError: If the file is missing, damaged, or of another kind.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no weights file {path}; give the path of a .safetensors file, or 'default' or 'none'.")
-    if path.suffix != ".safetensors":
-        raise UserError(f"{path} is no .safetensors file, and pickled ones can run code; convert it with safetensors.torch.save_file.")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({_first_line(error)}); fetch or write it again.") from None
-
-
-def misfits(module: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
-    """What keeps `tensors` from being the network's state: keys that lack, are unknown, or differ in shape or kind of number."""
-    state = module.state_dict()
-    missing = [key for key in state if key not in tensors and not key.endswith("num_batches_tracked")]
-    unknown = [key for key in tensors if key not in state]
-    both = [(key, tensors[key], wanted) for key, wanted in state.items() if key in tensors]
-    shapes = [f"{key} is {tuple(found.shape)}, wanted {tuple(wanted.shape)}" for key, found, wanted in both if found.shape != wanted.shape]
-    kinds = [f"{key} is {found.dtype}, wanted {wanted.dtype}" for key, found, wanted in both if _kind(found) != _kind(wanted)]
-    faults = [f"it lacks {some(missing, 3)}"] if missing else []
-    faults += [f"it has {some(unknown, 3)}, unknown to the network"] if unknown else []
-    return faults + [some(items, 3) for items in (shapes, kinds) if items]
-
-
-def _kind(tensor: Tensor) -> tuple[bool, bool]:
-    return tensor.dtype.is_floating_point, tensor.dtype.is_complex
-
-
 def _with_file(name: str, path: Path) -> LoadedModel:
     tensors = read_weights(path)
     plain = build(name, weights="none")
-    _fit(plain.module, tensors, path)
+    fit_weights(plain.module, tensors, path)
     return replace(plain, pretrained=f"weights of {path.name}")
-
-
-def _fit(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    if getattr(module, "aux_logits", None) is False:  # The side classifiers of GoogLeNet and Inception stand in torchvision's files.
-        tensors = {key: value for key, value in tensors.items() if not key.startswith(tuple(f"{part}." for part in AUXILIARY))}
-    _match_classifier(module, tensors)
-    faults = misfits(module, tensors)
-    if faults:
-        raise UserError(f"{path} does not fit the network: {'; '.join(faults)}. Give the --model that the file was made with.")
-    module.load_state_dict(tensors, strict=False)
-
-
-def _match_classifier(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give the classifier the width of the file's: a file that somebody trained on ten classes has a classifier for ten."""
-    stated = [tensors[f"{part}.weight"] for part in stated_classifier(module) if f"{part}.weight" in tensors]
-    if not is_headless(module):
-        state = module.state_dict()
-        for head in find_classifier(module):
-            key = f"{head}.weight"
-            found = tensors.get(key)
-            if found is not None and found.shape[:1] != state[key].shape[:1] and found.shape[1:] == state[key].shape[1:]:
-                set_output_width(module, head, found.shape[0])
-    elif stated:
-        add_classifier(module, stated[0].shape[0])
 
 
 def _tiny(pretrained: bool, classes: int | None) -> LoadedModel:
@@ -185,7 +105,7 @@ def _torchvision(name: str, pretrained: bool, classes: int | None) -> LoadedMode
     recipe = choice.transforms() if choice is not None else None
     size = recipe.crop_size[0] if recipe is not None else 224
     options = {"weights": choice} if pretrained else _torchvision_options(short, size, classes)
-    with _hub(name):
+    with download_errors(name):
         module = torchvision.models.get_model(short, **options)
     origin = f"torchvision's {choice}" if pretrained else "random weights"
     if recipe is None:
@@ -210,7 +130,7 @@ def _timm(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
     if not timm.is_model(name):
         raise UserError(_unknown(name, timm.list_models()))
     options: dict[str, Any] = {} if classes is None or pretrained else {"num_classes": classes}
-    with _hub(name), _offline_if_unreachable(pretrained):
+    with download_errors(name), offline_if_unreachable(pretrained):
         module = timm.create_model(name, pretrained=pretrained, **options)
     config = resolve_model_data_config(module)
     tag = module.pretrained_cfg.get("tag") or "default"  # type: ignore[operator, union-attr]
@@ -218,64 +138,6 @@ def _timm(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
         name, module, tuple(config["mean"]), tuple(config["std"]), config["interpolation"], config["input_size"][-1],
         f"timm's {tag} weights" if pretrained else "random weights",
     )  # fmt: skip
-
-
-@contextmanager
-def _offline_if_unreachable(needed: bool) -> Iterator[None]:
-    """Let the hub's client look into its cache alone where its host does not answer, instead of trying for a minute."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    if needed and not before and not getproxies() and not _answers(constants.ENDPOINT):
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _answers(address: str) -> bool:
-    parts = urlparse(address)
-    try:
-        with socket.create_connection((parts.hostname or "", parts.port or 443), timeout=PATIENCE):
-            return True
-    except OSError:
-        return False
-
-
-@contextmanager
-def _hub(name: str) -> Iterator[None]:
-    """Turn every way in which a download fails into one sentence, and let none hang on a silent host."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(before or PATIENCE)
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if not _is_download(error):
-            advice = "try --weights none or FILE.safetensors, or another --model"
-            raise UserError(f"{name} cannot be built ({_first_line(error)}); {advice}.") from error
-        raise UserError(
-            f"the weights of {name} cannot be downloaded ({_first_line(error)}); give a file with --weights FILE.safetensors, "
-            f"start from random ones with --weights none, or try --model tiny, which needs no network."
-        ) from None
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _is_download(error: BaseException) -> bool:
-    chain: list[str] = []
-    current: BaseException | None = error
-    while current is not None and len(chain) < 10:
-        chain.append(f"{type(current).__module__}.{type(current).__name__}")
-        current = current.__cause__ or current.__context__
-    return any(part in text for text in chain for part in NETWORK)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return textwrap.shorten(text.splitlines()[0].partition(". ")[0], 160, placeholder=" ...").rstrip(".")
 
 
 def _depth(name: str) -> int:

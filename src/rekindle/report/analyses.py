@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from rekindle import models
-from rekindle.analysis.weight_travel import relative, weight_travel
+from rekindle.analysis.weight_distance import relative, weight_travel
 from rekindle.errors import UserError
 from rekindle.files import csv_text, write_atomic
-from rekindle.models.build import read_weights
+from rekindle.models.weights import read_weights
 from rekindle.report.figures import COLOURS, STYLE, save
 from rekindle.report.format import split_title
 from rekindle.run import Run, read_spec

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rekindle.data import Picture, Undecodable, decode
+from rekindle.data import Picture, Undecodable
 from rekindle.data.batches import preview
+from rekindle.data.cache.decode import decode
 from rekindle.data.samples import Samples
 from rekindle.report import figures
 from rekindle.report.results import final_split, worst_mistakes

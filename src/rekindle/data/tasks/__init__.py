@@ -1,27 +1,22 @@
-"""The benchmark tasks of the papers, by name."""
+"""The benchmark tasks of the papers, by name. A task is found when its module lies in `rekindle.data.tasks.benchmarks`."""
 
 import difflib
+import importlib
+import pkgutil
 
-from rekindle.data.tasks.aircraft import AIRCRAFT
-from rekindle.data.tasks.birds import CUB
-from rekindle.data.tasks.caltech import CALTECH
-from rekindle.data.tasks.cars import CARS
-from rekindle.data.tasks.cifar import CIFAR10, CIFAR100
-from rekindle.data.tasks.dogs import DOGS
-from rekindle.data.tasks.flowers import FLOWERS
-from rekindle.data.tasks.food import FOOD_30, FOOD_150
-from rekindle.data.tasks.indoor import INDOOR
-from rekindle.data.tasks.pets import PETS
+from rekindle.data.tasks import benchmarks
 from rekindle.data.tasks.task import Layout, Task, TaskFile
-from rekindle.data.tasks.textures import DTD
 from rekindle.errors import UserError
 
 __all__ = ["TASKS", "Layout", "Task", "TaskFile", "find"]
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (CUB, AIRCRAFT, FLOWERS, DTD, INDOOR, CARS, DOGS, FOOD_30, FOOD_150, CALTECH, CIFAR10, CIFAR100, PETS)
-}  # fmt: skip
+
+def _tasks() -> dict[str, Task]:
+    modules = [importlib.import_module(f"{benchmarks.__name__}.{info.name}") for info in pkgutil.iter_modules(benchmarks.__path__)]
+    return {task.name: task for module in modules for task in vars(module).values() if isinstance(task, Task)}
+
+
+TASKS: dict[str, Task] = _tasks()
 
 
 def find(name: str) -> Task:

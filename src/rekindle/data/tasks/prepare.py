@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rekindle.data.archives import FULL, extract, is_archive, room
-from rekindle.data.download import digest, only_one
-from rekindle.data.home import home
+from rekindle.data.cache.cache_dir import home
 from rekindle.data.tasks import find
-from rekindle.data.tasks.obtain import Obtained, in_mib, obtain, remember, take_all
+from rekindle.data.tasks.archives import FULL, extract, is_archive, room
+from rekindle.data.tasks.download import digest, only_one
+from rekindle.data.tasks.fetch import Obtained, in_mib, obtain, remember, take_all
 from rekindle.data.tasks.prepared import PICTURES, RECORD, SUMS, counted, is_prepared, place
 from rekindle.data.tasks.task import Layout, Task
 from rekindle.errors import UserError

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rekindle.data.home import home
+from rekindle.data.cache.cache_dir import home
 from rekindle.errors import UserError
 
 RECORD = "task.json"

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rekindle.data.download import digest
 from rekindle.data.tasks import find
+from rekindle.data.tasks.download import digest
 from rekindle.data.tasks.prepared import RECORD, SUMS, counted, place, record
 from rekindle.errors import UserError
 

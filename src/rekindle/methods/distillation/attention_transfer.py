@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source
-from rekindle.methods.distillation.layers import find_layers, paired
-from rekindle.methods.distillation.options import check_layers
-from rekindle.methods.options import check_choice, check_number
+from rekindle.methods._options import check_choice, check_number
+from rekindle.methods.distillation._layers import find_layers, paired
+from rekindle.methods.distillation._options import check_layers
 
 FORMS = ("mean_square", "norm")
 

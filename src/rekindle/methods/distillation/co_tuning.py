@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rekindle.draws import generator
 from rekindle.method import Batch, Method, Net, Passes, Source, require
-from rekindle.methods.distillation.layers import wide
-from rekindle.methods.options import check_choice, check_number
-from rekindle.methods.source_head import keep_source_head
+from rekindle.methods._options import check_choice, check_number
+from rekindle.methods._source_head import keep_source_head
+from rekindle.methods.distillation._layers import wide
+from rekindle.rng import generator
 
 RELATIONSHIPS = ("direct", "calibrated")
 HELD_OUT = 0.2

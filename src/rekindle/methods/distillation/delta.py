@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Batch, Clock, GradientPairs, Method, Net, Passes, Source, require
-from rekindle.methods.distillation.importance import channel_importance, draw_batches, fit_heads, lent
-from rekindle.methods.distillation.layers import find_layers, paired, relative
-from rekindle.methods.distillation.options import REDUCTIONS, check_layers
-from rekindle.methods.options import check_choice, check_number, check_whole
-from rekindle.methods.penalties.quadratic import Pull
+from rekindle.methods._options import check_choice, check_number, check_whole
+from rekindle.methods.distillation._importance import channel_importance, draw_batches, fit_heads, lent
+from rekindle.methods.distillation._layers import find_layers, paired, relative
+from rekindle.methods.distillation._options import REDUCTIONS, check_layers
+from rekindle.methods.penalties._pull import Pull
 
 WEIGHTS = ("attention", "uniform")
 SOFTENING = 5.0

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rekindle.hooks import INPUT
 from rekindle.method import Batch, Method, Net, Source
-from rekindle.methods.distillation.layers import INPUT, find_layers, paired_maps, pooled
-from rekindle.methods.distillation.options import check_layers
-from rekindle.methods.options import check_flag, check_number
+from rekindle.methods._options import check_flag, check_number
+from rekindle.methods.distillation._layers import find_layers, paired_maps, pooled
+from rekindle.methods.distillation._options import check_layers
 
 
 @dataclass

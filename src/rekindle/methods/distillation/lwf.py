@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rekindle.method import Batch, Clock, Method, Net, Source, require
-from rekindle.methods.distillation.softened import LOSSES, softened_loss, source_logits
-from rekindle.methods.options import check_choice, check_flag, check_number, check_whole
+from rekindle.methods._options import check_choice, check_flag, check_number, check_whole
+from rekindle.methods._source_head import keep_source_head
+from rekindle.methods.distillation._softened import LOSSES, softened_loss, source_logits
 from rekindle.methods.restarts.cosine import half_cosine
-from rekindle.methods.source_head import keep_source_head
 
 
 @dataclass

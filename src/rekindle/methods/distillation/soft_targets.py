@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source, require
-from rekindle.methods.distillation.softened import softened_loss, source_logits
-from rekindle.methods.options import check_flag, check_number
-from rekindle.methods.source_head import keep_source_head
+from rekindle.methods._options import check_flag, check_number
+from rekindle.methods._source_head import keep_source_head
+from rekindle.methods.distillation._softened import softened_loss, source_logits
 
 
 @dataclass

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rekindle.draws import generator
+from rekindle.hooks import Taps
 from rekindle.method import Method, Net, Passes, Source, require
-from rekindle.methods.options import check_flag, check_whole
+from rekindle.methods._options import check_flag, check_whole
 from rekindle.methods.restarts.rifle import Rifle
-from rekindle.taps import Taps
+from rekindle.rng import generator
 
 HELD_OUT = 0.2
 LOWEST, HIGHEST = -7, 2

@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from rekindle.draws import drawing, generator
 from rekindle.method import Method, Net, Passes, Source, require
-from rekindle.methods.source_head import source_part
+from rekindle.methods._source_head import source_part
+from rekindle.rng import drawing, generator
 
 
 @dataclass

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods.noise.blocks import residual_blocks
-from rekindle.methods.options import check_choice, check_probability
+from rekindle.methods._options import check_choice, check_probability
+from rekindle.models.structure import residual_blocks
 
 STAGE = re.compile(r"((layer|stage|block|level|s)_?)?\d+")
 # The convolution that reads the activation: the last of a bottleneck or an inverted residual, the second 3x3 of a basic block.

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rekindle.draws import uniform
 from rekindle.method import Clock, Method, Net, Source, require
-from rekindle.methods.options import check_probability
+from rekindle.methods._options import check_probability
+from rekindle.rng import uniform
 
 
 @dataclass
@@ -66,7 +66,7 @@ def disturb(labels: Tensor, samples: np.ndarray, gamma: float, classes: int, *ke
         samples: (B,) what the draws depend on besides the key, such as indices of images, at least 0.
         gamma: In [0, 1].
         classes: C, at least 1.
-        key: As in `rekindle.draws.uniform`.
+        key: As in `rekindle.rng.uniform`.
     """
     draws = uniform(samples, 2, *key)
     disturbed = torch.from_numpy(draws[:, 0] < gamma).to(labels.device)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods.options import check_choice, check_probability
+from rekindle.methods._options import check_choice, check_probability
 
 CONVOLUTIONS = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
 

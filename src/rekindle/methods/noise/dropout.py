@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods.options import check_probability
+from rekindle.methods._options import check_probability
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods.options import check_probability
+from rekindle.methods._options import check_probability
 
 
 @dataclass

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rekindle.method import Clock, Method, Net, Source
-from rekindle.methods.noise.blocks import ResidualBlock, residual_blocks
-from rekindle.methods.options import check_choice, check_flag, check_probability
+from rekindle.methods._options import check_choice, check_flag, check_probability
+from rekindle.models.structure import ResidualBlock, residual_blocks
 
 
 @dataclass

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source, require
-from rekindle.methods.options import check_number, check_whole
+from rekindle.methods._options import check_number, check_whole
 
 
 @dataclass

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Method, Net, Passes, Source, require
-from rekindle.methods.options import check_choice, check_flag, check_number
-from rekindle.methods.penalties.fisher import Information
-from rekindle.methods.penalties.quadratic import Measure
-from rekindle.methods.penalties.towards_start import Shrinking
+from rekindle.methods._options import check_choice, check_flag, check_number
+from rekindle.methods.penalties._anchored import Shrinking
+from rekindle.methods.penalties._fisher import Information
+from rekindle.methods.penalties._pull import Measure
 
 
 @dataclass

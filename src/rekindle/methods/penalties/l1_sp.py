@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import softshrink
 
 from rekindle.method import Method, Net, Source
-from rekindle.methods.penalties.quadratic import Measure
-from rekindle.methods.penalties.towards_start import Shrinking
+from rekindle.methods.penalties._anchored import Shrinking
+from rekindle.methods.penalties._pull import Measure
 
 
 @dataclass

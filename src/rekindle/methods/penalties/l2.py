@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from rekindle.method import Clock, GradientPairs, Method, Net, Source
-from rekindle.methods.options import check_number
-from rekindle.methods.penalties.quadratic import Pull, check_scope, in_scope
+from rekindle.methods._options import check_number
+from rekindle.methods.penalties._pull import Pull, check_scope, in_scope
 
 
 @dataclass

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods.options import check_number
-from rekindle.methods.penalties.quadratic import Measure
-from rekindle.methods.penalties.towards_start import TowardsStart
+from rekindle.methods._options import check_number
+from rekindle.methods.penalties._anchored import TowardsStart
+from rekindle.methods.penalties._pull import Measure
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rekindle.method import Clock, Method, require
-from rekindle.methods.options import check_flag, check_whole
+from rekindle.methods._options import check_flag, check_whole
 from rekindle.methods.restarts.rifle import cycle_factor, period_starts
 
 

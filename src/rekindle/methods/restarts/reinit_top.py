@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rekindle.draws import generator
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods.options import check_flag, check_whole
+from rekindle.methods._options import check_flag, check_whole
+from rekindle.models.structure import transformer_blocks
+from rekindle.rng import generator
 
 STD = 0.02
-ATTENTION = ("attn", "self_attention", "self_attn", "attention")
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _BatchNorm)
 
 
@@ -63,16 +63,6 @@ class ReinitTop(Method):
         net.origin = {name: origin for name, origin in net.origin.items() if name not in names}
 
 
-def transformer_blocks(model: nn.Module) -> list[str]:
-    """Names of the outermost modules that hold attention and a LayerNorm, from input to output."""
-    found: list[str] = []
-    for name, module in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        if not inside and _is_transformer_block(module):
-            found.append(name)
-    return found
-
-
 @torch.no_grad()
 def reinitialize_(module: nn.Module, stream: torch.Generator) -> list[nn.Parameter]:
     """Weights ~ N(0, 0.02), biases 0, normalisation (1, 0), in place; drawn on the CPU, so equal on every device.
@@ -95,11 +85,6 @@ def reinitialize_(module: nn.Module, stream: torch.Generator) -> list[nn.Paramet
         if isinstance(part, _BatchNorm):
             part.reset_running_stats()
     return changed
-
-
-def _is_transformer_block(module: nn.Module) -> bool:
-    attends = any(name in ATTENTION and any(True for _ in child.parameters()) for name, child in module.named_children())
-    return attends and any(isinstance(part, nn.LayerNorm | nn.RMSNorm) for part in module.modules())
 
 
 def _is_norm(part: nn.Module) -> bool:

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rekindle.draws import drawing
 from rekindle.method import Clock, Method, Net, Source, require
-from rekindle.methods.options import check_choice, check_flag, check_number, check_whole
+from rekindle.methods._options import check_choice, check_flag, check_number, check_whole
+from rekindle.rng import drawing
 
 ENOUGH_STEPS = 200
 """Optimiser steps after the last draw below which our own runs stayed behind plain fine-tuning: docs/results/small_study."""

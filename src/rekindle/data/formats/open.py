@@ -1,0 +1,83 @@
+"""What a user names as data, opened by one function: a folder, a table, a folder of tables, a Hugging Face dataset."""
+
+from pathlib import Path
+
+from rekindle.data.dataset import Dataset
+from rekindle.data.formats import folders, huggingface, tables
+from rekindle.data.formats.columns import Asked
+from rekindle.data.splits import Rules, Survey
+from rekindle.data.tasks import load
+from rekindle.errors import UserError
+
+
+def open_data(
+    data: Path | str,
+    *,
+    image_column: str = "",
+    label_column: str = "",
+    split_column: str = "",
+    seed: int = 0,
+    val_fraction: float = 0.2,
+    test_fraction: float = 0.2,
+    per_class: int | None = None,
+    fraction: float | None = None,
+) -> Dataset:
+    """Find classes, pictures and splits.
+
+    Data that have splits are used as they are split, and a missing validation split is taken from train. Data without any are
+    split into test, validation and training per class.
+
+    Args:
+        data: See `survey`.
+        image_column: Column of a table with paths or bytes of pictures; "" finds it.
+        label_column: Column with text or integers; "" finds it.
+        split_column: Column with words such as train, validation and test; "" finds it where there is one.
+        seed: See `rekindle.data.splits.Rules`, as for the other options.
+        val_fraction: See there.
+        test_fraction: See there.
+        per_class: See there.
+        fraction: See there.
+
+    Raises:
+        UserError: Listing everything that is wrong, by path or row.
+    """
+    rules = Rules(Path(data), seed, val_fraction, test_fraction, per_class, fraction)
+    found = survey(data, Asked(image_column, label_column, split_column))
+    return found.divide(rules.within(found.root))
+
+
+def survey(data: Path | str, asked: Asked) -> Survey:
+    """Classes and pictures, and everything wrong with names, places and rows; no picture is opened.
+
+    Args:
+        data: A folder of class folders, or of train (val, test) folders of them; a CSV, TSV or Parquet file, or a folder with
+            train (val, test) files of one of these kinds; a folder that `datasets` saved, or hf:NAME; a prepared benchmark task, by
+            name or folder.
+        asked: Names of a table's columns.
+
+    Raises:
+        UserError: If there is nothing to look at.
+    """
+    try:
+        return _survey(data, asked)
+    except PermissionError as error:
+        raise UserError(f"{error.filename} cannot be opened; allow reading it, or copy the pictures to a folder of your own.") from None
+
+
+def _survey(data: Path | str, asked: Asked) -> Survey:
+    path = Path(data)
+    if load.is_task(data):
+        return load.survey(data)
+    if str(data).startswith(huggingface.PREFIX) or (path.is_dir() and huggingface.is_saved(path)):
+        return huggingface.survey(str(data), asked)
+    if path.is_file() and tables.is_table(path) or _holds_tables(path):
+        return tables.survey(path, asked)
+    given = [f"--{name}-column" for name, column in vars(asked).items() if column]
+    if given and path.exists():
+        raise UserError(f"{path} is no table, so {', '.join(given)} has no meaning; leave it out, or name a .csv, .tsv or .parquet file.")
+    return folders.survey(path)
+
+
+def _holds_tables(path: Path) -> bool:
+    """A folder with a train table and no train folder."""
+    return path.is_dir() and not (path / "train").is_dir() and bool(tables.tables_in(path))

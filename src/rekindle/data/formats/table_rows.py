@@ -1,0 +1,153 @@
+"""Rows of a table gathered into splits and classes; every fault is told with its row."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rekindle.data.dataset import name_in
+from rekindle.data.formats.columns import WORDS
+from rekindle.data.formats.folder_walk import Findings, printable
+from rekindle.data.formats.images import Picture
+from rekindle.data.splits import SPLITS, Found, Survey
+from rekindle.errors import some
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A picture, its label, and its split.
+
+    Attributes:
+        where: What messages call it, such as "labels.csv row 18".
+        picture: A file or a cell; None where a problem was told already.
+        label: A class's text or number; None where there is none.
+        split: "train", "val" or "test"; "train" where the table has no splits.
+    """
+
+    where: str
+    picture: Picture | None
+    label: str | int | None
+    split: str
+
+
+def gather(root: Path, rows: Iterable[Row], names: Sequence[str] | None, findings: Findings, bare: bool) -> Survey:
+    """Classes and splits of a table's rows.
+
+    Args:
+        root: The folder that names start in.
+        rows: In the table's order.
+        names: Classes in the order of their numbers, where the table tells; a label is then a number or one of them.
+        findings: Gets every problem.
+        bare: The table has no splits.
+    """
+    rows = _without_unlabelled_splits(list(rows), findings)
+    kept: list[tuple[Row, str | int]] = []
+    first: dict[str, tuple[Row, str | int]] = {}
+    for row in rows:
+        label = _label(row, names, findings)
+        if label is None or row.picture is None:
+            continue
+        name = name_in(root, row.picture)
+        if name in first:
+            _tell_twice(name, row, label, *first[name], findings)
+        else:
+            first[name] = (row, label)
+            kept.append((row, label))
+    place = {row.where: number for number, row in enumerate(rows)}
+    findings.problems.sort(key=lambda problem: place.get(problem.partition(": ")[0], -1))
+    classes = _classes({label for _, label in kept}, names, findings)
+    found: dict[str, Found] = {"train": {}}
+    for row, label in kept:
+        assert row.picture is not None
+        found.setdefault(row.split, {}).setdefault(str(label), []).append(row.picture)
+    findings.problems[:0] = _class_problems(found, classes, findings)
+    in_order = {split: {name: found[split][name] for name in classes if name in found[split]} for split in SPLITS if split in found}
+    return Survey(root, in_order, classes, findings, bare)
+
+
+def as_label(value: Any) -> str | int | None:
+    """A cell as a label: text without spaces around it, a whole number, or None where it is empty."""
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        # A column of whole numbers in which some are missing arrives as floats.
+        return int(value) if value.is_integer() else None if math.isnan(value) else str(value)
+    if isinstance(value, int):
+        return value
+    return str(value).strip() or None if value is not None else None
+
+
+def as_split(value: Any) -> str | None:
+    """A cell as a split's name; None if it is no known word."""
+    return WORDS.get(str(value).strip().casefold())
+
+
+def _without_unlabelled_splits(rows: list[Row], findings: Findings) -> list[Row]:
+    """Leave out a split none of whose rows has a label: that of a competition's test set."""
+    labelled = {row.split for row in rows if row.label not in (None, UNLABELLED)}
+    without = [split for split in SPLITS[1:] if split not in labelled and any(row.split == split for row in rows)]
+    findings.notes += [
+        f"{findings.root}: left out, without labels: {sum(row.split == split for row in rows)} pictures of {split}." for split in without
+    ]
+    return [row for row in rows if row.split not in without]
+
+
+def _label(row: Row, names: Sequence[str] | None, findings: Findings) -> str | int | None:
+    """The row's class; None, with a problem told, where it has none."""
+    if row.label is None:
+        findings.problems.append(f"{row.where}: no label; fill it in or remove the row")
+    elif names is None or row.label in names:
+        return row.label
+    elif isinstance(row.label, int) and 0 <= row.label < len(names):
+        return names[row.label]
+    elif row.label == UNLABELLED:
+        findings.problems.append(f"{row.where}: label -1 stands for no label; fill it in or remove the row")
+    else:
+        listed = f"0 to {len(names) - 1}" if isinstance(row.label, int) else some(list(names))
+        findings.problems.append(printable(f"{row.where}: label {row.label!r} is none of the classes that the table names ({listed})"))
+    return None
+
+
+def _tell_twice(name: str, row: Row, label: str | int, before: Row, label_before: str | int, findings: Findings) -> None:
+    if label != label_before:
+        findings.problems.append(f"{row.where}: {name} is labelled {label} here and {label_before} in {before.where}; keep one")
+    elif row.split != before.split:
+        findings.problems.append(f"{row.where}: {name} is in {row.split} here and in {before.split} in {before.where}; keep one")
+    else:
+        findings.notes.append(f"{row.where}: left out, {name} stands in {before.where} already.")
+
+
+def _classes(labels: set[str | int], names: Sequence[str] | None, findings: Findings) -> list[str]:
+    """Names in the order of their labels: as the table says, else by number, else by code point."""
+    if names is not None:
+        absent = [name for name in names if name not in labels]
+        if absent and labels:
+            findings.notes.append(printable(f"{findings.root}: left out, classes without a picture: {some(absent)}."))
+        return [name for name in names if name in labels]
+    if labels and all(_is_number(label) for label in labels):
+        return [str(label) for label in sorted(labels, key=lambda label: (int(label), str(label)))]
+    return sorted(map(str, labels))
+
+
+def _is_number(label: str | int) -> bool:
+    return isinstance(label, int) or (label.isascii() and label.removeprefix("-").isdigit())
+
+
+def _class_problems(found: dict[str, Found], classes: list[str], findings: Findings) -> list[str]:
+    """What is wrong with the classes as a whole. A class that only val or test lacks is noted: no label can shift."""
+    if len(found["train"]) < 2:
+        only = f" ({next(iter(found['train']))})" if found["train"] else ""
+        return [printable(f"{findings.root}: {len(found['train'])} classes to train on{only}, at least 2 are needed")]
+    problems = []
+    for split, part in found.items():
+        missing = [name for name in classes if name not in part]
+        if split == "train":
+            counts = Counter({name: sum(len(other.get(name, [])) for other in found.values()) for name in missing})
+            problems += [printable(f"{findings.root}: class {name} has {counts[name]} pictures but none to train on") for name in missing]
+        elif missing:
+            findings.notes.append(printable(f"{findings.root}: {split} has no pictures of {some(missing)}."))
+    return problems

@@ -1,0 +1,168 @@
+"""Pictures divided into splits by rules that are the same everywhere, and subsets of them.
+
+Each choice among pictures orders them by a hash of (seed, purpose, name), so that subsets are nested, do not depend
+on the file system's order or on which other pictures exist, and are equal on every platform.
+"""
+
+import hashlib
+import unicodedata
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from rekindle.data.dataset import Dataset, Split, name_in
+from rekindle.data.formats.folder_walk import Findings
+from rekindle.data.formats.images import Cell, Picture
+from rekindle.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+Found = dict[str, list[Picture]]
+
+
+def rank(seed: int, purpose: str, name: str) -> bytes:
+    """Sorting key of a picture: a hash, so a choice is the same everywhere.
+
+    macOS may store an accented letter as two code points; both spellings get one key.
+    """
+    text = unicodedata.normalize("NFC", f"{seed}\x1f{purpose}\x1f{name}")
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How pictures are divided.
+
+    Attributes:
+        root: The folder that names start in.
+        seed: Key of the splits and subsets.
+        val_fraction: Share of the training pictures of each class that becomes the validation split where there is none,
+            above 0 and below 1; at least one picture a class.
+        test_fraction: Share of each class that becomes the test split where data have no splits, above 0 and below 1; at
+            least one.
+        per_class: Take exactly this many training pictures a class before validation is taken out; subsets are nested.
+            None takes all.
+        fraction: Take this share of the training pictures of each class instead, above 0 and at most 1; at least one, or
+            two where validation is taken out; subsets are nested, also with those of `per_class`.
+    """
+
+    root: Path
+    seed: int
+    val_fraction: float
+    test_fraction: float
+    per_class: int | None = None
+    fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"{name} must lie between 0 and 1, found {getattr(self, name)}; try 0.2.")
+        if self.per_class is not None and self.per_class < 1:
+            raise UserError(f"per_class must be at least 1, found {self.per_class}; leave it out to take all.")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise UserError(f"fraction must lie above 0 and not above 1, found {self.fraction}; try 0.3.")
+        if self.per_class is not None and self.fraction is not None:
+            raise UserError(f"per_class ({self.per_class}) and fraction ({self.fraction}) both choose a subset; give one of them.")
+
+    def divide(self, found: dict[str, Found], bare: bool, findings: Findings) -> dict[str, Found]:
+        """Take out of train what is missing, class by class: {split: {class: pictures}}."""
+        chosen = {name: dict(split) for name, split in found.items() if name != "train"}
+        for name, pool in found["train"].items():
+            problem = self._problem(name, pool, bare, "val" not in found)
+            if problem:
+                findings.problems.append(problem)
+                continue
+            for split, pictures in self._divide_class(pool, bare, "val" not in found).items():
+                chosen.setdefault(split, {})[name] = pictures
+        return chosen
+
+    def within(self, root: Path) -> "Rules":
+        """The same rules for names that start in another folder."""
+        return replace(self, root=root)
+
+    def choices(self) -> dict[str, Any]:
+        """What data.json says of them."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "root"}
+
+    def _divide_class(self, pool: list[Picture], takes_test: bool, takes_val: bool) -> Found:
+        parts: Found = {}
+        if takes_test:
+            parts["test"], pool = self._take(pool, "test", self._test_count(pool, takes_val))
+        if self.per_class is not None:
+            pool, _ = self._take(pool, "subset", self.per_class)
+        if self.fraction is not None:
+            pool, _ = self._take(pool, "subset", min(len(pool), max(1 + takes_val, round(self.fraction * len(pool)))))
+        if takes_val:
+            parts["val"], pool = self._take(pool, "val", _share(len(pool), self.val_fraction, leave=1))
+        return {**parts, "train": pool}
+
+    def _problem(self, name: str, pool: list[Picture], takes_test: bool, takes_val: bool) -> str:
+        """Why a class cannot be divided, or ""."""
+        need = 1 + takes_test + takes_val
+        if len(pool) < need:
+            return f"class {name} has {len(pool)} of the at least {need} pictures that its splits need; add pictures or remove the class"
+        if self.per_class is None:
+            return ""
+        left = len(pool) - (self._test_count(pool, takes_val) if takes_test else 0)
+        if self.per_class > left:
+            return f"class {name} has {left} training pictures, --per-class {self.per_class} asks for more; use at most {left}"
+        if self.per_class < 1 + takes_val:
+            return f"class {name}: --per-class {self.per_class} leaves nothing to train on once validation has its picture; use --per-class 2 or more"
+        return ""
+
+    def _test_count(self, pool: list[Picture], takes_val: bool) -> int:
+        return _share(len(pool), self.test_fraction, leave=1 + takes_val)
+
+    def _take(self, pool: list[Picture], purpose: str, count: int) -> tuple[list[Picture], list[Picture]]:
+        """The `count` pictures that come first by hash, and the rest, both in their own order."""
+        ranked = sorted(pool, key=lambda picture: rank(self.seed, purpose, name_in(self.root, picture)))
+        taken = set(ranked[:count])
+        return [picture for picture in pool if picture in taken], [picture for picture in pool if picture not in taken]
+
+
+def _share(count: int, fraction: float, leave: int) -> int:
+    """A fraction of `count`, at least 1, with at least `leave` left."""
+    return min(max(1, round(count * fraction)), count - leave)
+
+
+@dataclass
+class Survey:
+    """What was found, before it is divided.
+
+    Attributes:
+        root: The folder that names start in.
+        found: {split: {class: pictures}}; "train" is always there.
+        classes: In the order of their labels.
+        findings: What is wrong, and what is worth saying.
+        bare: There are no splits, so that a test split has to be taken out.
+        choices: What data.json adds to the rules, such as names of columns.
+    """
+
+    root: Path
+    found: dict[str, Found]
+    classes: list[str]
+    findings: Findings
+    bare: bool
+    choices: dict[str, Any] = field(default_factory=dict)
+
+    def divide(self, rules: Rules) -> Dataset:
+        """The data set that the rules make of it.
+
+        Raises:
+            UserError: Listing everything that is wrong.
+        """
+        self.findings.raise_if_any()
+        chosen = rules.divide(self.found, self.bare, self.findings)
+        self.findings.raise_if_any()
+        splits = {name: as_split(chosen[name], self.classes) for name in SPLITS if name in chosen}
+        return Dataset(self.root, self.classes, splits, self.findings.notes, {**rules.choices(), **self.choices})
+
+
+def as_split(found: Found, classes: list[str]) -> Split:
+    """Pictures class by class; those of a table in its own order, since it can be read quickly in no other."""
+    import torch  # Only here: a list of tasks needs none.
+
+    pairs = [(picture, label) for label, name in enumerate(classes) for picture in found.get(name, [])]
+    if pairs and isinstance(pairs[0][0], Cell):
+        pairs.sort(key=lambda pair: pair[0].place)  # type: ignore[union-attr]
+    return Split([picture for picture, _ in pairs], torch.tensor([label for _, label in pairs], dtype=torch.int64))

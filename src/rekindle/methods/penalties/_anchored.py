@@ -1,0 +1,90 @@
+"""What the "-SP" penalties share: their anchors, the decay of new parameters, and the state of both.
+
+SP is the starting point, the pre-trained weights (Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483, section 3). Not
+methods themselves: a method names these classes before `Method` and gives its own measure of the distance.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rekindle.method import Clock, GradientPairs, Net, Source, require, snake
+from rekindle.methods._options import check_choice, check_number
+from rekindle.methods.penalties._pull import Measure, Pull, check_scope, in_scope
+
+
+@dataclass
+class TowardsStart:
+    """Strength * measure(w - w0) on shared parameters, beta/2 * ||w||^2 on new ones; see `L2SP` for the arguments."""
+
+    alpha: float = 0.01
+    beta: float = 1e-4
+    scope: str = "all"
+
+    def __post_init__(self) -> None:
+        self._owner = snake(type(self).__name__)
+        check_number(self._owner, "alpha", self.alpha)
+        check_number(self._owner, "beta", self.beta)
+        check_scope(self._owner, self.scope)
+
+    def attach(self, net: Net, source: Source) -> None:
+        """Copy the anchors: float32, detached, never from weights that may have moved."""
+        shared = in_scope(net.shared(), self.scope)
+        require(bool(shared), f"{self._owner}: the network shares no parameter with its source, so there is nothing to pull towards.")
+        self._names = list(shared)
+        self._anchors = [source.tensors[net.origin[name]].to(p.device, copy=True) for name, p in shared.items()]
+        self._shared = Pull(list(shared.values()), self._anchors, self.alpha, self._measure(net, source))
+        self._new = Pull(list(in_scope(net.decayed(net.new()), self.scope).values()), None, self.beta)
+
+    def _measure(self, net: Net, source: Source) -> Measure:
+        """What a distance from the start costs; `_names` and `_anchors` are there already."""
+        return Measure()
+
+    def gradient(self, clock: Clock) -> GradientPairs:
+        """alpha * slope of the measure on shared parameters, beta * w on new ones."""
+        return self._shared.gradient() + self._new.gradient()
+
+    def value(self, clock: Clock) -> Tensor:
+        """alpha * measure of the distance + beta/2 * ||w_new||^2."""
+        return self._shared.value() + self._new.value()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The anchors by parameter name."""
+        return {"anchors": dict(zip(self._names, self._anchors, strict=True))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put the stored anchors back, in place."""
+        for name, anchor in zip(self._names, self._anchors, strict=True):
+            anchor.copy_(state["anchors"][name])
+
+
+@dataclass
+class Shrinking(TowardsStart):
+    """The same for measures with a kink at 0: by their subgradient, or by their proximal operator after each step."""
+
+    alpha: float = 1e-4
+    solver: Literal["subgradient", "proximal"] = "subgradient"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self._owner, "solver", self.solver, ("subgradient", "proximal"))
+
+    def gradient(self, clock: Clock) -> GradientPairs:
+        """The subgradient, 0 at the kink; the proximal solver leaves only that of new parameters."""
+        return self._new.gradient() if self.solver == "proximal" else super().gradient(clock)
+
+    def value(self, clock: Clock) -> Tensor:
+        """The whole penalty; what the proximal solver handles is detached, for it sends no gradient."""
+        if self.solver == "subgradient":
+            return super().value(clock)
+        with torch.no_grad():
+            shared = self._shared.value()
+        return shared + self._new.value()
+
+    def after_step_(self, clock: Clock, lr: Callable[[nn.Parameter], float]) -> None:
+        """The proximal operator of lr * alpha * measure, which brings weights back to w0 exactly."""
+        if self.solver == "proximal":
+            self._shared.shrink_(lr)

@@ -1,0 +1,84 @@
+"""A trained network as two files: weights in safetensors, and all that is needed to build it again in JSON."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from rekindle.errors import UserError
+from rekindle.files import write_atomic, write_json
+from rekindle.models.build import build
+from rekindle.models.classifier import find_classifier, replace_classifier, set_output_width
+from rekindle.models.weights import misfits, read_weights
+
+FORMAT = 2
+Operation = Callable[[nn.Module, nn.Module, list[str], dict[str, Any]], None]
+NEEDED = {"model": str, "head": str, "head_type": str, "classes": list, "image_size": int, "mean": list, "std": list, "interpolation": str}
+
+
+def save_model(folder: Path, module: nn.Module, recipe: dict[str, Any]) -> None:
+    """Write model.safetensors and model.json, each whole or not at all.
+
+    Args:
+        folder: Where to; made if absent.
+        module: The network, its head in place. Tied tensors are written under each of their names.
+        recipe: Must hold `NEEDED`; whatever else it holds is kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
+    write_atomic(folder / "model.safetensors", save(tensors))
+    write_json(folder / "model.json", {"format": FORMAT, **recipe})
+
+
+def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Module, dict[str, Any]]:
+    """Build the network of a run folder again, in evaluation mode, and return it with its recipe.
+
+    Args:
+        folder: A run folder.
+        operate: Called with (network with its new head, the network before, names of the head's layers, recipe), for methods
+            that changed the network's modules.
+
+    Raises:
+        UserError: If a file is missing, damaged, or of a later version.
+    """
+    recipe = read_recipe(folder)
+    path = folder / "model.safetensors"
+    tensors = read_weights(path)
+    with torch.random.fork_rng(devices=[]):
+        module = build(recipe["model"], weights="none").module
+        before = copy.deepcopy(module) if operate else module
+        if operate and recipe.get("source_classes"):
+            for name in find_classifier(before):
+                set_output_width(before, name, recipe["source_classes"])
+        head = replace_classifier(module, len(recipe["classes"]), head=recipe["head"] or None, head_type=recipe["head_type"])
+        if operate:
+            operate(module, before, head, recipe)
+    faults = misfits(module, tensors)
+    if faults:
+        raise UserError(f"{path} does not fit the {recipe['model']} of model.json beside it: {'; '.join(faults)}; train the run again.")
+    module.load_state_dict(tensors, strict=False)
+    return module.eval(), recipe
+
+
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """What model.json of a run folder holds, checked."""
+    path = folder / "model.json"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no trained network (no model.json); finish the run with rekindle fit --resume {folder}.")
+    try:
+        recipe = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}); train the run again.") from None
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("format"), int):
+        raise UserError(f"{path} is damaged (it states no format); train the run again.")
+    if recipe["format"] > FORMAT:
+        raise UserError(f"{path} was written by a later rekindle (format {recipe['format']}, this one reads {FORMAT}); upgrade rekindle.")
+    wrong = [key for key, kind in NEEDED.items() if not isinstance(recipe.get(key), kind)]
+    if wrong:
+        raise UserError(f"{path} lacks {', '.join(wrong)} or holds them in another form; train the run again.")
+    return recipe
