@@ -137,7 +137,7 @@ def waiting(folder: Path, cores: int, home: Path, per_class: int) -> dict[str, f
     command = [
         "rekindle", "fit", str(folder), "--model", "torchvision:squeezenet1_1", "--weights", "none", "--image-size", "128", "--epochs", "3",
         "--lr", "0.001",
-        "--batch-size", str(BATCH), "--per-class", str(per_class), "--no-read-test", "--out", str(home / "runs"), "--json",
+        "--batch-size", str(BATCH), "--per-class", str(per_class), "--no-test", "--out", str(home / "runs"), "--json",
     ]  # fmt: skip
     environment = {**os.environ, "REKINDLE_HOME": str(home), "OMP_NUM_THREADS": str(cores)}
     ended = subprocess.run(

@@ -1,8 +1,8 @@
 from .errors import UserError
 from .fitting.fit import fit
-from .method import Batch, Clock, Direction, Method, Net, Passes, Source
+from .method import Batch, Clock, DataPasses, Direction, Method, Net, Source
 from .methods.directions.dtnh import DTNH
-from .methods.directions.grod import Grod
+from .methods.directions.grod import GrOD
 from .methods.directions.plain import PlainSum
 from .methods.penalties.l2 import L2
 from .methods.penalties.l2_sp import L2SP
@@ -13,7 +13,27 @@ from .run import Run
 from .spec import RunSpec
 from .tuner import Tuner
 
+__version__: str
+
 __all__ = [
-    "DTNH", "L2", "L2SP", "Batch", "Clock", "Cosine", "Direction", "Grod", "Method", "Net", "Passes", "PlainSum", "Rifle", "Run", "RunSpec",
-    "Source", "Tuner", "UserError", "fit", "load",
+    "DTNH",
+    "L2",
+    "L2SP",
+    "Batch",
+    "Clock",
+    "Cosine",
+    "DataPasses",
+    "Direction",
+    "GrOD",
+    "Method",
+    "Net",
+    "PlainSum",
+    "Rifle",
+    "Run",
+    "RunSpec",
+    "Source",
+    "Tuner",
+    "UserError",
+    "fit",
+    "load",
 ]  # fmt: skip

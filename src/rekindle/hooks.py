@@ -8,7 +8,7 @@ from torch import Tensor, nn
 INPUT = ":input"
 
 
-class Taps:
+class FeatureHooks:
     """Keep the outputs of named modules during a forward pass, and for "NAME:input" their first inputs.
 
     Args:

@@ -28,14 +28,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rekindle.rng import generator
+from rekindle.rng import keyed_generator
 
 GradientPairs = list[tuple[nn.Parameter, Tensor]]
 PassOverData = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 
 
-def nothing(*values: Any) -> None:
-    """Look away: the default of whoever may be told of progress."""
+def noop(*values: Any) -> None:
+    """Do nothing (no operation): the default where a callback may be given."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Clock:
 
     def generator(self, *name: str) -> torch.Generator:
         """A generator for a draw of weights at this step: equal on every rank and after resume."""
-        return generator(self.seed, *name, self.epoch, self.step)
+        return keyed_generator(self.seed, *name, self.epoch, self.step)
 
 
 class Source:
@@ -104,16 +104,16 @@ class Net:
         classifier: Name, here and in the source, of the part that takes the features and gives the logits; "" where the
             source has none, or more than one.
         seed: Key of draws at surgery.
-        undecayed: Names of new parameters that no penalty pulls to zero, such as learnt scales.
+        no_weight_decay: Names of new parameters that no penalty pulls to zero, such as learnt scales.
     """
 
     model: nn.Module
     head: tuple[str, ...]
-    origin: dict[str, str]
+    source_names: dict[str, str]
     stages: dict[str, list[str]] = field(default_factory=dict)
     classifier: str = ""
     seed: int = 0
-    undecayed: tuple[str, ...] = ()
+    no_weight_decay: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Parameters by name; tied ones once, under their first name (`named_parameters` counts by identity)."""
@@ -121,15 +121,15 @@ class Net:
 
     def shared(self) -> dict[str, nn.Parameter]:
         """Parameters that the source has too, by their names here."""
-        return {name: p for name, p in self.parameters().items() if name in self.origin}
+        return {name: p for name, p in self.parameters().items() if name in self.source_names}
 
     def new(self) -> dict[str, nn.Parameter]:
         """Parameters that the source does not have: the head, and any tensor whose shape changed."""
-        return {name: p for name, p in self.parameters().items() if name not in self.origin}
+        return {name: p for name, p in self.parameters().items() if name not in self.source_names}
 
     def decayed(self, parameters: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
         """Those of the parameters that a penalty may pull to zero."""
-        return {name: p for name, p in parameters.items() if name not in self.undecayed}
+        return {name: p for name, p in parameters.items() if name not in self.no_weight_decay}
 
     def head_modules(self) -> list[nn.Module]:
         """The modules named by `head`."""
@@ -151,9 +151,9 @@ class Batch:
         indices: (B,) positions in the training set, or None where the loop does not know them.
         outputs: (B, C) logits.
         clock: The moment.
-        taps: {tap: activation}, for `Method.taps`.
+        activations: {layer: activation}, for `Method.hook_layers`.
         source_outputs: (B, C_s) what the source says of the same inputs, where a method has `uses_source`; never with gradients.
-        source_taps: {tap: activation of the source}, for `Method.source_taps`.
+        source_activations: {layer: activation of the source}, for `Method.source_hook_layers`.
     """
 
     inputs: Tensor
@@ -161,13 +161,13 @@ class Batch:
     indices: Tensor | None
     outputs: Tensor
     clock: Clock
-    taps: dict[str, Tensor] = field(default_factory=dict)
+    activations: dict[str, Tensor] = field(default_factory=dict)
     source_outputs: Tensor | None = None
-    source_taps: dict[str, Tensor] = field(default_factory=dict)
+    source_activations: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Passes:
+class DataPasses:
     """The data that `Method.prepare` may look at, and who is told of its progress.
 
     Attributes:
@@ -179,8 +179,8 @@ class Passes:
 
     target: PassOverData
     source: PassOverData | None = None
-    note: Callable[[str], None] = nothing
-    progress: Callable[[str, int, int], None] = nothing
+    note: Callable[[str], None] = noop
+    progress: Callable[[str, int, int], None] = noop
 
 
 class Method:
@@ -189,27 +189,27 @@ class Method:
     A subclass is a dataclass, so that ``repr`` parses back to an equal object; it sets `paper` and `neutral`.
 
     Attributes:
+        name: What recipes and logs call the method; by default the class's name in snake case (`L2SP` is "l2_sp").
         paper: Citation, one line.
         neutral: Settings at which the method does nothing; the contract suite trains with them. None: there are none.
         example: Settings at which it does something, where its defaults do not; the contract suite trains with them too.
         uses_source: Whether `penalty` needs the source's outputs or activations on each batch.
-        taps: What `penalty` needs of the network: names of modules for their outputs, "NAME:input" for a module's first input.
-        source_taps: The same of the source.
-        whole_labels: Whether it takes each label for one class; pictures that are mixed, and have shares of two, are refused then.
+        hook_layers: What `penalty` needs of the network: names of modules for their outputs, "NAME:input" for a module's first input.
+        source_hook_layers: The same of the source.
+        needs_hard_labels: Whether it takes each label for one class; pictures that are mixed, and have shares of two, are refused then.
     """
 
+    name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     neutral: ClassVar[dict[str, Any] | None] = {}
     example: ClassVar[dict[str, Any]] = {}
-    whole_labels: ClassVar[bool] = False
+    needs_hard_labels: ClassVar[bool] = False
     uses_source: bool = False
-    taps: Sequence[str] = ()
-    source_taps: Sequence[str] = ()
+    hook_layers: Sequence[str] = ()
+    source_hook_layers: Sequence[str] = ()
 
-    @property
-    def name(self) -> str:
-        """The name under which recipes and logs know the method."""
-        return snake(type(self).__name__)
+    def __init_subclass__(cls) -> None:
+        _name(cls)
 
     @property
     def needs_data(self) -> bool:
@@ -222,7 +222,7 @@ class Method:
     def attach(self, net: Net, source: Source) -> None:
         """Look at the finished network and copy what must not move, such as anchors."""
 
-    def refuses(self, other: "Method") -> str | None:
+    def incompatible_with(self, other: "Method") -> str | None:
         """Why the method cannot work beside `other`, as a sentence, or None. Asked of each pair, both ways."""
         return None
 
@@ -230,19 +230,19 @@ class Method:
         """A constant factor on the learning rate of the parameter of that name; those of several methods multiply."""
         return 1.0
 
-    def prepare(self, data: Passes) -> None:
+    def prepare(self, data: DataPasses) -> None:
         """Estimate from data, once, in evaluation mode; the result goes to `state_dict` and is not estimated again on resume."""
 
     def run_epochs(self, epochs: int) -> int:
         """How many of the epochs asked for the method trains; fewer where a paper trims the run."""
         return epochs
 
-    def cautions(self, clock: Clock) -> list[str]:
+    def warnings(self, clock: Clock) -> list[str]:
         """Sentences for whoever starts a run that is known not to suit the method; `clock` is its first moment."""
         return []
 
     def lr_factor(self, group: str, clock: Clock) -> float | None:
-        """The factor on the base learning rate of a group ("backbone" or "head"), or None: not mine."""
+        """The factor on the base learning rate of a group ("backbone" or "head"); None where the method does not set that group's rate."""
         return None
 
     def restart_(self, clock: Clock, optimizer: Optimizer) -> bool:
@@ -287,12 +287,17 @@ class Direction:
     A subclass is a frozen dataclass; new parameters, which have no pre-trained values, always get the plain sum.
 
     Attributes:
+        name: What recipes and logs call the direction; by default the class's name in snake case.
         paper: Citation, one line.
         granularity: What counts as one vector: "global", all shared parameters; "layer", those of one module; "tensor", each.
     """
 
+    name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     granularity: Literal["global", "layer", "tensor"] = "global"
+
+    def __init_subclass__(cls) -> None:
+        _name(cls)
 
     def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
         """Weights for g and h from <g,g>, <g,h> and <h,h>."""
@@ -301,6 +306,12 @@ class Direction:
     def strength(self, clock: Clock) -> float:
         """A factor on h, for rules that fade."""
         return 1.0
+
+
+def _name(kind: type["Method"] | type["Direction"]) -> None:
+    """Name a class after itself, unless its own body says how."""
+    if "name" not in vars(kind):
+        kind.name = snake(kind.__name__)
 
 
 def snake(name: str) -> str:

@@ -46,10 +46,12 @@ def classes_below(package: ModuleType, base: type[Kind]) -> dict[str, type[Kind]
     """Subclasses of `base` by name, sorted, that are defined in modules below a package."""
     found: dict[str, type[Kind]] = {}
     for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if info.name.rpartition(".")[2].startswith("_"):
+            continue  # What several of them share is none of them.
         module = importlib.import_module(info.name)
         for item in vars(module).values():
             if isinstance(item, type) and issubclass(item, base) and item is not base and item.__module__ == info.name:
-                found[snake(item.__name__)] = item
+                found[getattr(item, "name", "") or snake(item.__name__)] = item
     return dict(sorted(found.items()))
 
 
@@ -68,8 +70,8 @@ def parse(recipe: str) -> list[Method]:
     made = [
         _build(node, asked, "method", methods(), VARIANTS) for node in _terms(_tree(recipe, asked, "l2_sp(alpha=0.01)+rifle(periods=4)"))
     ]
-    names = [type(method).__name__ for method in made]
-    twice = sorted({snake(name) for name in names if names.count(name) > 1})
+    names = [method.name for method in made]
+    twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{asked} names {', '.join(twice)} more than once; keep one.")
     return made
@@ -152,7 +154,7 @@ def describe(method: Method | Direction) -> str:
     options = {field.name: getattr(method, field.name) for field in dataclasses.fields(method) if field.init}  # type: ignore[arg-type]
     plain = {field.name: field.default for field in dataclasses.fields(method)}  # type: ignore[arg-type]
     given = [f"{name}={value!r}" for name, value in options.items() if value != plain[name]]
-    return snake(type(method).__name__) + (f"({', '.join(given)})" if given else "")
+    return method.name + (f"({', '.join(given)})" if given else "")
 
 
 def _tree(text: str, asked: str, example: str) -> ast.expr:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 
-def generator(*key: int | str) -> torch.Generator:
+def keyed_generator(*key: int | str) -> torch.Generator:
     """Make a generator whose stream depends on `key` alone.
 
     Args:
@@ -24,7 +24,7 @@ def generator(*key: int | str) -> torch.Generator:
 
 
 @contextmanager
-def drawing(stream: torch.Generator) -> Iterator[None]:
+def use_generator(stream: torch.Generator) -> Iterator[None]:
     """Let a framework's initialiser, which knows the global generator of the CPU alone, draw from `stream`; then put it back."""
     seed = int(torch.randint(2**62, (), generator=stream))
     with torch.random.fork_rng(devices=[]):
@@ -53,7 +53,7 @@ def uniform(samples: np.ndarray, draws: int, *key: int | str) -> np.ndarray:
         draws: Numbers a sample.
         key: What is drawn and when, such as ``(seed, "augment", epoch)``.
     """
-    begin = np.uint64(generator(*key).initial_seed())
+    begin = np.uint64(keyed_generator(*key).initial_seed())
     with np.errstate(over="ignore"):
         counters = begin + samples.astype(np.uint64)[:, None] * np.uint64(draws) + np.arange(draws, dtype=np.uint64)
     return (splitmix64(counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from rekindle import models
 from rekindle.analysis import summarize
+from rekindle.analysis.recorders import current_names
 from rekindle.data import Dataset, Picture, Undecodable, find_images
-from rekindle.data.formats.columns import Asked
+from rekindle.data.formats.columns import ColumnNames
 from rekindle.data.formats.open import survey
 from rekindle.data.samples import Preprocessing
 from rekindle.errors import UserError
@@ -76,7 +77,8 @@ class Run:
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl, one an epoch."""
-        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+        lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+        return [{**line, "analysis": current_names(line["analysis"])} if "analysis" in line else line for line in lines]
 
     @cached_property
     def model(self) -> tuple[nn.Module, dict[str, Any]]:
@@ -115,7 +117,7 @@ class Run:
             UserError: For a class that the run does not know, or pictures that cannot be read.
         """
         classes, spec = self.model[1]["classes"], read_spec(self.folder)
-        pictures, labels = labelled(data, classes, Asked(spec.image_column, spec.label_column))
+        pictures, labels = labeled(data, classes, ColumnNames(spec.image_column or "", spec.label_column or ""))
         found: list[Tensor] = []
         errors: dict[Picture, str] = {}
         for start in range(0, len(pictures), BATCH):
@@ -159,7 +161,7 @@ class Run:
         return outputs.float().softmax(1)
 
 
-def labelled(data: str | Path, classes: list[str], asked: Asked) -> tuple[list[Picture], Tensor]:
+def labeled(data: str | Path, classes: list[str], asked: ColumnNames) -> tuple[list[Picture], Tensor]:
     """Pictures and their labels among the run's classes; a class may be absent, but none may be unknown."""
     folder = Path(data)
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")) if folder.is_dir() else []
@@ -184,7 +186,7 @@ def read_spec(folder: Path) -> RunSpec:
     if not path.is_file():
         raise UserError(f"{folder} is no run folder (it has no spec.yaml); name one that rekindle fit made.")
     try:
-        return RunSpec(**yaml.safe_load(path.read_text("utf-8")))
+        return RunSpec.from_dict(yaml.safe_load(path.read_text("utf-8")))
     except (yaml.YAMLError, TypeError) as error:
         raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); start the run again.") from None
 

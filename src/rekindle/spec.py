@@ -1,12 +1,129 @@
-"""`RunSpec`: everything that decides a run's result, frozen. Importing it loads no torch, so that --help is quick."""
+"""What a user can set, declared once: types and ranges stand in annotations, and `check_fields` reads them.
+
+`RunSpec` is everything that decides a run's result, frozen. Importing it loads no torch, so that --help is quick.
+"""
 
 import dataclasses
+import difflib
 import hashlib
 import json
+import math
+import types
+import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict, Union
+
+from annotated_types import Ge, Gt, Interval, Le, Lt
 
 from rekindle.errors import UserError
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+Count = Annotated[int, Ge(1)]
+
+
+@dataclass(frozen=True)
+class Means:
+    """Words for what an annotation allows, where its type says too little: `Annotated[str, Means("the name of a stage")]`."""
+
+    words: str
+
+
+def check_fields(owner: str, holder: Any) -> None:
+    """Refuse a value that its field's annotation does not allow.
+
+    Known are bool, int, float (finite; an int passes), str, Literal, None, tuples and unions of them, and Annotated with the bounds
+    of `annotated_types` or with `Means`.
+
+    Args:
+        owner: Who is meant, at the beginning of the message, such as "rifle: ".
+        holder: A dataclass object; fields that `__init__` does not take are passed over.
+
+    Raises:
+        UserError: In one sentence that names the field, what is allowed and what was found.
+    """
+    kind: Any = type(holder)
+    for name, hint in hints(kind).items():
+        value = getattr(holder, name)
+        if not fits(value, hint):
+            raise UserError(f"{owner}{name} must be {wanted(hint)}, found {value!r}.")
+
+
+@cache
+def hints(kind: Any) -> dict[str, Any]:
+    """The annotations of a dataclass's fields that `__init__` takes, by name."""
+    found = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: found[field.name] for field in dataclasses.fields(kind) if field.init}
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether an annotation allows a value."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return fits(value, parts[0]) and all(_within(value, bound) for bound in _bounds(parts[1:]))
+    if origin in (Union, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is Literal:
+        return any(value == part and type(value) is type(part) for part in parts)
+    if origin is tuple:
+        return isinstance(value, tuple) and _all_fit(value, parts)
+    if hint in (None, type(None)):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _all_fit(values: tuple[Any, ...], parts: tuple[Any, ...]) -> bool:
+    if len(parts) == 2 and parts[1] is ...:
+        return all(fits(value, parts[0]) for value in values)
+    return len(values) == len(parts) and all(fits(value, part) for value, part in zip(values, parts, strict=True))
+
+
+def _bounds(extras: tuple[Any, ...]) -> list[Ge | Gt | Le | Lt]:
+    """Single bounds; an Interval is up to two of them."""
+    single: list[Ge | Gt | Le | Lt] = []
+    for extra in extras:
+        single += [bound for bound in (extra if isinstance(extra, Interval) else [extra]) if isinstance(bound, Ge | Gt | Le | Lt)]
+    return single
+
+
+def _within(value: Any, bound: Ge | Gt | Le | Lt) -> bool:
+    if isinstance(bound, Ge):
+        return bool(value >= bound.ge)
+    if isinstance(bound, Gt):
+        return bool(value > bound.gt)
+    return bool(value <= bound.le) if isinstance(bound, Le) else bool(value < bound.lt)
+
+
+def wanted(hint: Any) -> str:
+    """What an annotation allows, in words."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        said = [extra.words for extra in parts[1:] if isinstance(extra, Means)]
+        return said[0] if said else " ".join([wanted(parts[0]), " and ".join(map(_bound_words, _bounds(parts[1:])))])
+    if origin in (Union, types.UnionType):
+        return " or ".join(wanted(part) for part in parts)
+    if origin is Literal:
+        return " or ".join(f'"{part}"' if isinstance(part, str) else repr(part) for part in parts)
+    if origin is tuple:
+        return "a tuple"
+    names = {bool: "True or False", int: "a whole number", float: "a finite number", str: "text", type(None): "None"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _bound_words(bound: Ge | Gt | Le | Lt) -> str:
+    if isinstance(bound, Ge):
+        return f"of at least {bound.ge}"
+    if isinstance(bound, Gt):
+        return f"above {bound.gt}"
+    return f"at most {bound.le}" if isinstance(bound, Le) else f"below {bound.lt}"
 
 
 @dataclass(frozen=True)
@@ -19,30 +136,30 @@ class RunSpec:
         weights: "default" for the model's own pre-trained weights, "none" for random ones, or a .safetensors file.
         method: Recipe, such as "l2_sp(alpha=0.01)+rifle(periods=2)"; `rekindle methods` lists the parts.
         direction: How the gradients of loss and penalties are combined: "plain_sum", "dtnh" or "grod", with options in brackets.
-        freeze_until: Last stage to leave as it is trained, such as "layer2"; "auto" searches it on the validation split; empty trains all.
-        epochs: Passes over the training set; 0 chooses by the number of training images.
-        lr: Base learning rate; 0 finds one by short trials on training images.
+        freeze: Last stage to leave as it is pre-trained, such as "layer2"; "auto" searches it on the validation split; "none" trains all.
+        epochs: Passes over the training set; "auto" chooses by the number of training images.
+        lr: Base learning rate; "auto" finds one by short trials on training images.
         optimizer: Any optimiser of torch.optim by name; SGD gets momentum 0.9.
         batch_size: Images a step, over all devices.
-        accumulate: Micro-batches that a step's images are split into, where memory is short.
-        image_size: Edge of the crop in pixels; 0 takes what the weights were trained on.
-        image_column: Column of a table with paths or bytes of pictures; empty finds it.
-        label_column: Column of a table with labels, text or integers; empty finds it.
-        split_column: Column of a table with train, validation or test; empty finds it where there is one.
-        per_class: Train on exactly this many images a class; 0 takes all.
-        fraction: Train on this share of the images of each class, such as 0.15; 0 takes all.
+        grad_accum_steps: Micro-batches that a step's images are split into, where memory is short.
+        image_size: Edge of the crop in pixels; "auto" takes what the weights were trained on.
+        image_column: Column of a table with paths or bytes of pictures; "auto" finds it.
+        label_column: Column of a table with labels, text or integers; "auto" finds it.
+        split_column: Column of a table with train, validation or test; "auto" finds it where there is one.
+        per_class: Train on exactly this many images a class, or on "all".
+        fraction: Train on this share of the images of each class, such as 0.15, or on "all".
         val_fraction: Share of the training images that becomes the validation split where there is none.
         test_fraction: Share of a bare folder that becomes the test split.
         flip: Mirror half of the training images.
-        augment: More augmentation, such as "randaugment+color_jitter+random_erasing" or "mixup(alpha=0.2)+cutmix", each with optional arguments in brackets; empty for crop and mirror alone.
+        augment: More augmentation, such as "randaugment+color_jitter+random_erasing" or "mixup(alpha=0.2)+cutmix", each with optional arguments in brackets; "none" for crop and mirror alone.
         label_smoothing: Share of each label spread over all classes, from 0 to below 1.
         sampler: Order of training images: "shuffle", or "balanced" to draw every class equally often in an epoch of the same length.
         class_weights: Weigh classes in the loss: "none", or "balanced" by inverse frequency.
-        head: Name of the classifier module; empty finds it.
+        head: Name of the classifier module; "auto" finds it.
         head_type: "auto" keeps the kind of classifier, "linear" puts pooling and one linear layer in its place.
-        read_test: Measure on the test split at the end; leave it unread while you choose among settings.
-        watch_test: Measure on the test split after every epoch, for learning curves; it chooses nothing.
-        record: What to write down every epoch, joined by commas: "gradient_norms", "weight_travel"; `rekindle analyze` draws it.
+        test: Measure on the test split at the end; leave it unread while you choose among settings.
+        test_every_epoch: Measure on the test split after every epoch, for learning curves; it chooses nothing.
+        record: What to write down every epoch, joined by commas, such as "gradient_norms,weight_distance"; `rekindle analyze` draws it.
         keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart).
         precision: "auto", "32" or "bf16".
         devices: Processes that train together.
@@ -54,92 +171,180 @@ class RunSpec:
     weights: str = "default"
     method: str = "l2"
     direction: str = "plain_sum"
-    freeze_until: str = ""
-    epochs: int = 0
-    lr: float = 0.0
+    freeze: str | None = None
+    epochs: Count | None = None
+    lr: Positive | None = None
     optimizer: str = "SGD"
-    batch_size: int = 32
-    accumulate: int = 1
-    image_size: int = 0
-    image_column: str = ""
-    label_column: str = ""
-    split_column: str = ""
-    per_class: int = 0
-    fraction: float = 0.0
-    val_fraction: float = 0.2
-    test_fraction: float = 0.2
+    batch_size: Annotated[int, Ge(2)] = 32
+    grad_accum_steps: Count = 1
+    image_size: Count | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    per_class: Count | None = None
+    fraction: Annotated[float, Interval(gt=0, le=1)] | None = None
+    val_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.2
+    test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.2
     flip: bool = True
-    augment: str = ""
-    label_smoothing: float = 0.0
+    augment: str | None = None
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     class_weights: Literal["none", "balanced"] = "none"
-    head: str = ""
+    head: str | None = None
     head_type: Literal["auto", "linear"] = "auto"
-    read_test: bool = True
-    watch_test: bool = False
-    record: str = ""
+    test: bool = True
+    test_every_epoch: bool = False
+    record: str | None = None
     keep: Literal["last", "best"] = "last"
     precision: Literal["auto", "32", "bf16"] = "auto"
-    devices: int = 1
-    seed: int = 0
+    devices: Count = 1
+    seed: Annotated[int, Ge(0)] = 0
 
     def __post_init__(self) -> None:
-        for name, low in LOWEST.items():
+        for name, word in NONE_WORDS.items():
+            if getattr(self, name) == word:
+                object.__setattr__(self, name, None)
+        for name, hint in hints(RunSpec).items():
             value = getattr(self, name)
-            if not low <= value < float("inf"):
-                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, found {value}.")
-        for name in ("val_fraction", "test_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must lie between 0 and 1, found {getattr(self, name)}.")
-        if self.fraction > 1:
-            raise UserError(f"--fraction must be at most 1, found {self.fraction}; 0.3 takes 30 % of each class.")
+            if not fits(value, hint):
+                raise UserError(f"--{name.replace('_', '-')} must be {option_words(name)}, found {value!r}.")
         if self.fraction and self.per_class:
             raise UserError(f"--fraction {self.fraction} and --per-class {self.per_class} both choose a subset; give one of them.")
         if self.sampler == self.class_weights == "balanced":
             raise UserError("--sampler balanced and --class-weights balanced together would even classes out twice; give one of them.")
-        if not self.label_smoothing < 1:
-            raise UserError(f"--label-smoothing must be below 1, found {self.label_smoothing}.")
-        if self.batch_size < 2 * self.accumulate * self.devices:
-            least = 2 * self.accumulate * self.devices
+        least = 2 * self.grad_accum_steps * self.devices
+        if self.batch_size < least:
             raise UserError(
-                f"--batch-size {self.batch_size} is too small to be split: {self.accumulate} micro-batches on {self.devices} device(s) need at least {least}."
+                f"--batch-size {self.batch_size} is too small to be split: {self.grad_accum_steps} micro-batches on {self.devices} device(s) "
+                f"need at least {least}."
             )
-        if self.watch_test and not self.read_test:
-            raise UserError("--watch-test reads the test split, and --no-read-test forbids it; leave one of them out.")
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"--{name.replace('_', '-')} must be one of {', '.join(allowed)}, found {getattr(self, name)!r}.")
+        if self.test_every_epoch and not self.test:
+            raise UserError("--test-every-epoch reads the test split, and --no-test forbids it; leave one of them out.")
 
     def to_dict(self) -> dict[str, Any]:
-        """Fields by name, as spec.yaml holds them."""
-        return dataclasses.asdict(self)
+        """Fields by name, as spec.yaml holds them; the word that a user types stands where something is left to be chosen."""
+        return {name: NONE_WORDS[name] if value is None else value for name, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunSpec":
+        """Read what `to_dict` gave, also that of rekindle 0.1.0."""
+        return cls(**current_options(values))
 
     def data_options(self) -> dict[str, Any]:
         """What `rekindle.data.open_data` is told beside the data."""
-        same = ("image_column", "label_column", "split_column", "seed", "val_fraction", "test_fraction")
-        return {**{name: getattr(self, name) for name in same}, "per_class": self.per_class or None, "fraction": self.fraction or None}
+        same = ("image_column", "label_column", "split_column", "seed", "val_fraction", "test_fraction", "per_class", "fraction")
+        return {name: getattr(self, name) for name in same}
 
     def chosen(self) -> dict[str, Any]:
         """Fields that are not at their defaults, by name."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        return {name: value for name, value in self.to_dict().items() if value != defaults[name]}
+        return {name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]}
+
+    def identity(self) -> dict[str, Any]:
+        """`chosen` under the names of rekindle 0.1.0, so that a run keeps its id whatever an option is called later."""
+        old = {new: name for name, new in RENAMED.items()}
+        found = {old.get(name, name): value for name, value in self.chosen().items()}
+        if "record" in found:
+            found["record"] = found["record"].replace("weight_distance", "weight_travel")
+        return found
 
     def run_id(self, data_hash: str, weights_hash: str) -> str:
         """Twelve hexadecimal digits from the canonical JSON of the spec and the contents' hashes; paths do not count.
 
         Options at their defaults are left out, so that a run keeps its id when a later version knows more options.
         """
-        text = json.dumps({**self.chosen(), "data": data_hash, "weights": weights_hash}, sort_keys=True, separators=(",", ":"))
+        text = json.dumps({**self.identity(), "data": data_hash, "weights": weights_hash}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-LOWEST: dict[str, float] = {
-    "epochs": 0, "lr": 0, "batch_size": 2, "accumulate": 1, "image_size": 0, "per_class": 0, "fraction": 0, "label_smoothing": 0, "devices": 1, "seed": 0,
+class RunOptions(TypedDict, total=False):
+    """Fields of `RunSpec` besides data, method and direction, as keyword arguments: editors complete them, and a test holds them to the class."""
+
+    model: str
+    weights: str
+    freeze: str | None
+    epochs: int | Literal["auto"] | None
+    lr: float | Literal["auto"] | None
+    optimizer: str
+    batch_size: int
+    grad_accum_steps: int
+    image_size: int | Literal["auto"] | None
+    image_column: str | None
+    label_column: str | None
+    split_column: str | None
+    per_class: int | Literal["all"] | None
+    fraction: float | Literal["all"] | None
+    val_fraction: float
+    test_fraction: float
+    flip: bool
+    augment: str | None
+    label_smoothing: float
+    sampler: Literal["shuffle", "balanced"]
+    class_weights: Literal["none", "balanced"]
+    head: str | None
+    head_type: Literal["auto", "linear"]
+    test: bool
+    test_every_epoch: bool
+    record: str | None
+    keep: Literal["last", "best"]
+    precision: Literal["auto", "32", "bf16"]
+    devices: int
+    seed: int
+
+
+# What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.
+NONE_WORDS = {
+    "freeze": "none", "epochs": "auto", "lr": "auto", "image_size": "auto", "image_column": "auto", "label_column": "auto",
+    "split_column": "auto", "per_class": "all", "fraction": "all", "augment": "none", "head": "auto", "record": "none",
 }  # fmt: skip
-CHOICES: dict[str, tuple[str, ...]] = {
-    "sampler": ("shuffle", "balanced"),
-    "class_weights": ("none", "balanced"),
-    "head_type": ("auto", "linear"),
-    "keep": ("last", "best"),
-    "precision": ("auto", "32", "bf16"),
-}
+RENAMED = {"freeze_until": "freeze", "accumulate": "grad_accum_steps", "read_test": "test", "watch_test": "test_every_epoch"}  # 0.1.0: now
+
+
+def option_words(name: str) -> str:
+    """What an option takes, in words; a word in the place of None."""
+    words = wanted(hints(RunSpec)[name])
+    return words.replace("None", NONE_WORDS[name]) if name in NONE_WORDS else words
+
+
+def current_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Options under the names of today: some had others in rekindle 0.1.0, where 0 or "" left a choice open."""
+    found = {RENAMED.get(name, name): value for name, value in values.items()}
+    if isinstance(found.get("record"), str):
+        found["record"] = found["record"].replace("weight_travel", "weight_distance")
+    return {name: None if name in NONE_WORDS and value in (0, "") else value for name, value in found.items()}
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse an option that there is not.
+
+    Raises:
+        UserError: Naming the one that was likely meant.
+    """
+    known = list(hints(RunSpec))
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}."
+            raise UserError(f"there is no option {name!r}; {hint}")
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Options of a YAML file by name, such as a run's spec.yaml.
+
+    Raises:
+        UserError: If the file cannot be read, or names an option that there is not.
+    """
+    import yaml  # Only here: --help needs none.
+
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no options; write them as name: value, a line each.")
+    options = current_options({str(name): value for name, value in found.items()})
+    try:
+        check_names(options)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return options

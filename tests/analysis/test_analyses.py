@@ -30,7 +30,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def runs(options: dict[str, Any]) -> list[rekindle.Run]:
-    every = {"record": "gradient_norms,weight_travel", "watch_test": True}
+    every = {"record": "gradient_norms,weight_distance", "test_every_epoch": True}
     return [rekindle.fit(**options, **every, method=method) for method in ("l2", "l2+rifle_a(periods=2)")]
 
 
@@ -70,9 +70,9 @@ def test_learning_curves_use_the_watched_test_split_where_all_have_it(runs: list
 
 
 def test_travel_after_the_run_is_the_travel_recorded_in_it(runs: list[rekindle.Run]) -> None:
-    found = analyze("weight-travel", [run.folder for run in runs])
+    found = analyze("weight-distance", [run.folder for run in runs])
     for run, label in zip(runs, run_labels(runs), strict=True):
-        recorded = run.history[-1]["analysis"]["weight_travel"]
+        recorded = run.history[-1]["analysis"]["weight_distance"]
         mine = {line["layer"]: line for line in found.values if line["run"] == label}
         assert mine.keys() == recorded.keys()
         for layer, moved in recorded.items():
@@ -81,15 +81,15 @@ def test_travel_after_the_run_is_the_travel_recorded_in_it(runs: list[rekindle.R
 
 
 def test_one_run_gets_the_picture_in_its_own_folder(runs: list[rekindle.Run], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["analyze", "weight-travel", str(runs[0].folder), "--json"]) == 0
+    assert main(["analyze", "weight-distance", str(runs[0].folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["layer"] == "conv1"
-    assert (runs[0].folder / "weight_travel.png").is_file() and (runs[0].folder / "weight_travel.csv").is_file()
+    assert (runs[0].folder / "weight_distance.png").is_file() and (runs[0].folder / "weight_distance.csv").is_file()
 
 
 def test_a_network_that_a_method_rebuilt_is_compared_where_it_is_the_same(options: dict[str, Any]) -> None:
     """DropConnect keeps the names; the new head is no layer of the source, whatever it is called."""
     run = rekindle.fit(**{**options, "epochs": 1}, method="l2+dropconnect(p=0.2)")
-    found = analyze("weight-travel", [run.folder])
+    found = analyze("weight-distance", [run.folder])
     start, end = load_file(options["weights"]), load_file(run.folder / "model.safetensors")
     [line] = [line for line in found.values if line["layer"] == "layer1.0.conv1"]
     assert line["distance"] == pytest.approx(float((end["layer1.0.conv1.weight"] - start["layer1.0.conv1.weight"]).norm()), rel=1e-5)
@@ -97,7 +97,7 @@ def test_a_network_that_a_method_rebuilt_is_compared_where_it_is_the_same(option
 
 
 def test_labels_tell_runs_apart(runs: list[rekindle.Run], options: dict[str, Any]) -> None:
-    other = rekindle.fit(**options, method="l2", seed=7, record="gradient_norms,weight_travel", watch_test=True)
+    other = rekindle.fit(**options, method="l2", seed=7, record="gradient_norms,weight_distance", test_every_epoch=True)
     assert run_labels(runs) == ["l2", "l2+rifle_a(periods=2)"]
     assert run_labels([runs[0], other]) == ["l2, seed 0", "l2, seed 7"]
     twin = rekindle.fit(**{**options, "lr": 0.01}, method="l2")
@@ -122,4 +122,4 @@ def test_a_run_that_cannot_tell_says_what_to_type(options: dict[str, Any]) -> No
     with pytest.raises(rekindle.UserError, match="--record gradient_norms"):
         analyze("gradient-norms", [plain.folder])
     with pytest.raises(rekindle.UserError, match="random weights"):
-        analyze("weight-travel", [plain.folder])
+        analyze("weight-distance", [plain.folder])

@@ -14,7 +14,7 @@ import rekindle
 from rekindle import models
 from rekindle.analysis.gradient_norms import GradientNorms
 from rekindle.analysis.recorders import recorders
-from rekindle.analysis.weight_distance import relative, weight_travel
+from rekindle.analysis.weight_distance import relative, weight_distance
 from rekindle.errors import Stopped
 from rekindle.method import Net, Source
 from rekindle.models.structure import watched_layers
@@ -23,7 +23,7 @@ from rekindle.training.trainer import Training
 from rekindle.tuner import Tuner
 from tests.toys import picture_folder, toy, toy_batch, toy_tuner
 
-ALL = {"record": "gradient_norms,weight_travel", "watch_test": True}
+ALL = {"record": "gradient_norms,weight_distance", "test_every_epoch": True}
 RESNET = ["layer1.0.conv2", "layer2.0.conv2", "layer3.0.conv2"]
 
 
@@ -68,7 +68,7 @@ def test_recording_changes_no_bit_and_chooses_nothing(options: dict[str, Any], w
 def test_watching_the_test_split_does_not_move_the_best_epoch(options: dict[str, Any], tmp_path: Path) -> None:
     kept = {}
     for watch in (True, False):
-        run = rekindle.fit(**{**options, "keep": "best", "method": "l2"}, watch_test=watch, out=tmp_path)
+        run = rekindle.fit(**{**options, "keep": "best", "method": "l2"}, test_every_epoch=watch, out=tmp_path)
         kept[watch] = run.result["kept_epoch"]
         accuracies = [line["val"]["accuracy"] for line in run.history]
         assert kept[watch] == accuracies.index(max(accuracies))
@@ -85,12 +85,12 @@ def test_travel_at_the_end_is_that_of_the_stored_weights(options: dict[str, Any]
     start = load_file(options["weights"])
     end = weights_of(watched)
     names = [name for name, _ in models.build("cifar_resnet8", weights="none").module.named_parameters() if not name.startswith("linear")]
-    wanted = weight_travel({name: end[name] for name in names}, start)
-    found = watched.history[-1]["analysis"]["weight_travel"]
+    wanted = weight_distance({name: end[name] for name in names}, start)
+    found = watched.history[-1]["analysis"]["weight_distance"]
     assert found.keys() == wanted.keys() and "linear" not in found
     for layer, values in found.items():
         assert values == pytest.approx(wanted[layer]), layer
-    path = [relative(line["analysis"]["weight_travel"]) for line in watched.history]
+    path = [relative(line["analysis"]["weight_distance"]) for line in watched.history]
     assert 0 < path[0] < path[-1]
 
 
@@ -138,7 +138,7 @@ def test_norms_are_those_of_the_gradient_before_penalties() -> None:
 def test_micro_batches_give_the_norm_of_the_whole_step(options: dict[str, Any], tmp_path: Path) -> None:
     """Measured once the halves' gradients are summed; they differ from the whole only in what BatchNorm saw."""
     whole = {**options, "epochs": 1, "model": "tiny", "weights": "default", "method": "l2", "record": "gradient_norms"}
-    runs = [rekindle.fit(**whole, accumulate=pieces, out=tmp_path) for pieces in (1, 2)]
+    runs = [rekindle.fit(**whole, grad_accum_steps=pieces, out=tmp_path) for pieces in (1, 2)]
     one, two = (run.history[0]["analysis"]["gradient_norms"]["layer3.2.conv2"]["first"] for run in runs)
     assert two == pytest.approx(one, rel=0.5), "neither doubled nor halved"
 
@@ -163,12 +163,10 @@ def test_the_last_small_convolution_of_each_stage_is_watched(name: str, wanted: 
 
 
 def test_frozen_stages_are_not_watched(options: dict[str, Any], tmp_path: Path) -> None:
-    run = rekindle.fit(
-        **{**options, "epochs": 1, "method": "l2"}, freeze_until="layer1", record="gradient_norms,weight_travel", out=tmp_path
-    )
+    run = rekindle.fit(**{**options, "epochs": 1, "method": "l2"}, freeze="layer1", record="gradient_norms,weight_distance", out=tmp_path)
     analysis = run.history[0]["analysis"]
     assert list(analysis["gradient_norms"]) == RESNET[1:]
-    assert analysis["weight_travel"]["layer1.0.conv1"]["distance"] == 0 < analysis["weight_travel"]["layer2.0.conv1"]["distance"]
+    assert analysis["weight_distance"]["layer1.0.conv1"]["distance"] == 0 < analysis["weight_distance"]["layer2.0.conv1"]["distance"]
 
 
 def test_a_new_head_is_new_also_where_it_has_as_many_classes(options: dict[str, Any], tmp_path: Path) -> None:
@@ -178,14 +176,14 @@ def test_a_new_head_is_new_also_where_it_has_as_many_classes(options: dict[str, 
     assert set(tuner.net.new()) == {"linear.weight", "linear.bias"}
     picture_folder(tmp_path / "data", {"train": 2, "val": 1}, classes=10)
     run = rekindle.fit(
-        tmp_path / "data", model="tiny", method="l2_sp", epochs=1, lr=0.01, batch_size=8, record="weight_travel", out=tmp_path
+        tmp_path / "data", model="tiny", method="l2_sp", epochs=1, lr=0.01, batch_size=8, record="weight_distance", out=tmp_path
     )
-    assert "linear" not in run.history[0]["analysis"]["weight_travel"]
+    assert "linear" not in run.history[0]["analysis"]["weight_distance"]
 
 
 def test_travel_by_hand() -> None:
     start = {"a.weight": torch.tensor([3.0, 4.0]), "a.bias": torch.zeros(1), "b.weight": torch.zeros(2), "unused": torch.ones(1)}
-    found = weight_travel({"a.weight": torch.tensor([3.0, 1.0]), "a.bias": torch.tensor([4.0]), "b.weight": torch.zeros(2)}, start)
+    found = weight_distance({"a.weight": torch.tensor([3.0, 1.0]), "a.bias": torch.tensor([4.0]), "b.weight": torch.zeros(2)}, start)
     assert found == {"a": {"distance": 5.0, "norm": 5.0}, "b": {"distance": 0.0, "norm": 0.0}}
     assert relative(found) == 1.0
     assert relative({"b": found["b"]}) == 0.0
@@ -193,18 +191,18 @@ def test_travel_by_hand() -> None:
 
 def test_what_cannot_be_recorded_is_named(options: dict[str, Any], tmp_path: Path) -> None:
     for text in ("norms", "gradient_norms,gradient_norms", ","):
-        with pytest.raises(rekindle.UserError, match="gradient_norms and weight_travel"):
+        with pytest.raises(rekindle.UserError, match="gradient_norms and weight_distance"):
             rekindle.fit(**options, record=text, out=tmp_path)
     with pytest.raises(rekindle.UserError, match="leave one of them out"):
-        RunSpec(data="x", watch_test=True, read_test=False)
+        RunSpec(data="x", test_every_epoch=True, test=False)
     picture_folder(tmp_path / "data", {"train": 4, "val": 2})
-    with pytest.raises(rekindle.UserError, match="--watch-test needs a test split"):
-        rekindle.fit(**{**options, "data": str(tmp_path / "data")}, watch_test=True, out=tmp_path)
+    with pytest.raises(rekindle.UserError, match="--test-every-epoch needs a test split"):
+        rekindle.fit(**{**options, "data": str(tmp_path / "data")}, test_every_epoch=True, out=tmp_path)
     with pytest.raises(rekindle.UserError, match="no weight of the network is pre-trained"):
-        rekindle.fit(**{**options, "weights": "none", "method": "l2"}, record="weight_travel", out=tmp_path)
+        rekindle.fit(**{**options, "weights": "none", "method": "l2"}, record="weight_distance", out=tmp_path)
     net = net_of(toy())
     with pytest.raises(ValueError, match="no layer behind its stem"):
-        recorders("gradient_norms", Net(net.model, net.head, net.origin, {"stem": list(net.parameters())}), Source(net.model))
+        recorders("gradient_norms", Net(net.model, net.head, net.source_names, {"stem": list(net.parameters())}), Source(net.model))
 
 
 def test_records_are_plain_json(watched: rekindle.Run) -> None:

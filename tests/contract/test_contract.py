@@ -183,7 +183,7 @@ def test_a_deep_copy_trains_by_itself(name: str) -> None:
 def test_every_method_goes_with_a_direction(name: str, direction: Direction) -> None:
     loop = Loop([make(name)], epochs=2, direction=direction)
     assert all(torch.isfinite(value).all() for value in loop.run().values())
-    found = loop.tuner.angles()
+    found = loop.tuner.conflict_stats()
     assert found is not None and len(found["cosines"]) == 3 and 0 <= found["conflicts"] <= 1
 
 

@@ -11,10 +11,10 @@ from torchvision.transforms import v2
 
 import rekindle
 from rekindle.data import Pixels, train_batch
-from rekindle.data.augment import Augment, Drawing
+from rekindle.data.augment import Augment, UseGenerator
 from rekindle.registry import parse_augment
 from rekindle.report.run_pictures import _label
-from rekindle.rng import generator
+from rekindle.rng import keyed_generator
 from rekindle.training.criterion import CrossEntropy
 from tests.toys import picture_folder
 
@@ -43,7 +43,7 @@ def test_a_picture_becomes_what_torchvision_makes_of_it_under_that_seed(text: st
     augment(text).pictures_(found, list(range(50, 62)), 3, 7, MEAN)
     for image, crop, sample in zip(found, crops(), range(50, 62), strict=True):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator(3, "augment more", 7, sample).initial_seed())
+            torch.manual_seed(keyed_generator(3, "augment more", 7, sample).initial_seed())
             wanted = SINGLE[text](crop.permute(2, 0, 1).contiguous()).permute(1, 2, 0)
         assert torch.equal(image, wanted)
     assert not torch.equal(found, crops())
@@ -73,7 +73,7 @@ def test_mixing_is_torchvisions_and_leaves_the_global_generator_alone(text: str,
     found, shares = augment(text).mix(x, y, 4, 1, 2, [5, 3, 9, 8, 7, 6])
     assert torch.equal(torch.random.get_rng_state(), state)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(1, "mix", 2, 5, 3, 9, 8, 7, 6).initial_seed())
+        torch.manual_seed(keyed_generator(1, "mix", 2, 5, 3, 9, 8, 7, 6).initial_seed())
         wanted = kind(alpha=0.7, num_classes=4)(x, y)
     assert torch.equal(found, wanted[0])
     assert torch.equal(shares, wanted[1])
@@ -96,7 +96,7 @@ def test_of_two_that_mix_each_batch_gets_one() -> None:
 
 
 def test_drawing_is_for_one_thread_and_gives_what_the_generator_gives() -> None:
-    with Drawing(torch.Generator().manual_seed(5)):
+    with UseGenerator(torch.Generator().manual_seed(5)):
         found = [
             torch.rand(3),
             torch.empty(2).uniform_(1, 2),

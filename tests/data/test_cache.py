@@ -17,8 +17,9 @@ from PIL import Image
 import rekindle
 from rekindle.cli import main
 from rekindle.data import Pixels
-from rekindle.data.cache import cache, decode, shards
+from rekindle.data.cache import cache, shards
 from rekindle.data.cache.cache import Cache, Settings
+from rekindle.data.cache.decode import decode
 from rekindle.errors import UserError
 from tests.toys import picture_folder
 
@@ -210,8 +211,9 @@ def test_a_shard_that_contradicts_itself_is_damaged(tmp_path: Path) -> None:
 BUILD = """
 import json, sys, time
 from pathlib import Path
-from rekindle.data import Pixels, pixels
-from rekindle.data.cache import Cache
+from rekindle.data import Pixels
+from rekindle.data.cache import pixels
+from rekindle.data.cache.cache import Cache
 decode, calls = pixels.decode, []
 def slow(*arguments):
     calls.append(0)

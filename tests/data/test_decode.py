@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from rekindle.data import Undecodable
-from rekindle.data.cache import decode
+from rekindle.data.cache.decode import decode
 from rekindle.errors import UserError
 
 CORNERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [90, 90, 90]], [[9, 99, 199], [250, 120, 3]]], np.uint8)
@@ -112,14 +112,14 @@ def test_transparent_palette_entries_are_laid_on_white(transparency: int | bytes
     assert pixel(coded(image, transparency=transparency)) == wanted
 
 
-@pytest.mark.parametrize(("mode", "colour", "key"), [("L", 7, 7), ("RGB", (7, 8, 9), (7, 8, 9))])
-def test_a_transparent_colour_is_white(mode: str, colour: object, key: object) -> None:
-    assert pixel(coded(Image.new(mode, (4, 4), colour), transparency=key)) == [255] * 3
+@pytest.mark.parametrize(("mode", "color", "key"), [("L", 7, 7), ("RGB", (7, 8, 9), (7, 8, 9))])
+def test_a_transparent_colour_is_white(mode: str, color: object, key: object) -> None:
+    assert pixel(coded(Image.new(mode, (4, 4), color), transparency=key)) == [255] * 3
 
 
-@pytest.mark.parametrize(("mode", "colour", "wanted"), [("L", 77, 77), ("1", 1, 255), ("1", 0, 0)])
-def test_grey_and_1_bit_fill_three_channels(mode: str, colour: int, wanted: int) -> None:
-    assert pixel(coded(Image.new(mode, (4, 4), colour))) == [wanted] * 3
+@pytest.mark.parametrize(("mode", "color", "wanted"), [("L", 77, 77), ("1", 1, 255), ("1", 0, 0)])
+def test_grey_and_1_bit_fill_three_channels(mode: str, color: int, wanted: int) -> None:
+    assert pixel(coded(Image.new(mode, (4, 4), color))) == [wanted] * 3
 
 
 @pytest.mark.parametrize(("ink", "wanted"), [((0, 0, 0, 0), 255), ((0, 0, 0, 255), 0), ((255, 255, 255, 0), 0)])
@@ -130,7 +130,7 @@ def test_cmyk_becomes_rgb(ink: tuple[int, ...], wanted: int, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_an_animation_gives_its_first_frame(kind: str) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     assert pixel(coded(frames[0], kind, save_all=True, append_images=frames[1:], **options)) == [255, 0, 0]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rekindle.data import Dataset, find_images, open_data
 from rekindle.data.formats.folder_walk import Findings
-from rekindle.data.splits import Rules, rank
+from rekindle.data.splits import SplitRules, split_key
 from rekindle.errors import UserError
 
 
@@ -95,18 +95,18 @@ def test_a_choice_is_the_same_on_every_platform(tmp_path: Path) -> None:
     touch(tmp_path, *many("train/a", 12), *many("train/ü", 5, ".PNG"))
     found = open_data(tmp_path, seed=7, per_class=5)
     assert {split: names(found, split) for split in found.splits} == LITERAL
-    assert rank(7, "val", "train/a/000.jpg").hex() == LITERAL_RANK
+    assert split_key(7, "val", "train/a/000.jpg").hex() == LITERAL_RANK
 
 
 def test_both_spellings_of_an_accent_rank_alike() -> None:
     one, two = (unicodedata.normalize(form, "müsli/é.jpg") for form in ("NFC", "NFD"))
     assert one != two
-    assert rank(0, "val", one) == rank(0, "val", two)
+    assert split_key(0, "val", one) == split_key(0, "val", two)
 
 
 def test_purposes_and_seeds_draw_independently() -> None:
     def top(seed: int, purpose: str) -> set[str]:
-        return set(sorted(many("a", 400), key=lambda name: rank(seed, purpose, name))[:200])
+        return set(sorted(many("a", 400), key=lambda name: split_key(seed, purpose, name))[:200])
 
     for other in (top(0, "test"), top(1, "val")):
         assert 70 < len(top(0, "val") & other) < 130
@@ -123,8 +123,8 @@ def test_splits_are_disjoint_complete_and_stratified(counts: dict[str, int], fra
     root = Path("/data")
     pools = {name: [root / file for file in many(name, count)] for name, count in counts.items()}
     findings = Findings(root)
-    rules = Rules(root, seed, val_fraction=fractions[0], test_fraction=fractions[1], per_class=None)
-    chosen = rules.divide({"train": pools}, bare, findings)
+    rules = SplitRules(root, seed, val_fraction=fractions[0], test_fraction=fractions[1], per_class=None)
+    chosen = rules.split({"train": pools}, bare, findings)
     assert findings.problems == []
     assert chosen.keys() == {"train", "val", "test"} - (set() if bare else {"test"})
     for name, pool in pools.items():
@@ -148,7 +148,7 @@ def test_subsets_are_exact_and_nested(small: int, large: int, seed: int) -> None
 
     def subset(count: int) -> dict[str, set[Path]]:
         findings = Findings(root)
-        chosen = Rules(root, seed, 0.2, 0.2, count).divide({"train": pools}, False, findings)
+        chosen = SplitRules(root, seed, 0.2, 0.2, count).split({"train": pools}, False, findings)
         assert not findings.problems
         return {name: {*chosen["train"][name], *chosen["val"][name]} for name in pools}
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from rekindle.data import open_data
-from rekindle.data.cache import decode
-from rekindle.data.cache.decode import Undecodable, read
+from rekindle.data.cache.decode import Undecodable, decode, read
 from rekindle.errors import UserError
 
 from .pictures import jpeg, listed

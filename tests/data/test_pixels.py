@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from rekindle.data import Dataset, Pixels, Split, duplicates
-from rekindle.data.cache import decode
+from rekindle.data.cache.decode import decode
 from rekindle.errors import UserError
 
 

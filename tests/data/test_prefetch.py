@@ -118,7 +118,8 @@ def test_a_run_is_the_same_to_the_bit(workers: int | None, cache: bool, options:
 
 def test_micro_batches_come_in_their_order(options: dict[str, Any], tmp_path: Path) -> None:
     folders = [
-        rekindle.fit(**{**options, "accumulate": 2, "epochs": 1}, out=tmp_path / str(workers), workers=workers).folder for workers in (0, 2)
+        rekindle.fit(**{**options, "grad_accum_steps": 2, "epochs": 1}, out=tmp_path / str(workers), workers=workers).folder
+        for workers in (0, 2)
     ]
     assert_equal(*folders)
 

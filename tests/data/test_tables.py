@@ -9,9 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rekindle.data import Cell, Pixels, open_data
-from rekindle.data.cache import decode
-from rekindle.data.cache.decode import Undecodable, read
+from rekindle.data import Pixels, TableImage, open_data
+from rekindle.data.cache.decode import Undecodable, decode, read
 from rekindle.errors import UserError
 
 from .pictures import jpeg, listed, write
@@ -172,7 +171,7 @@ def test_cells_hold_the_bytes_of_their_rows(tmp_path: Path) -> None:
     cells = [cell for split in found.splits.values() for cell in split.paths]
     assert len(cells) == 12
     for cell in cells:
-        assert isinstance(cell, Cell) and cell.name == f"all.parquet[{cell.row}]"
+        assert isinstance(cell, TableImage) and cell.name == f"all.parquet[{cell.row}]"
         assert read(cell) == jpeg(cell.row) == pickle.loads(pickle.dumps(cell)).read()
         assert decode(cell, 36).shape == (36, 40, 3)
         assert found.find(found.relative(cell)) == cell

@@ -20,7 +20,7 @@ from PIL import Image
 
 from rekindle import cli
 from rekindle.data.formats.open import open_data
-from rekindle.data.splits import rank
+from rekindle.data.splits import split_key
 from rekindle.data.tasks import TASKS, Task, download, find
 from rekindle.data.tasks.benchmarks.food import chosen
 from rekindle.data.tasks.load import is_task
@@ -152,7 +152,7 @@ def test_caltech_takes_the_same_pictures_everywhere_and_leaves_strays_out(tmp_pa
     folder = prepare("caltech256", [tmp_path / "here"])
     found = record(folder)
     names = {split: [picture for picture, _ in samples] for split, samples in found["splits"].items()}
-    ranked = sorted((f"001.ak47/001_{n:04d}.jpg" for n in range(1, 84)), key=lambda name: rank(0, "caltech256", name))
+    ranked = sorted((f"001.ak47/001_{n:04d}.jpg" for n in range(1, 84)), key=lambda name: split_key(0, "caltech256", name))
     assert {name for name in names["test"] if "ak47" in name} == {f"pictures/{name}" for name in ranked[:20]}
     assert {name for name in names["train"] if "ak47" in name} == {f"pictures/{name}" for name in ranked[20:80]}
     assert Counter(label for _, label in found["splits"]["train"]) == {0: 60, 1: 60, 2: 60}
@@ -478,8 +478,8 @@ def test_validation_from_train_and_subsets_follow_the_rule_of_folders(tmp_path: 
     assert found.counts()["train"] == dict.fromkeys(found.classes, 8) and found.counts()["val"] == dict.fromkeys(found.classes, 2)
     assert found.counts()["test"] == dict.fromkeys(found.classes, 2)
     pool = [picture for picture, label in record(place("food101_30"))["splits"]["train"] if label == 1]
-    subset = sorted(pool, key=lambda name: rank(3, "subset", name))[:10]
-    val = set(sorted(subset, key=lambda name: rank(3, "val", name))[:2])
+    subset = sorted(pool, key=lambda name: split_key(3, "subset", name))[:10]
+    val = set(sorted(subset, key=lambda name: split_key(3, "val", name))[:2])
     assert {found.relative(path) for path in found.splits["val"].paths if "baby_back_ribs" in str(path)} == val
     assert {found.relative(path) for path in found.splits["train"].paths if "baby_back_ribs" in str(path)} == set(subset) - val
     wider = open_data("food101_30", seed=3, per_class=20)

@@ -14,7 +14,7 @@ import yaml
 from rekindle.cli import main
 from rekindle.method import Direction, Method, Net
 from rekindle.methods.distillation._layers import stage_layers
-from rekindle.methods.distillation.delta import Delta
+from rekindle.methods.distillation.delta import DELTA
 from rekindle.methods.noise.cnn_dropout import READERS, block_places
 from rekindle.methods.penalties._fisher import MANY_CLASSES, MEMORY
 from rekindle.models.stages import stages
@@ -204,7 +204,7 @@ def test_costs_of_preparation() -> None:
     widths = [model.get_submodule(layer)[-1].conv3.out_channels for layer in layers]  # type: ignore[index, union-attr]
     said = sections("delta")["What the preparation costs"]
     assert " + ".join(map(str, widths)) in said
-    assert f"{Delta.batches} × {sum(widths)} = {Delta.batches * sum(widths):,}".replace(",", " ") in said
+    assert f"{DELTA.batches} × {sum(widths)} = {DELTA.batches * sum(widths):,}".replace(",", " ") in said
     said = sections("l2_sp_fisher")["What the preparation costs"]
     together = MEMORY // sum(p.numel() for p in model.parameters())
     assert f"up to {MANY_CLASSES} source classes" in said and together == 5 and "five in ResNet-50" in said

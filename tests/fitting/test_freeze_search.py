@@ -17,14 +17,14 @@ def test_the_best_mean_wins_and_of_equals_the_smaller_network() -> None:
 
 def test_search_returns_the_whole_curve(tmp_path: Path) -> None:
     picture_folder(tmp_path / "data", {"train": 8, "val": 4, "test": 4})
-    spec = RunSpec(str(tmp_path / "data"), model="tiny", epochs=1, lr=0.01, batch_size=8, freeze_until="auto")
+    spec = RunSpec(str(tmp_path / "data"), model="tiny", epochs=1, lr=0.01, batch_size=8, freeze="auto")
     found = search_freeze(spec, seeds=2, out=tmp_path / "runs")
     assert [candidate.until for candidate in found.curve] == ["", "stem", "layer1", "layer2", "layer3"]
     trainable = [candidate.trainable for candidate in found.curve]
     assert trainable == sorted(trainable, reverse=True) and trainable[-1] == 0
     results = [json.loads(path.read_text()) for path in found.folder.glob("*/result.json")]
     assert len(results) == 10 and all("test" not in result for result in results), "no candidate reads the test split"
-    assert "test" in found.run.result and found.run.result["freeze_until"] == found.chosen.until
+    assert "test" in found.run.result and found.run.result["freeze"] == (found.chosen.until or None)
     stored = json.loads((found.folder / "search.json").read_text())
     assert [row["accuracies"] for row in stored["curve"]] == [list(candidate.accuracies) for candidate in found.curve]
     assert (found.folder / "curve.png").stat().st_size > 1000
@@ -45,7 +45,7 @@ def test_auto_by_the_command(tmp_path: Path) -> None:
                 "1",
                 "--lr",
                 "0.01",
-                "--freeze-until",
+                "--freeze",
                 "auto",
                 "--out",
                 str(tmp_path / "runs"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rekindle import L2, L2SP, Batch, Clock, Direction, Method, Net, Passes, Rifle, Source, Tuner
+from rekindle import L2, L2SP, Batch, Clock, DataPasses, Direction, Method, Net, Rifle, Source, Tuner
 from tests.toys import run_epochs, toy, toy_batch, toy_tuner
 
 CE = nn.functional.cross_entropy
@@ -187,13 +187,13 @@ class _Idle:
 class Relabel(Method):
     """Every label 0, half the task's loss, a penalty on an activation; remembers the rates it was told."""
 
-    taps = ("body",)
+    hook_layers = ("body",)
 
     def labels(self, labels: Tensor, indices: Tensor | None, clock: Clock) -> Tensor:
         return torch.zeros_like(labels)
 
     def penalty(self, batch: Batch) -> Tensor:
-        return batch.taps["body"].square().mean()
+        return batch.activations["body"].square().mean()
 
     def task_weight(self) -> float:
         return 0.5
@@ -208,7 +208,7 @@ class Relabel(Method):
 class Preparing(Method):
     """Needs a pass over data."""
 
-    def prepare(self, data: Passes) -> None:
+    def prepare(self, data: DataPasses) -> None:
         self.seen = sum(len(y) for _, y in data.target())
 
 

@@ -55,7 +55,7 @@ def test_too_many_singular_values_are_refused_at_the_batch() -> None:
 def test_neutral_watches_nothing() -> None:
     model, tuner, _ = toy_tuner([BSS(eta=0.0)])
     method = tuner.methods[0]
-    assert list(method.taps) == []
+    assert list(method.hook_layers) == []
     x, y = toy_batch(0)
     assert method.penalty(Batch(x, y, None, model(x), Clock(0, 1))) is None
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rekindle import Batch, Passes, Tuner
+from rekindle import Batch, DataPasses, Tuner
 from rekindle.methods.distillation.co_tuning import CoTuning, calibrated, class_means, relationship_loss
 from rekindle.models import replace_classifier
 from tests.methods.test_distillation import CLOCK, attached, network, pictures
@@ -23,8 +23,8 @@ def data(classes: int = 3) -> list[tuple[Tensor, Tensor]]:
     return list(zip((pictures(12) + labels.view(-1, 1, 1, 1)).split(4), labels.split(4), strict=True))
 
 
-def passes(classes: int = 3, **told: Any) -> Passes:
-    return Passes(lambda: iter(data(classes)), **told)
+def passes(classes: int = 3, **told: Any) -> DataPasses:
+    return DataPasses(lambda: iter(data(classes)), **told)
 
 
 def test_co_tuning_oracle() -> None:
@@ -36,7 +36,7 @@ def test_co_tuning_oracle() -> None:
 
 def test_co_tuning_oracle_through_the_method() -> None:
     method = CoTuning()
-    method.taps = ("source_head",)
+    method.hook_layers = ("source_head",)
     method.load_state_dict({"relationship": class_means(PROBABILITIES, LABELS, 2)})
     logits = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     batch = Batch(logits, torch.tensor([0]), None, logits, CLOCK, {"source_head": logits})
@@ -67,17 +67,17 @@ def test_calibrated_finds_planted_pairs_and_honours_the_prior() -> None:
     probabilities = torch.from_numpy(0.9 * np.eye(4)[seen] + 0.1 / 4)
     labels = torch.from_numpy(seen // 2)
     told: list[str] = []
-    found = calibrated(probabilities, labels, 0, Passes(list, note=told.append))
+    found = calibrated(probabilities, labels, 0, DataPasses(list, note=told.append))
     assert torch.allclose(found.sum(1), torch.ones(2, dtype=torch.float64))
     assert found[0, :2].sum() > 0.97 and found[1, 2:].sum() > 0.97
     prior = probabilities.mean(0)
     assert float(found[0, 0] / found[0, 1]) == pytest.approx(float(prior[0] / prior[1]), rel=0.05)
     assert len(told) == 1 and "logistic regressions on 128 images and 4 source classes" in told[0]
-    assert torch.equal(found, calibrated(probabilities, labels, 0, Passes(list)))
+    assert torch.equal(found, calibrated(probabilities, labels, 0, DataPasses(list)))
 
 
 def test_calibrated_with_one_image_a_class() -> None:
-    found = calibrated(torch.eye(3, dtype=torch.float64) * 0.9 + 0.1 / 3, torch.tensor([2, 0, 1]), 0, Passes(list))
+    found = calibrated(torch.eye(3, dtype=torch.float64) * 0.9 + 0.1 / 3, torch.tensor([2, 0, 1]), 0, DataPasses(list))
     assert found.argmax(1).tolist() == [1, 2, 0] and torch.allclose(found.sum(1), torch.ones(3, dtype=torch.float64))
 
 
@@ -101,7 +101,7 @@ def test_a_class_without_images_is_refused(relationship: str) -> None:
     with pytest.raises(ValueError, match="class 2 has no training image"):
         method.prepare(passes(classes=2))
     with pytest.raises(ValueError, match="no training data"):
-        method.prepare(Passes(lambda: iter([])))
+        method.prepare(DataPasses(lambda: iter([])))
 
 
 def test_gradients_reach_features_and_the_kept_classifier_alone() -> None:
@@ -115,7 +115,7 @@ def test_gradients_reach_features_and_the_kept_classifier_alone() -> None:
     method.penalty(Batch(x, y, None, outputs, CLOCK, feed)).backward()  # type: ignore[union-attr]
     reached = {name for name, p in net.parameters().items() if p.grad is not None and p.grad.abs().max() > 0}
     assert reached == set(net.parameters()) - set(net.head_parameters())
-    assert net.origin["source_head.weight"] == "fc.weight"
+    assert net.source_names["source_head.weight"] == "fc.weight"
 
 
 def test_neutral_settings_change_nothing() -> None:
@@ -124,7 +124,7 @@ def test_neutral_settings_change_nothing() -> None:
     keys = list(model.state_dict())
     tuner = Tuner(model, [method], source=source, epochs=1, steps_per_epoch=1)
     tuner.prepare(lambda: (_ for _ in ()).throw(AssertionError))
-    assert list(model.state_dict()) == keys and not method.taps
+    assert list(model.state_dict()) == keys and not method.hook_layers
     assert method.penalty(Batch(pictures(), LABELS, None, pictures(), CLOCK)) is None
 
 

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rekindle import Batch, Method, Net, Passes, Source, Tuner
-from rekindle.methods.distillation._importance import channel_importance, draw_batches, fit_heads, head_parts, lent
-from rekindle.methods.distillation.delta import Delta, channel_weights
+from rekindle import Batch, DataPasses, Method, Net, Source, Tuner
+from rekindle.methods.distillation._importance import channel_importance, draw_batches, fit_heads, head_parts, swapped_weights
+from rekindle.methods.distillation.delta import DELTA, channel_weights
 from rekindle.methods.distillation.feature_maps import FeatureMaps
 from rekindle.methods.heads.source_classifier import SourceClassifier
 from rekindle.models import replace_classifier
@@ -27,8 +27,8 @@ def data(size: int = 4, count: int = 12) -> list[tuple[Tensor, Tensor]]:
     return list(zip((pictures(count) + 5 * labels.view(-1, 1, 1, 1)).split(size), labels.split(size), strict=True))
 
 
-def passes(*shape: int, **told: Any) -> Passes:
-    return Passes(lambda: iter(data(*shape)), **told)
+def passes(*shape: int, **told: Any) -> DataPasses:
+    return DataPasses(lambda: iter(data(*shape)), **told)
 
 
 def test_k6_channel_weights() -> None:
@@ -50,13 +50,13 @@ def on_k6(method: Method, copies: int = 1) -> float:
 
 
 def test_k6_penalty() -> None:
-    method = Delta(alpha=1.0, layers="0", reduction="sum")
+    method = DELTA(alpha=1.0, layers="0", reduction="sum")
     method.load_state_dict({"weights": {"0": channel_weights(torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64))}})
     assert on_k6(method) == pytest.approx(0.696756327803, abs=1e-12)
     assert on_k6(method, 2) == pytest.approx(2 * 0.696756327803, abs=1e-12)
-    assert on_k6(Delta(alpha=1.0, layers="0", weights="uniform", reduction="sum")) == pytest.approx(0.75, abs=1e-12)
-    assert on_k6(Delta(alpha=1.0, layers="0", weights="uniform", reduction="batchmean"), 2) == pytest.approx(0.75, abs=1e-12)
-    assert on_k6(Delta(alpha=0.01, layers="0", weights="uniform", reduction="sum")) == pytest.approx(0.0075, abs=1e-12)
+    assert on_k6(DELTA(alpha=1.0, layers="0", weights="uniform", reduction="sum")) == pytest.approx(0.75, abs=1e-12)
+    assert on_k6(DELTA(alpha=1.0, layers="0", weights="uniform", reduction="batchmean"), 2) == pytest.approx(0.75, abs=1e-12)
+    assert on_k6(DELTA(alpha=0.01, layers="0", weights="uniform", reduction="sum")) == pytest.approx(0.0075, abs=1e-12)
 
 
 def test_relative_distances_do_not_know_the_size_of_activations() -> None:
@@ -64,7 +64,7 @@ def test_relative_distances_do_not_know_the_size_of_activations() -> None:
     model = nn.Sequential(nn.Identity(), nn.Linear(2, 2))
     theirs = torch.tensor([[[[1.0, 1.0]], [[1.0, 0.0]], [[1.0, 2**0.5]]]], dtype=torch.float64)
     mine = theirs + torch.tensor([[[[1.0, 1.0]], [[0.0, 0.0]], [[1.0, 0.0]]]], dtype=torch.float64)
-    for method in (Delta(layers="0", weights="uniform"), FeatureMaps(layers="0")):
+    for method in (DELTA(layers="0", weights="uniform"), FeatureMaps(layers="0")):
         method.attach(Net(model, ("1",), {}), Source(model))
         for scale in (1.0, 10.0):
             batch = Batch(mine, torch.zeros(1), None, mine, CLOCK, {"0": scale * mine}, None, {"0": scale * theirs})
@@ -100,20 +100,20 @@ def importance_by_hand(net: Net, layer: str, axis: int, batches: list[tuple[Tens
 
 @pytest.mark.parametrize(("kind", "axis"), [("plain", 1), ("cifar", 1), ("vit", 2)])
 def test_importance_is_that_of_full_passes(kind: str, axis: int) -> None:
-    method = Delta()
+    method = DELTA()
     net, _ = attached(method, kind)
     net.model.eval()
     batches = data()[:2]
-    found = channel_importance(net, method.taps, batches, passes())
-    assert list(found) == list(method.taps)
-    for layer in method.taps:
+    found = channel_importance(net, method.hook_layers, batches, passes())
+    assert list(found) == list(method.hook_layers)
+    for layer in method.hook_layers:
         assert torch.allclose(found[layer], importance_by_hand(net, layer, axis, batches), rtol=0, atol=1e-14)
         assert float(found[layer].std()) > 0
 
 
 @pytest.mark.parametrize("kind", ["plain", "cifar", "vit"])
 def test_the_preparation_leaves_no_trace(kind: str) -> None:
-    method = Delta(batches=2)
+    method = DELTA(batches=2)
     net, _ = attached(method, kind)
     net.model.eval()
     before = copy.deepcopy(net.model.state_dict())
@@ -127,28 +127,28 @@ def test_the_preparation_leaves_no_trace(kind: str) -> None:
     assert all(not module.training and "forward" not in module.__dict__ for module in net.model.modules())
     assert all(not module._forward_hooks and not module._forward_pre_hooks for module in net.model.modules())
     weights = method.state_dict()["weights"]
-    assert list(weights) == list(method.taps)
+    assert list(weights) == list(method.hook_layers)
     assert all(float(w.sum()) == pytest.approx(1.0) and (w > 0).all() and float(w.std()) > 0 for w in weights.values())
 
 
 def test_weights_come_from_a_head_that_was_fitted() -> None:
-    method = Delta(batches=3)
+    method = DELTA(batches=3)
     net, _ = attached(method)
     net.model.eval()
     many = passes(32, 384)
     method.prepare(many)
     heads, samples = fit_heads(net, many)
     assert samples == 384
-    with lent(net.model, heads):
-        fitted = channel_importance(net, method.taps, draw_batches(net, many, 3, samples), many)
-    raw = channel_importance(net, method.taps, draw_batches(net, many, 3, samples), many)
+    with swapped_weights(net.model, heads):
+        fitted = channel_importance(net, method.hook_layers, draw_batches(net, many, 3, samples), many)
+    raw = channel_importance(net, method.hook_layers, draw_batches(net, many, 3, samples), many)
     for layer, weights in method.state_dict()["weights"].items():
         assert torch.equal(weights, channel_weights(fitted[layer]))
         assert not torch.allclose(weights, channel_weights(raw[layer]), rtol=1e-2)
 
 
 def test_the_fitted_head_is_better_and_a_copy() -> None:
-    net, _ = attached(Delta())
+    net, _ = attached(DELTA())
     net.model.eval()
     before = net.model.fc.weight.clone()  # type: ignore[union-attr, operator]
     heads, _ = fit_heads(net, passes(32, 384))
@@ -157,24 +157,24 @@ def test_the_fitted_head_is_better_and_a_copy() -> None:
         return float(sum(F.cross_entropy(net.model(x), y) for x, y in data(32, 384)).detach())  # type: ignore[union-attr]
 
     start = loss()
-    with lent(net.model, heads):
+    with swapped_weights(net.model, heads):
         assert loss() < 0.8 * start
         assert not torch.equal(before, net.model.fc.weight)  # type: ignore[union-attr, arg-type]
     assert loss() == start
-    with pytest.raises(ZeroDivisionError), lent(net.model, heads):
+    with pytest.raises(ZeroDivisionError), swapped_weights(net.model, heads):
         raise ZeroDivisionError
     assert torch.equal(before, net.model.fc.weight)  # type: ignore[union-attr, arg-type]
 
 
 def test_the_fitted_head_does_not_depend_on_how_the_data_is_batched() -> None:
-    net, _ = attached(Delta())
+    net, _ = attached(DELTA())
     net.model.eval()
     one, other = (fit_heads(net, passes(size))[0]["fc"].weight for size in (12, 3))  # type: ignore[union-attr]
     assert torch.allclose(one, other, rtol=0, atol=1e-12)  # type: ignore[arg-type]
 
 
 def test_batches_are_drawn_from_all_classes() -> None:
-    net, _ = attached(Delta())
+    net, _ = attached(DELTA())
     drawn = draw_batches(net, passes(), 2, 12)
     assert [len(y) for _, y in drawn] == [4, 4]
     assert all(len(set(y.tolist())) > 1 for _, y in drawn)  # The data itself gives one class a batch.
@@ -213,7 +213,7 @@ def test_two_classifiers_side_by_side() -> None:
         torch.manual_seed(0)
         model = Twins(3).double().eval()
     source = Source(model)
-    method = Delta(batches=1)
+    method = DELTA(batches=1)
     net = Net(model, ("fc", "other"), {}, {"layer1": [], "layer2": []})
     method.attach(net, source)
     before = copy.deepcopy(model.state_dict())
@@ -225,7 +225,7 @@ def test_two_classifiers_side_by_side() -> None:
 
 
 def test_cost_and_progress_are_told() -> None:
-    method = Delta(batches=2)
+    method = DELTA(batches=2)
     net, _ = attached(method)
     net.model.eval()
     notes: list[str] = []
@@ -246,22 +246,22 @@ def test_nothing_is_looked_at_where_nothing_is_needed() -> None:
     def never() -> Iterator[tuple[Tensor, Tensor]]:
         raise AssertionError
 
-    for method in (Delta(weights="uniform"), Delta(alpha=0.0)):
+    for method in (DELTA(weights="uniform"), DELTA(alpha=0.0)):
         attached(method)
-        method.prepare(Passes(never))
+        method.prepare(DataPasses(never))
     with pytest.raises(ValueError, match="no training data"):
-        method = Delta()
+        method = DELTA()
         attached(method)
-        method.prepare(Passes(lambda: iter([])))
+        method.prepare(DataPasses(lambda: iter([])))
 
 
 def test_penalty_without_preparation_says_so() -> None:
     with pytest.raises(ValueError, match=r"no weights yet; call tuner.prepare\(pass_over_data\) first"):
-        on_k6(Delta(layers="0"))
+        on_k6(DELTA(layers="0"))
 
 
 def test_beta_pulls_new_parameters_to_zero_in_closed_form() -> None:
-    method = Delta(beta=0.3)
+    method = DELTA(beta=0.3)
     net, _ = attached(method)
     method.value(CLOCK).backward()
     closed = {id(p): g for p, g in method.gradient(CLOCK)}
@@ -273,7 +273,7 @@ def test_beta_pulls_new_parameters_to_zero_in_closed_form() -> None:
             assert torch.allclose(p.grad, 0.3 * p) and torch.allclose(closed[id(p)], p.grad, rtol=0, atol=1e-12)
 
 
-def tuned(method: Delta) -> tuple[Tuner, torch.optim.Optimizer]:
+def tuned(method: DELTA) -> tuple[Tuner, torch.optim.Optimizer]:
     source, model = network("plain")
     tuner = Tuner(model, [method], source=source, epochs=2, steps_per_epoch=2)
     return tuner, torch.optim.SGD(tuner.param_groups(lr=0.01), momentum=0.9)
@@ -288,14 +288,14 @@ def step(tuner: Tuner, optimizer: torch.optim.Optimizer) -> None:
 
 
 def test_through_the_tuner_and_after_resume() -> None:
-    tuner, optimizer = tuned(Delta(alpha=0.1))
+    tuner, optimizer = tuned(DELTA(alpha=0.1))
     scheduler = tuner.scheduler(optimizer)
     tuner.prepare(passes())
     tuner.start_epoch(0)
     step(tuner, optimizer)
     states = copy.deepcopy([part.state_dict() for part in (tuner.net.model, optimizer, scheduler, tuner)])
     step(tuner, optimizer)
-    other, optimizer_ = tuned(Delta(alpha=0.1))
+    other, optimizer_ = tuned(DELTA(alpha=0.1))
     parts = (other.net.model, optimizer_, other.scheduler(optimizer_), other)
     for part, state in zip(parts, states, strict=True):
         part.load_state_dict(state)
@@ -307,7 +307,7 @@ def test_through_the_tuner_and_after_resume() -> None:
 
 
 def test_a_loaded_state_is_a_copy() -> None:
-    method, weights = Delta(layers="0"), torch.tensor([0.5, 0.5])
+    method, weights = DELTA(layers="0"), torch.tensor([0.5, 0.5])
     method.load_state_dict({"weights": {"0": weights}})
     weights.zero_()
     assert method.state_dict()["weights"]["0"].tolist() == [0.5, 0.5]
@@ -336,4 +336,4 @@ def test_a_head_without_parameters_is_refused() -> None:
 )
 def test_options_are_checked(option: str, value: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        Delta(**{option: value})
+        DELTA(**{option: value})

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from rekindle import DTNH, L2SP, Clock, Direction, Grod, Method, PlainSum, Source, Tuner
-from rekindle.tuner.combine import Angles, direct_
+from rekindle import DTNH, L2SP, Clock, Direction, GrOD, Method, PlainSum, Source, Tuner
+from rekindle.tuner.combine import ConflictStats, combine_gradients_
 
-ALWAYS = Grod(granularity="global")
+ALWAYS = GrOD(granularity="global")
 EPS = torch.finfo(torch.float64).eps
 
 
@@ -22,7 +22,7 @@ def directed(direction: Direction, g: list[list[float]], h: list[list[float]], f
         parameter.grad = torch.tensor(x, dtype=torch.float64)
     closed = {name: factor * torch.tensor(x, dtype=torch.float64) for name, x in zip(parameters, h, strict=True)}
     with torch.no_grad():
-        direct_(parameters, {}, closed, direction, Clock(epoch, 40), Angles())
+        combine_gradients_(parameters, {}, closed, direction, Clock(epoch, 40), ConflictStats())
     return [p.grad.tolist() for p in parameters.values() if p.grad is not None]
 
 
@@ -41,7 +41,7 @@ def test_d3_granularity() -> None:
     assert directed(DTNH(), g, h, 0.5) == [[0.5], [2.0]]
     assert directed(ALWAYS, g, h, 0.5) == [[0.25], [1.75]]
     assert directed(DTNH(granularity="tensor"), g, h, 0.5) == [[1.0], [2.0]]
-    assert directed(Grod(), g, h, 0.5) == [[1.0], [1.0]]
+    assert directed(GrOD(), g, h, 0.5) == [[1.0], [1.0]]
     assert directed(DTNH(granularity="layer"), g, h, 0.5) == [[1.0], [2.0]]
 
 
@@ -57,7 +57,14 @@ def l2_sp_step(direction: Direction, w: list[float], w0: list[float], g: list[fl
     model = One()
     source = Source(model)
     tuner = Tuner(
-        model, [L2SP(alpha=alpha, beta=0.0)], source=source, head="fc", origin={"w": "w"}, direction=direction, epochs=1, steps_per_epoch=1
+        model,
+        [L2SP(alpha=alpha, beta=0.0)],
+        source=source,
+        head="fc",
+        source_names={"w": "w"},
+        direction=direction,
+        epochs=1,
+        steps_per_epoch=1,
     )
     tuner.scheduler(torch.optim.SGD(tuner.param_groups(0.1)))
     tuner.start_epoch(0)
@@ -77,12 +84,12 @@ def test_d4_l2_sp() -> None:
 
 
 def test_d5_the_formula_in_the_comment_not_what_its_port_executes() -> None:
-    assert l2_sp_step(Grod(preset="code"), [2, 0], [1, 1], [0, 1], 0.1) == pytest.approx([0.1, 1.0])
+    assert l2_sp_step(GrOD(preset="code"), [2, 0], [1, 1], [0, 1], 0.1) == pytest.approx([0.1, 1.0])
 
 
 def test_d6_decay() -> None:
-    assert 0.1 * Grod(preset="code").strength(Clock(10, 40)) == pytest.approx(0.0904382075009, abs=1e-13)
-    [step] = directed(Grod(preset="code"), [[0.0, 1.0]], [[1.0, 0.0]], 0.1, epoch=10)
+    assert 0.1 * GrOD(preset="code").strength(Clock(10, 40)) == pytest.approx(0.0904382075009, abs=1e-13)
+    [step] = directed(GrOD(preset="code"), [[0.0, 1.0]], [[1.0, 0.0]], 0.1, epoch=10)
     assert step == pytest.approx([0.0904382075009, 1.0], abs=1e-13)
 
 
@@ -128,7 +135,7 @@ def test_not_finite_names_the_culprit() -> None:
 @pytest.mark.parametrize("bad", [{"granularity": "row"}, {"rho": 0.0}, {"rho": 1.5}, {"rho": math.nan}, {"preset": "paper"}])
 def test_bad_options(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"grod: \w+ must"):
-        Grod(**bad)  # type: ignore[arg-type]
+        GrOD(**bad)  # type: ignore[arg-type]
 
 
 class Pull(Method):
@@ -197,6 +204,6 @@ def test_angles_are_reported_and_start_anew_each_epoch() -> None:
 
     loop = Loop(parse("l2_sp(alpha=0.1)"), direction=DTNH(), epochs=2)
     loop.run(stop=(1, 2))
-    found = loop.tuner.angles()
+    found = loop.tuner.conflict_stats()
     assert found is not None and len(found["cosines"]) == 2 and all(-1 <= c <= 1 for c in found["cosines"])
-    assert Loop([]).tuner.angles() is None
+    assert Loop([]).tuner.conflict_stats() is None

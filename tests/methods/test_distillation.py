@@ -11,22 +11,22 @@ from torch import Tensor, nn
 import rekindle
 import rekindle.models
 from rekindle import Batch, Clock, Method, Net, Source, Tuner
-from rekindle.hooks import Taps
+from rekindle.hooks import FeatureHooks
 from rekindle.methods.distillation._layers import channels_first, pooled, stage_layers
 from rekindle.methods.distillation._softened import softened_loss
 from rekindle.methods.distillation.attention_transfer import AttentionTransfer, attention, attention_distance
-from rekindle.methods.distillation.delta import Delta
+from rekindle.methods.distillation.delta import DELTA
 from rekindle.methods.distillation.feature_maps import FeatureMaps
 from rekindle.methods.distillation.fsp import FSP, flow, unit
-from rekindle.methods.distillation.lwf import Lwf
+from rekindle.methods.distillation.lwf import LwF
 from rekindle.methods.distillation.soft_targets import SoftTargets
 from rekindle.models import replace_classifier
 from rekindle.tuner.net import operate
 
 CLOCK = Clock(0, 4)
 ZS, ZT = torch.tensor([[1.0, 0.0]], dtype=torch.float64), torch.tensor([[2.0, 0.0]], dtype=torch.float64)
-ON_LAYERS = [FeatureMaps(), FSP(), AttentionTransfer(), AttentionTransfer(form="norm"), Delta(weights="uniform", beta=0.0)]
-ON_OUTPUTS = [SoftTargets(), Lwf(), Lwf(loss="ce")]
+ON_LAYERS = [FeatureMaps(), FSP(), AttentionTransfer(), AttentionTransfer(form="norm"), DELTA(weights="uniform", beta=0.0)]
+ON_OUTPUTS = [SoftTargets(), LwF(), LwF(loss="ce")]
 
 
 class Plain(nn.Module):
@@ -73,7 +73,7 @@ def attached(method: Method, kind: str = "plain", **options: Any) -> tuple[Net, 
 
 def batch_of(method: Method, net: Net, source: Source, x: Tensor) -> Batch:
     """What the tuner would give the method."""
-    mine, theirs = Taps(net.model, method.taps), Taps(source.model, method.source_taps)
+    mine, theirs = FeatureHooks(net.model, method.hook_layers), FeatureHooks(source.model, method.source_hook_layers)
     labels = torch.arange(len(x)) % 3
     outputs = net.model(x)
     with torch.no_grad():
@@ -110,9 +110,9 @@ def test_k1_soft_targets() -> None:
 
 def test_k1_through_the_methods() -> None:
     batch = Batch(torch.zeros(1, 1), torch.zeros(1, dtype=torch.long), None, ZS, CLOCK, {"source_head": ZS}, ZT)
-    soft, lwf, entropy = SoftTargets(weight=0.5, temperature=2.0), Lwf(strength=3.0), Lwf(loss="ce", scale_t2=True)
+    soft, lwf, entropy = SoftTargets(weight=0.5, temperature=2.0), LwF(strength=3.0), LwF(loss="ce", scale_t2=True)
     for method in (soft, lwf, entropy):
-        method.taps = ("source_head",)
+        method.hook_layers = ("source_head",)
     assert float(soft.penalty(batch)) == pytest.approx(0.5 * 0.105378343908, abs=1e-12)
     assert float(lwf.penalty(batch)) == pytest.approx(3 * 0.0263445859769, abs=1e-12)
     assert float(entropy.penalty(batch)) == pytest.approx(4 * 0.608547694865, abs=1e-12)
@@ -245,7 +245,7 @@ def test_outputs_of_the_kept_classifier(kind: str, method: Method) -> None:
     x = pictures()
     start = penalty(method, net, source, x)
     entropy = 0.0
-    if isinstance(method, Lwf) and method.loss == "ce":
+    if isinstance(method, LwF) and method.loss == "ce":
         p = torch.softmax(source.model(x) / method.temperature, 1)
         entropy = float(-(p * p.log()).sum(1).mean())
     assert float(start.detach()) == pytest.approx(entropy, abs=1e-12)
@@ -255,9 +255,9 @@ def test_outputs_of_the_kept_classifier(kind: str, method: Method) -> None:
     assert float(found.detach()) > entropy
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in net.head_parameters().values())
     kept = dict(net.model.get_submodule("source_head").named_parameters())
-    trained = isinstance(method, Lwf)
+    trained = isinstance(method, LwF)
     assert all(p.requires_grad == trained and (p.grad is not None) == trained for p in kept.values())
-    assert all(f"source_head.{name}" in net.origin for name in kept)
+    assert all(f"source_head.{name}" in net.source_names for name in kept)
 
 
 def test_the_sum_of_features_grows_with_the_batch() -> None:
@@ -291,9 +291,9 @@ def test_penalties_of_half_precision_are_at_least_float32(method: Method) -> Non
         None,
         batch.outputs,
         CLOCK,
-        {k: v.bfloat16() for k, v in batch.taps.items()},
+        {k: v.bfloat16() for k, v in batch.activations.items()},
         batch.source_outputs,
-        {k: v.bfloat16() for k, v in batch.source_taps.items()},
+        {k: v.bfloat16() for k, v in batch.source_activations.items()},
     )
     rounded = method.penalty(halved)
     assert rounded is not None and rounded.dtype == torch.float32
@@ -306,7 +306,7 @@ def test_neutral_settings_change_nothing(method: Method) -> None:
     keys = list(model.state_dict())
     net = operate(model, [neutral], source, None)
     neutral.attach(net, source)
-    assert not neutral.uses_source and not neutral.taps and not neutral.source_taps and neutral.task_weight() == 1.0
+    assert not neutral.uses_source and not neutral.hook_layers and not neutral.source_hook_layers and neutral.task_weight() == 1.0
     assert list(model.state_dict()) == keys and not model.fc._forward_pre_hooks  # type: ignore[union-attr]
     assert neutral.penalty(batch_of(neutral, net, source, pictures())) is None and neutral.gradient(CLOCK) == []
     assert neutral.lr_factor("backbone", CLOCK) is None
@@ -326,13 +326,13 @@ def test_stages_leave_out_the_stem_and_whatever_holds_the_classifier() -> None:
 
 def test_one_layer_or_some_can_be_named() -> None:
     one, two = FeatureMaps(layers="layer2"), FeatureMaps(layers=("layer1.0", "layer2"))
-    assert attached(one)[0] and one.taps == one.source_taps == ("layer2",)
-    assert attached(two)[0] and two.taps == ("layer1.0", "layer2")
+    assert attached(one)[0] and one.hook_layers == one.source_hook_layers == ("layer2",)
+    assert attached(two)[0] and two.hook_layers == ("layer1.0", "layer2")
 
 
 @pytest.mark.parametrize("layers", ["layer9", ("layer1", "top")])
 def test_unknown_layers_are_refused_with_candidates(layers: Any) -> None:
-    for kind in (FeatureMaps, FSP, AttentionTransfer, Delta):
+    for kind in (FeatureMaps, FSP, AttentionTransfer, DELTA):
         with pytest.raises(ValueError, match="no layer '(layer9|top)'; candidates are .*layer2"):
             attached(kind(layers=layers))
 
@@ -381,9 +381,9 @@ def test_channels_of_swins_are_last() -> None:
         "swin_tiny_patch4_window7_224", img_size=28, depths=(1, 1), num_heads=(2, 2), embed_dim=8, num_classes=3
     ).eval()
     for model, layers, size in ((swin, ("features.1", "features.2"), 32), (other, ("layers.0", "layers.1"), 28)):
-        taps = Taps(model, layers)
+        hooks = FeatureHooks(model, layers)
         model(torch.randn(2, 3, size, size))
-        kept = taps.take()
+        kept = hooks.take()
         assert [channels_first(kept[layer], Net(model, (), {}), layer).shape[:2] for layer in layers] == [(2, 8), (2, 16)]
 
 
@@ -397,14 +397,14 @@ def test_the_larger_map_is_averaged_down() -> None:
     assert b.flatten().tolist() == [7.5] and a.shape == (1, 1, 1)
 
 
-@pytest.mark.parametrize("made", [Lwf, SoftTargets])
+@pytest.mark.parametrize("made", [LwF, SoftTargets])
 def test_a_source_without_a_classifier_is_refused(made: type[Method]) -> None:
     source, model = network("plain")
     with pytest.raises(ValueError, match="no single classifier to keep"):
         made().surgery(Net(model, ("fc",), {}), source)
 
 
-@pytest.mark.parametrize("made", [Lwf, SoftTargets])
+@pytest.mark.parametrize("made", [LwF, SoftTargets])
 def test_a_deep_copy_feeds_its_own_classifier(made: type[Method]) -> None:
     net, _ = attached(made())
     other = copy.deepcopy(net.model)
@@ -459,7 +459,7 @@ def test_a_strong_penalty_keeps_activations_nearer() -> None:
 
 
 def test_lwf_trains_the_kept_classifier_and_soft_targets_do_not() -> None:
-    for method, moves in ((Lwf(), True), (SoftTargets(), False)):
+    for method, moves in ((LwF(), True), (SoftTargets(), False)):
         tuner, optimizer = tuned(method)
         before = tuner.net.model.get_submodule("source_head").weight.clone()  # type: ignore[union-attr, operator]
         train(tuner, optimizer, 1)
@@ -467,7 +467,7 @@ def test_lwf_trains_the_kept_classifier_and_soft_targets_do_not() -> None:
 
 
 def test_lwf_warm_up_trains_the_new_head_alone() -> None:
-    tuner, optimizer = tuned(Lwf(warmup_epochs=2))
+    tuner, optimizer = tuned(LwF(warmup_epochs=2))
     head = set(tuner.net.head_parameters())
     before = {name: p.detach().clone() for name, p in tuner.net.parameters().items()}
     train(tuner, optimizer, 2)
@@ -486,10 +486,10 @@ def test_lwf_warm_up_must_end_and_owns_the_backbones_rate() -> None:
     from rekindle import Rifle
 
     with pytest.raises(ValueError, match="warmup_epochs must be below the 4 epochs"):
-        tuned(Lwf(warmup_epochs=4))
+        tuned(LwF(warmup_epochs=4))
     source, model = network("plain")
     with pytest.raises(ValueError, match="lwf and rifle both set the learning rate of the backbone"):
-        Tuner(model, [Lwf(warmup_epochs=1), Rifle(cycle="all")], source=source, epochs=4, steps_per_epoch=1)
+        Tuner(model, [LwF(warmup_epochs=1), Rifle(cycle="all")], source=source, epochs=4, steps_per_epoch=1)
 
 
 @pytest.mark.parametrize(
@@ -499,13 +499,13 @@ def test_lwf_warm_up_must_end_and_owns_the_backbones_rate() -> None:
         (SoftTargets, "weight", float("nan"), "weight must be a number from 0 to 1"),
         (SoftTargets, "temperature", 0, "temperature must be a finite number above 0"),
         (SoftTargets, "scale_t2", 1, "scale_t2 must be True or False"),
-        (Lwf, "strength", -1, "strength must be a finite number of at least 0"),
-        (Lwf, "strength", True, "strength must be a finite number of at least 0"),
-        (Lwf, "temperature", float("inf"), "temperature must be a finite number above 0"),
-        (Lwf, "loss", "mse", 'loss must be "kl" or "ce"'),
-        (Lwf, "scale_t2", "no", "scale_t2 must be True or False"),
-        (Lwf, "warmup_epochs", -1, "warmup_epochs must be a whole number of at least 0"),
-        (Lwf, "warmup_epochs", True, "warmup_epochs must be a whole number of at least 0"),
+        (LwF, "strength", -1, "strength must be a finite number of at least 0"),
+        (LwF, "strength", True, "strength must be a finite number of at least 0"),
+        (LwF, "temperature", float("inf"), "temperature must be a finite number above 0"),
+        (LwF, "loss", "mse", 'loss must be "kl" or "ce"'),
+        (LwF, "scale_t2", "no", "scale_t2 must be True or False"),
+        (LwF, "warmup_epochs", -1, "warmup_epochs must be a whole number of at least 0"),
+        (LwF, "warmup_epochs", True, "warmup_epochs must be a whole number of at least 0"),
         (FeatureMaps, "strength", float("nan"), "strength must be a finite number of at least 0"),
         (FeatureMaps, "reduction", "mean", 'reduction must be "relative" or "batchmean" or "sum"'),
         (FeatureMaps, "layers", (), 'layers must be "stages", the name of a layer, or a tuple'),
@@ -522,7 +522,7 @@ def test_options_are_checked(kind: type[Method], option: str, value: Any, said: 
         kind(**{option: value})
 
 
-@pytest.mark.parametrize("method", [SoftTargets(), Lwf()], ids=repr)
+@pytest.mark.parametrize("method", [SoftTargets(), LwF()], ids=repr)
 def test_dropout_in_the_sources_classifier_does_not_count_as_forgetting(method: Method) -> None:
     """SqueezeNet's classifier begins with dropout; an unchanged network must agree with its source in training too."""
     source, model = rekindle.load("torchvision:squeezenet1_0", classes=3, weights="none")

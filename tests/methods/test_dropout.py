@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rekindle import Method, Net, Source
-from rekindle.methods.noise.dropconnect import Dropconnect, apply_weights
+from rekindle.methods.noise.dropconnect import DropConnect, apply_weights
 from rekindle.methods.noise.dropout import Dropout, classifiers
 from tests.toys import toy, toy_tuner
 
@@ -36,7 +36,7 @@ def test_c3_a_weight_mask_and_an_input_mask() -> None:
 
 @pytest.mark.parametrize("per", ["batch", "sample"])
 def test_c3_expectation_and_variance_of_dropconnect(per: str) -> None:
-    model = noisy(Dropconnect(p=0.5, per=per))  # type: ignore[arg-type]
+    model = noisy(DropConnect(p=0.5, per=per))  # type: ignore[arg-type]
     torch.manual_seed(0)
     outputs = torch.cat([model(ONES) for _ in range(4000)]) if per == "batch" else model(ONES.expand(20000, 2))
     assert outputs.mean(0).tolist() == pytest.approx([3, 7], rel=0.02)
@@ -55,7 +55,7 @@ def test_c3_dropout_of_the_input_takes_whole_columns() -> None:
 def test_per_batch_shares_a_mask_and_per_sample_does_not() -> None:
     torch.manual_seed(0)
     for per, same in (("batch", True), ("sample", False)):
-        rows = noisy(Dropconnect(p=0.5, per=per))(ONES.expand(50, 2))  # type: ignore[arg-type]
+        rows = noisy(DropConnect(p=0.5, per=per))(ONES.expand(50, 2))  # type: ignore[arg-type]
         assert bool((rows == rows[0]).all()) is same
 
 
@@ -83,7 +83,7 @@ def test_weights_a_sample_are_each_sample_alone(layer: nn.Module) -> None:
 @pytest.mark.parametrize("per", ["batch", "sample"])
 def test_the_bias_stays_and_gradients_follow_the_mask(per: str) -> None:
     head = nn.Linear(3, 4, dtype=torch.float64)
-    model = noisy(Dropconnect(p=0.9, per=per), head)  # type: ignore[arg-type]
+    model = noisy(DropConnect(p=0.9, per=per), head)  # type: ignore[arg-type]
     torch.manual_seed(1)
     out = model(torch.zeros(6, 3, dtype=torch.float64))
     assert torch.equal(out, head.bias.expand(6, 4))
@@ -92,7 +92,7 @@ def test_the_bias_stays_and_gradients_follow_the_mask(per: str) -> None:
     assert torch.equal(head.bias.grad, torch.ones(4, dtype=torch.float64))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", [Dropout(), Dropconnect(), Dropconnect(per="sample")])
+@pytest.mark.parametrize("method", [Dropout(), DropConnect(), DropConnect(per="sample")])
 def test_evaluation_is_the_untouched_layer_and_training_follows_the_default_generator(method: Method) -> None:
     model = noisy(method)
     x = torch.randn(7, 2, dtype=torch.float64)
@@ -104,7 +104,7 @@ def test_evaluation_is_the_untouched_layer_and_training_follows_the_default_gene
 
 
 def test_a_deep_copy_masks_its_own_weights() -> None:
-    model = noisy(Dropconnect(p=0.5))
+    model = noisy(DropConnect(p=0.5))
     other = copy.deepcopy(model)
     with torch.no_grad():
         other[0].weight.fill_(100.0)  # type: ignore[index, union-attr, operator]
@@ -125,7 +125,7 @@ def test_dropout_finds_the_features_of_any_head() -> None:
 
 
 def test_in_a_tuner_taps_see_what_the_head_computes_with() -> None:
-    model, _, _ = toy_tuner([Dropout(p=0.9), Dropconnect(p=0.5)], toy())
+    model, _, _ = toy_tuner([Dropout(p=0.9), DropConnect(p=0.5)], toy())
     torch.manual_seed(0)
     kept = []
     model.fc.register_forward_pre_hook(lambda module, inputs: kept.append(inputs[0]))  # type: ignore[union-attr]
@@ -135,15 +135,15 @@ def test_in_a_tuner_taps_see_what_the_head_computes_with() -> None:
 
 @pytest.mark.parametrize("p", [-0.1, 1, 1.5, float("nan"), float("inf"), "0.5", True, None])
 def test_arguments_are_checked(p: object) -> None:
-    for kind, name in ((Dropout, "dropout"), (Dropconnect, "dropconnect")):
+    for kind, name in ((Dropout, "dropout"), (DropConnect, "dropconnect")):
         with pytest.raises(ValueError, match=f"{name}: p must be a number at least 0 and below 1, found"):
             kind(p=p)
     with pytest.raises(ValueError, match='per must be "batch" or "sample", found \'row\''):
-        Dropconnect(per="row")  # type: ignore[arg-type]
+        DropConnect(per="row")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("head", [nn.Conv2d(4, 4, 1, groups=2), nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), nn.BatchNorm1d(4)])
 def test_heads_without_plain_weights_are_refused(head: nn.Module) -> None:
     with pytest.raises(ValueError, match="wanted is a linear layer, or a convolution without groups|no weights between units to drop"):
-        noisy(Dropconnect(), head)
-    assert noisy(Dropconnect(p=0), head)
+        noisy(DropConnect(), head)
+    assert noisy(DropConnect(p=0), head)

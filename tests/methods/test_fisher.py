@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rekindle import Method, Net, Passes, Source
+from rekindle import DataPasses, Method, Net, Source
 from rekindle.method import Clock
 from rekindle.methods.penalties import _fisher
 from rekindle.methods.penalties._fisher import diagonal_fisher, drawn_labels
@@ -166,11 +166,11 @@ def test_what_cannot_be_estimated_is_refused() -> None:
 
 def test_stabilisers_and_normalisation() -> None:
     found = {"a": torch.tensor([4.0, 9.0]), "b": torch.tensor([2.0])}
-    assert _fisher.stabilised(found, "add", 1.0)["a"].tolist() == [5, 10]
-    assert _fisher.stabilised(found, "clip", 5.0)["a"].tolist() == [4, 5]
-    assert _fisher.normalised(found, "mean")["a"].tolist() == pytest.approx([0.8, 1.8])
+    assert _fisher.stabilized(found, "add", 1.0)["a"].tolist() == [5, 10]
+    assert _fisher.stabilized(found, "clip", 5.0)["a"].tolist() == [4, 5]
+    assert _fisher.normalized(found, "mean")["a"].tolist() == pytest.approx([0.8, 1.8])
     with pytest.raises(ValueError, match="zero everywhere"):
-        _fisher.normalised({"a": torch.zeros(2)}, "mean")
+        _fisher.normalized({"a": torch.zeros(2)}, "mean")
 
 
 class Example(nn.Module):
@@ -191,7 +191,7 @@ def with_fisher(method: L2SPFisher, values: list[float], now: list[float]) -> tu
     with torch.no_grad():
         model.w.copy_(torch.tensor(now))
     raw = {"w": torch.tensor(values, dtype=torch.float64)}
-    final = _fisher.stabilised(_fisher.normalised(raw, method.normalize), method.stabilizer, method.eps)
+    final = _fisher.stabilized(_fisher.normalized(raw, method.normalize), method.stabilizer, method.eps)
     method.load_state_dict(method.state_dict() | {"fisher": final})
     return float(method.value(CLOCK).detach()), next(g for p, g in method.gradient(CLOCK) if p is model.w).tolist()
 
@@ -221,22 +221,22 @@ def test_bad_information_is_refused(bad: float) -> None:
         with_fisher(L2SPFisher(), [1.0, bad], [1.0, 3.0])
 
 
-def prepared(method: Method, data: Passes, classes: int = 4, own: bool = False) -> nn.Module:
+def prepared(method: Method, data: DataPasses, classes: int = 4, own: bool = False) -> nn.Module:
     """A network with a new head, its source, and the estimate. `own`: the source is a copy of the network itself."""
     source = network()
     model = copy.deepcopy(source)
     model.fc = nn.Linear(8, classes).double()
-    origin = {name: name for name, _ in model.named_parameters() if not name.startswith("fc.")}
-    method.attach(Net(model, ("fc",), origin, classifier="fc", seed=3), Source(model if own else source))
+    source_names = {name: name for name, _ in model.named_parameters() if not name.startswith("fc.")}
+    method.attach(Net(model, ("fc",), source_names, classifier="fc", seed=3), Source(model if own else source))
     before = torch.get_rng_state()
     method.prepare(data)
     assert torch.equal(before, torch.get_rng_state())
     return source
 
 
-def tell(notes: list[str], target: Batches, source: Batches | None = None) -> Passes:
+def tell(notes: list[str], target: Batches, source: Batches | None = None) -> DataPasses:
     given = None if source is None else lambda: source
-    return Passes(lambda: target, given, notes.append, lambda what, done, total: notes.append(f"{what} {done}/{total}"))
+    return DataPasses(lambda: target, given, notes.append, lambda what, done, total: notes.append(f"{what} {done}/{total}"))
 
 
 @pytest.mark.parametrize("method", [L2SPFisher(estimate="expected"), GroupLassoSP(fisher=True)])
@@ -266,7 +266,7 @@ def test_the_sources_data_come_first() -> None:
 
 def test_empirical_labels_need_the_sources_data() -> None:
     with pytest.raises(ValueError, match='estimate="empirical" needs data of the source'):
-        prepared(L2SPFisher(estimate="empirical"), Passes(batches))
+        prepared(L2SPFisher(estimate="empirical"), DataPasses(batches))
 
 
 def test_many_classes_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_samples_do_not_depend_on_batches_or_the_global_generator() -> None:
     for sizes in ((7,), (5, 2)):
         method = L2SPFisher(estimate="sampled")
         torch.rand(3)
-        prepared(method, Passes(lambda sizes=sizes: batches(sizes)))  # type: ignore[misc]
+        prepared(method, DataPasses(lambda sizes=sizes: batches(sizes)))  # type: ignore[misc]
         found.append(method.state_dict()["fisher"])
     assert all(torch.allclose(found[0][name], found[1][name], rtol=1e-9) for name in found[0])
 
@@ -299,7 +299,7 @@ def test_nothing_is_estimated_for_nothing() -> None:
         raise AssertionError
 
     for method in (L2SPFisher(alpha=0.0), GroupLassoSP(alpha=0.0, fisher=True), GroupLassoSP()):
-        prepared(method, Passes(never))
+        prepared(method, DataPasses(never))
 
 
 def test_a_network_without_a_classifier_is_refused() -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from rekindle import L2, L2SP, Rifle, Source, Tuner, models
-from rekindle.method import Clock, Passes
-from rekindle.methods.heads.lp_ft import LpFt, fit_head
+from rekindle.method import Clock, DataPasses
+from rekindle.methods.heads.lp_ft import LPFT, fit_head
 from rekindle.methods.heads.source_classifier import NormScale, SourceClassifier
 from rekindle.tuner.net import operate
 from tests.contract.network import Loop, batch, hybrid, passes
@@ -56,8 +56,8 @@ def test_source_logits_come_through_unchanged(name: str, head_type: str) -> None
     with torch.no_grad():
         assert module(x).shape == (2, 3)
         assert torch.equal(seen[0], source.model(x))
-    assert all(name in tuner.net.origin for name, _ in module.named_parameters() if ".source." in name)
-    assert not any(name in tuner.net.origin for name in tuner.net.head_parameters())
+    assert all(name in tuner.net.source_names for name, _ in module.named_parameters() if ".source." in name)
+    assert not any(name in tuner.net.source_names for name in tuner.net.head_parameters())
 
 
 def test_p4_the_identity_at_the_start() -> None:
@@ -67,7 +67,7 @@ def test_p4_the_identity_at_the_start() -> None:
     from rekindle.methods.heads.source_classifier import _mean_length
 
     x = torch.tensor([[3.0, 4.0], [0.0, 5.0], [-5.0, 0.0]])
-    layer.restart(_mean_length(model, layer, Passes(lambda: [(x, torch.zeros(3))])))
+    layer.restart(_mean_length(model, layer, DataPasses(lambda: [(x, torch.zeros(3))])))
     assert torch.allclose(layer(x), x)
 
 
@@ -95,7 +95,7 @@ def test_rifle_draws_the_new_layers_only_and_l2_sp_pulls_the_kept_one() -> None:
     bound = 3**-0.5
     assert float(after["fc.linear.weight"].abs().max()) <= bound and not torch.equal(after["fc.linear.weight"], before["fc.linear.weight"])
     assert not torch.equal(after["fc.source.weight"], loop.tuner.source.tensors["fc.weight"]), "it trains"
-    assert loop.tuner.net.origin["fc.source.weight"] == "fc.weight"
+    assert loop.tuner.net.source_names["fc.source.weight"] == "fc.weight"
     assert "fc.source.weight" in loop.tuner.methods[1].state_dict()["anchors"]
 
 
@@ -114,7 +114,7 @@ def test_bad_options(bad: dict[str, object]) -> None:
 
 
 def test_lp_ft_changes_nothing_but_the_head_and_starts_where_stage_one_ended() -> None:
-    loop = Loop([LpFt(strengths=5)], hybrid().double())
+    loop = Loop([LPFT(strengths=5)], hybrid().double())
     loop.model.train()
     before = loop.state()
     data = [(x.double(), y) for x, y in passes()]
@@ -128,7 +128,7 @@ def test_lp_ft_changes_nothing_but_the_head_and_starts_where_stage_one_ended() -
     loop.model.fc.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))  # type: ignore[union-attr]
     with torch.no_grad():
         loss = torch.cat([nn.functional.cross_entropy(loop.model(x), y, reduction="none") for x, y in data]).mean()
-    weight, bias = fit_head(torch.cat(features), torch.cat([y for _, y in data]), 5, 3, Passes(lambda: data))
+    weight, bias = fit_head(torch.cat(features), torch.cat([y for _, y in data]), 5, 3, DataPasses(lambda: data))
     logits = torch.cat(features) @ torch.from_numpy(weight).T + torch.from_numpy(bias)
     assert float(loss) == pytest.approx(float(nn.functional.cross_entropy(logits, torch.cat([y for _, y in data]))), abs=1e-12)
 
@@ -136,7 +136,7 @@ def test_lp_ft_changes_nothing_but_the_head_and_starts_where_stage_one_ended() -
 def test_two_classes_get_half_the_logit_each() -> None:
     x = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long()
-    weight, bias = fit_head(x, y, 1, 0, Passes(list))
+    weight, bias = fit_head(x, y, 1, 0, DataPasses(list))
     assert weight.shape == (2, 3) and np.allclose(weight[0], -weight[1]) and np.allclose(bias[0], -bias[1])
     from sklearn.linear_model import LogisticRegression
 
@@ -145,18 +145,18 @@ def test_two_classes_get_half_the_logit_each() -> None:
 
 
 def test_lp_ft_rescales_to_the_default_initialisation() -> None:
-    loop = Loop([LpFt(strengths=1, rescale=True)])
+    loop = Loop([LPFT(strengths=1, rescale=True)])
     loop.tuner.prepare(passes)
     assert float(loop.model.fc.weight.std(correction=0)) == pytest.approx(1 / (3 * 8) ** 0.5, rel=1e-5)  # type: ignore[union-attr, operator]
 
 
 def test_lp_ft_refusals() -> None:
     with pytest.raises(ValueError, match="lp_ft and rifle do not go together: rifle draws the head anew"):
-        Loop([LpFt(), Rifle(periods=2)])
-    Loop([LpFt(), Rifle(periods=2, reinitialize=False)])
+        Loop([LPFT(), Rifle(periods=2)])
+    Loop([LPFT(), Rifle(periods=2, reinitialize=False)])
     with pytest.raises(ValueError, match="lp_ft: the head .* is not one linear layer"):
-        Loop([SourceClassifier(), LpFt()])
-    loop = Loop([LpFt(strengths=1)])
+        Loop([SourceClassifier(), LPFT()])
+    loop = Loop([LPFT(strengths=1)])
     with pytest.raises(ValueError, match="lp_ft: class 2 has no training image"):
         loop.tuner.prepare(lambda: [(batch(0)[0], batch(0)[1].clamp(max=1))])
 

@@ -11,7 +11,7 @@ from rekindle import Method, Net, Source, Tuner
 from rekindle.method import Clock
 from rekindle.methods.noise.cnn_dropout import CNNDropout, block_places, drop, stage_places
 from rekindle.methods.noise.disturb_label import DisturbLabel
-from rekindle.methods.noise.dropconnect import Dropconnect
+from rekindle.methods.noise.dropconnect import DropConnect
 from rekindle.methods.noise.dropout import Dropout
 from rekindle.methods.noise.stoch_norm import StochNorm
 from rekindle.methods.noise.stochastic_depth import StochasticDepth
@@ -71,7 +71,7 @@ def tuned(name: str, method: Method) -> tuple[nn.Module, Tuner]:
 def cases() -> list[tuple[str, Method]]:
     found: list[tuple[str, Method]] = [(name, Dropout(0.5)) for name in NAMES if "resnet50" not in name]
     found += [
-        (name, Dropconnect(0.5, per))
+        (name, DropConnect(0.5, per))
         for name in ("cifar_resnet8", "convnext_atto", "vit_tiny", "squeezenet")
         for per in ("batch", "sample")
     ]  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ def test_c5_keys_and_evaluation_stay_and_training_is_noisy(name: str, method: Me
 
 
 @pytest.mark.parametrize(
-    "method", [Dropout(0), Dropconnect(0), CNNDropout(0), StochasticDepth(1.0), DisturbLabel(0.0), StochNorm(1.0)], ids=str
+    "method", [Dropout(0), DropConnect(0), CNNDropout(0), StochasticDepth(1.0), DisturbLabel(0.0), StochNorm(1.0)], ids=str
 )
 def test_c5_neutral_settings_hang_nothing(method: Method) -> None:
     plain, (model, _) = network("cifar_resnet8"), tuned("cifar_resnet8", method)
@@ -254,7 +254,7 @@ def test_arguments_of_cnn_dropout_are_checked(options: dict[str, object], words:
 
 def test_methods_compose_on_one_network_and_survive_a_deep_copy() -> None:
     model = network("torchvision resnet18")
-    recipe: list[Method] = [StochasticDepth(p_last=0.3), StochNorm(), CNNDropout(), Dropout(), Dropconnect(), DisturbLabel()]
+    recipe: list[Method] = [StochasticDepth(p_last=0.3), StochNorm(), CNNDropout(), Dropout(), DropConnect(), DisturbLabel()]
     tuner = Tuner(model, recipe, head="fc", epochs=1, steps_per_epoch=1)
     optimizer = torch.optim.SGD(tuner.param_groups(lr=0.0))
     tuner.scheduler(optimizer)

@@ -102,7 +102,7 @@ def test_draws_follow_the_seed_alone_and_are_made_in_place() -> None:
 def test_zero_blocks_change_nothing() -> None:
     model, net, _ = operated(ReinitTop(blocks=0))
     assert all(torch.equal(value, former().state_dict()[key]) for key, value in model.state_dict().items())
-    assert "blocks.2.norm.weight" in net.origin
+    assert "blocks.2.norm.weight" in net.source_names
 
 
 def test_batchnorm_in_a_block_starts_anew() -> None:

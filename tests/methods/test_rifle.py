@@ -199,23 +199,23 @@ def test_the_scale_of_a_draw_follows_normalisation() -> None:
 def test_too_few_steps_after_the_last_draw_are_said() -> None:
     """40 epochs of 10 steps leave 200 after the draw of two periods, of 9 steps 180."""
 
-    def cautions(method: Rifle, steps: int) -> list[str]:
-        return Tuner(toy(), [method], epochs=40, steps_per_epoch=steps).cautions()
+    def warnings(method: Rifle, steps: int) -> list[str]:
+        return Tuner(toy(), [method], epochs=40, steps_per_epoch=steps).warnings()
 
-    assert cautions(Rifle(periods=2), 10) == []
+    assert warnings(Rifle(periods=2), 10) == []
     for method in (Rifle(periods=2), Rifle(periods=2, unit="step")):
-        [said] = cautions(method, 9)
+        [said] = warnings(method, 9)
         assert said.startswith("rifle: the head has 180 steps after its last fresh draw")
-    assert "has 90 steps" in cautions(Rifle(periods=4), 9)[0]
+    assert "has 90 steps" in warnings(Rifle(periods=4), 9)[0]
     # Who draws no head has nothing to train anew.
-    assert cautions(Rifle(reinitialize=False), 1) == cautions(Rifle(periods=1), 1) == []
+    assert warnings(Rifle(reinitialize=False), 1) == warnings(Rifle(periods=1), 1) == []
 
 
 @pytest.mark.parametrize(("head_type", "said"), [("auto", ["rifle: the network ends in a ReLU on its logits"]), ("linear", [])])
 def test_a_relu_on_the_logits_is_said(head_type: str, said: list[str]) -> None:
     _, model = rekindle.load("torchvision:squeezenet1_1", classes=3, weights="none", head_type=head_type)
     tuner = Tuner(model, [Rifle(periods=2)], epochs=40, steps_per_epoch=100)
-    assert [text.partition(",")[0] for text in tuner.cautions()] == said
+    assert [text.partition(",")[0] for text in tuner.warnings()] == said
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """A run's id: what counts for it and what does not."""
 
-import dataclasses
+from pathlib import Path
 
 import pytest
 
-from rekindle.spec import RunSpec
+import rekindle
+from rekindle.errors import UserError
+from rekindle.spec import RunOptions, RunSpec, hints, read_options
 
-# A run's id leaves out options at their defaults. To change one of these would give old ids another meaning: do not.
+# As rekindle 0.1.0 wrote them. A run's id leaves out options at their defaults: to change one would give old ids another meaning.
 DEFAULTS = {
     "model": "resnet18", "weights": "default", "method": "l2", "direction": "plain_sum", "freeze_until": "", "epochs": 0, "lr": 0.0, "optimizer": "SGD",
     "batch_size": 32, "accumulate": 1, "image_size": 0, "per_class": 0, "val_fraction": 0.2, "test_fraction": 0.2, "flip": True, "label_smoothing": 0.0,
@@ -26,5 +28,42 @@ def test_every_setting_counts(change: dict[str, object]) -> None:
 
 
 def test_defaults_stay_what_ids_take_them_for() -> None:
-    now = {field.name: field.default for field in dataclasses.fields(RunSpec)}
-    assert {name: now[name] for name in DEFAULTS} == DEFAULTS
+    read = RunSpec.from_dict({"data": "x", **DEFAULTS})
+    assert read == RunSpec("x") and read.chosen() == {"data": "x"}
+
+
+def test_a_renamed_option_keeps_its_id() -> None:
+    """The id was made by rekindle 0.1.0."""
+    old = {"freeze_until": "layer2", "accumulate": 4, "watch_test": True, "record": "weight_travel"}
+    new = RunSpec("x", freeze="layer2", grad_accum_steps=4, test_every_epoch=True, record="weight_distance")
+    assert RunSpec.from_dict({"data": "x", **DEFAULTS, **old}) == new == RunSpec.from_dict(new.to_dict())
+    assert new.identity() == {"data": "x", **old}
+    assert new.run_id("d", "w") == "18444a835e05"
+
+
+def test_a_word_stands_where_the_choice_is_left_open() -> None:
+    words = RunSpec("x", lr="auto", epochs="auto", per_class="all", freeze="none")  # type: ignore[arg-type]
+    assert words == RunSpec("x") and words.lr is None
+    assert (words.to_dict()["lr"], words.to_dict()["fraction"], words.to_dict()["augment"]) == ("auto", "all", "none")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("lr", 0), ("epochs", 2.5), ("seed", True), ("keep", "first"), ("fraction", 1.5), ("val_fraction", "0.2")]
+)
+def test_a_value_that_is_not_allowed_is_named(option: str, value: object) -> None:
+    with pytest.raises(UserError) as refused:
+        RunSpec("x", **{option: value})  # type: ignore[arg-type]
+    assert f"--{option.replace('_', '-')} " in str(refused.value) and repr(value) in str(refused.value)
+
+
+def test_keyword_arguments_of_fit_are_the_fields() -> None:
+    """An editor completes `RunOptions`; it may not lag behind."""
+    assert RunOptions.__annotations__.keys() == hints(RunSpec).keys() - {"data", "method", "direction"}
+
+
+def test_a_misspelt_option_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean epochs"):
+        rekindle.fit("x", epoch=3)  # type: ignore[call-arg]
+    (tmp_path / "options.yaml").write_text("epochs: 3\nweigths: none\n")
+    with pytest.raises(UserError, match="did you mean weights"):
+        read_options(tmp_path / "options.yaml")

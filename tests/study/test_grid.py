@@ -52,8 +52,8 @@ def test_candidates_fill_recipes_and_settings() -> None:
     original, grod = made.groups[0], next(group for group in made.groups if group.method == "Grod")
     assert [cell.spec.lr for cell in original.selection_cells] == [0.001, 0.01] * 2
     assert {cell.spec.seed for cell in original.selection_cells} == {1000, 1001}
-    assert all(not cell.spec.read_test and cell.spec.val_fraction == 0.3 for cell in original.selection_cells)
-    assert all(cell.spec.read_test and cell.spec.val_fraction == 0.2 for cells in original.final_cells.values() for cell in cells)
+    assert all(not cell.spec.test and cell.spec.val_fraction == 0.3 for cell in original.selection_cells)
+    assert all(cell.spec.test and cell.spec.val_fraction == 0.2 for cells in original.final_cells.values() for cell in cells)
     assert {cell.spec.direction for cell in grod.final_cells["rho=0.5"]} == {"grod(rho=0.5)"} and grod.final_cells["rho=1.0"][
         0
     ].spec.epochs == 7
@@ -68,10 +68,10 @@ def test_candidates_fill_recipes_and_settings() -> None:
         ({"baseline": "Orig"}, ["baseline", "Original, RIFLE, Dropout", "'Orig'"]),
         ({"base": {"epoch": 3}}, ["base", "'epoch'", "epochs"]),
         ({"base": {"epochs": "forty"}}, ["base.epochs", "whole number", "'forty'"]),
-        ({"base": {"keep": "first"}}, ["base.keep", "last, best", "'first'"]),
-        ({"base": {"flip": 1}}, ["base.flip", "true or false"]),
+        ({"base": {"keep": "first"}}, ["base.keep", "last", "best", "'first'"]),
+        ({"base": {"flip": 1}}, ["base.flip", "True or False"]),
         ({"base": {"per_class": 3}}, ["base.per_class", "'sizes'"]),
-        ({"base": {"batch_size": 1}}, ["--batch-size", "at least 2", "cats"]),
+        ({"base": {"batch_size": 1}}, ["base.batch_size", "at least 2"]),
         ({"sizes": [-1]}, ["sizes", "[-1]"]),
         ({"seeds": 0}, ["seeds", "at least 1", "found 0"]),
         ({"tasks": {"cats": {"model": "tiny"}}}, ["tasks.cats", "'data'"]),

@@ -12,7 +12,7 @@ import pytest
 
 from rekindle.errors import UserError
 from rekindle.study.grid_file import from_dict
-from rekindle.study.status import look
+from rekindle.study.status import read_status
 from rekindle.study.store import Study
 from tests.study import fakes
 
@@ -27,8 +27,8 @@ def make(folder: Path) -> Study:
 def kill_one(study: Study, killed: list[int]) -> None:
     """Kill the first worker that is seen with a cell in hand after two are done."""
     while not killed:
-        if look(study).counts["done"] >= 2:
-            for cell, _ in look(study).running:
+        if read_status(study).counts["done"] >= 2:
+            for cell, _ in read_status(study).running:
                 killed.append(study.record(cell.key)["pid"])
                 os.kill(killed[0], signal.SIGKILL)
                 return
@@ -43,13 +43,13 @@ def test_a_killed_workers_cell_is_taken_up_again(tmp_path: Path) -> None:
     killer = threading.Thread(target=kill_one, args=(study, killed), daemon=True)
     killer.start()
     told: list[str] = []
-    run_ray(study, jobs=2, notice=told.append, run_cell=fakes.slow)
+    run_ray(study, jobs=2, notice=told.append, train_cell=fakes.slow)
     killer.join(5)
-    assert killed and look(study).counts["done"] == 12 and len(told) == 12
+    assert killed and read_status(study).counts["done"] == 12 and len(told) == 12
     calls = Counter((study.folder / "calls").read_text("utf-8").split())
     assert len(calls) == 12 and sum(calls.values()) <= 13
     # A second driver finds nothing to do.
-    run_ray(Study.open(study.folder), jobs=2, run_cell=fakes.half_broken)
+    run_ray(Study.open(study.folder), jobs=2, train_cell=fakes.half_broken)
     assert Counter((study.folder / "calls").read_text("utf-8").split()) == calls
 
 
@@ -57,9 +57,9 @@ def test_failures_and_deaths_are_failed_cells(tmp_path: Path) -> None:
     from rekindle.study.ray_engine import run_ray
 
     study = make(tmp_path / "study")
-    run_ray(study, jobs=2, run_cell=fakes.half_broken)
-    assert look(study).counts["failed"] == 5 and look(study).counts["done"] == 7
-    died = next(error for cell, error in look(study).failed if cell.method == "RIFLE")
+    run_ray(study, jobs=2, train_cell=fakes.half_broken)
+    assert read_status(study).counts["failed"] == 5 and read_status(study).counts["done"] == 7
+    died = next(error for cell, error in read_status(study).failed if cell.method == "RIFLE")
     assert "died 2 times" in died and "Ray" in died
 
 

@@ -24,15 +24,15 @@ from rekindle.study.report.page import html as html_page
 from rekindle.study.report.page import plots, write
 from rekindle.study.report.published import published
 from rekindle.study.store import Study
-from rekindle.study.worker import attempt
+from rekindle.study.worker import run_cell
 from tests.study import fakes
 
 EVIL = "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
 
 
-def run(folder: Path, run_cell: Any = fakes.answer, **changes: Any) -> Study:
+def run(folder: Path, train_cell: Any = fakes.answer, **changes: Any) -> Study:
     study = Study.create(folder, from_dict({**copy.deepcopy(fakes.GRID), **changes}))
-    while any(attempt(study, cell, run_cell) for cell in study.cells()):
+    while any(run_cell(study, cell, train_cell) for cell in study.cells()):
         pass
     return study
 
@@ -84,7 +84,7 @@ def test_only_significant_numbers_are_bold_and_seeds_are_in_sight(found: StudyNu
 def test_missing_runs_are_counted_and_left_out_of_the_tests_over_tasks(tmp_path: Path) -> None:
     study = Study.create(tmp_path / "study", from_dict(copy.deepcopy(fakes.GRID)))
     for cell in study.cells()[:-1]:
-        attempt(study, cell, fakes.answer)
+        run_cell(study, cell, fakes.answer)
     made = study_numbers(study)
     short = next(entry for entry in made.entries if not entry.complete)
     assert short.seeds == "2 of 3" and short.pair and short.pair["n"] == 2

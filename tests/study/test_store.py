@@ -14,9 +14,9 @@ from rekindle.errors import UserError
 from rekindle.study.grid import Cell
 from rekindle.study.grid_file import from_dict
 from rekindle.study.plan import plan
-from rekindle.study.status import look
+from rekindle.study.status import read_status
 from rekindle.study.store import Study
-from rekindle.study.worker import attempt
+from rekindle.study.worker import run_cell
 from tests.study import fakes
 
 
@@ -54,25 +54,25 @@ def test_blocks_come_one_after_the_other(tmp_path: Path) -> None:
 def test_done_is_done_for_later_commands_and_reopened_folders(tmp_path: Path) -> None:
     study = make(tmp_path)
     cell = study.cells()[0]
-    assert attempt(study, cell, fakes.answer) and not attempt(study, cell, fakes.answer)
+    assert run_cell(study, cell, fakes.answer) and not run_cell(study, cell, fakes.answer)
     again = Study.open(study.folder)
     assert again.settled(cell) and again.result(cell)["test"]["accuracy"] == fakes.accuracy(cell)
-    assert again.grid == study.grid and look(again).counts == {"done": 1, "failed": 0, "running": 0, "stopped": 0, "waiting": 71}
+    assert again.grid == study.grid and read_status(again).counts == {"done": 1, "failed": 0, "running": 0, "stopped": 0, "waiting": 71}
 
 
 def test_a_changed_setting_never_reuses_a_result(tmp_path: Path) -> None:
     study = make(tmp_path)
     for cell in study.cells()[:3]:
-        attempt(study, cell, fakes.answer)
+        run_cell(study, cell, fakes.answer)
     changed = make(tmp_path, base={"model": "tiny", "epochs": 4})
-    assert look(changed).counts["done"] == 0
-    assert look(make(tmp_path)).counts["done"] == 3
+    assert read_status(changed).counts["done"] == 0
+    assert read_status(make(tmp_path)).counts["done"] == 3
 
 
 def test_an_option_that_is_new_at_its_default_keeps_results_and_another_value_does_not(tmp_path: Path) -> None:
     study = make(tmp_path)
     cell = study.cells()[0]
-    attempt(study, cell, fakes.answer)
+    run_cell(study, cell, fakes.answer)
     spec = study.record(cell.key)["spec"]
     study.update(cell.key, spec={name: value for name, value in spec.items() if name != "keep"})
     assert study.state(cell) == "done"
@@ -85,14 +85,14 @@ def test_changed_data_or_a_lost_run_folder_is_looked_at_again(tmp_path: Path) ->
     (tmp_path / "cats" / "a.png").write_bytes(b"1")
     study = make(tmp_path, tasks={"cats": str(tmp_path / "cats")})
     first, second = study.cells()[:2]
-    attempt(study, first, fakes.answer)
-    attempt(study, second, fakes.answer)
+    run_cell(study, first, fakes.answer)
+    run_cell(study, second, fakes.answer)
     (tmp_path / "cats" / "a.png").write_bytes(b"22")
     (study.run_folder(second) / "result.json").unlink()
     again = Study.open(study.folder)
     assert again.state(first) == "done" and not again.settled(first)
     assert again.state(second) == "waiting"
-    assert attempt(again, first, fakes.answer) and again.settled(first)
+    assert run_cell(again, first, fakes.answer) and again.settled(first)
 
 
 def test_a_dead_owners_lease_is_taken_over_and_a_living_ones_is_not(tmp_path: Path) -> None:
@@ -104,20 +104,20 @@ def test_a_dead_owners_lease_is_taken_over_and_a_living_ones_is_not(tmp_path: Pa
         while study.record(cell.key).get("state") != "running":
             assert owner.is_alive()
             time.sleep(0.02)
-        assert study.state(cell) == "running" and not attempt(study, cell, fakes.answer)
+        assert study.state(cell) == "running" and not run_cell(study, cell, fakes.answer)
     finally:
         os.kill(owner.pid or 0, signal.SIGKILL)
         owner.join()
     assert study.state(cell) == "stopped"
-    assert attempt(study, cell, fakes.answer) and study.state(cell) == "done"
+    assert run_cell(study, cell, fakes.answer) and study.state(cell) == "done"
 
 
 def test_a_failure_is_kept_with_its_message_until_it_is_forgiven(tmp_path: Path) -> None:
     study = make(tmp_path)
     cell = next(cell for cell in study.cells() if cell.method == "Dropout")
-    assert attempt(study, cell, fakes.half_broken) and not attempt(study, cell, fakes.answer)
+    assert run_cell(study, cell, fakes.half_broken) and not run_cell(study, cell, fakes.answer)
     assert study.record(cell.key)["error"] == "ValueError: the mask <b>is</b> broken" and "Traceback" in study.log(cell).read_text("utf-8")
-    assert study.forgive() == 1 and attempt(study, cell, fakes.answer) and study.state(cell) == "done"
+    assert study.reset_failed() == 1 and run_cell(study, cell, fakes.answer) and study.state(cell) == "done"
 
 
 def test_selection_reads_validation_and_final_runs_follow_it(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_selection_reads_validation_and_final_runs_follow_it(tmp_path: Path) -> 
     scores: dict[str, list[float]] = {}
     for cell in study.cells():
         if cell.method == "Original":
-            attempt(study, cell, fakes.answer)
+            run_cell(study, cell, fakes.answer)
             scores.setdefault(cell.candidate, []).append(fakes.accuracy(cell) - 0.05)
     best = max(scores, key=lambda name: sum(scores[name]))
     assert study.chosen(group) == best and study.chosen(other) is None
@@ -140,7 +140,7 @@ def test_selection_reads_validation_and_final_runs_follow_it(tmp_path: Path) -> 
         raise RuntimeError("no memory") if cell.candidate == "lr=0.1" else ValueError("no") if cell.spec.seed == 1001 else KeyError
 
     for cell in [cell for cell in study.cells() if cell.method == "Other" and cell.stage == "select"]:
-        attempt(study, cell, fakes.answer if cell.candidate == "lr=0.1" and cell.spec.seed == 1000 else broken)
+        run_cell(study, cell, fakes.answer if cell.candidate == "lr=0.1" and cell.spec.seed == 1000 else broken)
     # Each candidate has a failed run: none may be chosen, and nothing waits for it for ever.
     assert study.chosen(other) is None and not study.selecting(other) and study.unknown_cells() == 0
 

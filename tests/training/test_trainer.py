@@ -38,7 +38,7 @@ RECIPES = [
 
 def plain_loop(options: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The five lines of the documentation on the same pictures."""
-    pieces = options.get("accumulate", 1)
+    pieces = options.get("grad_accum_steps", 1)
     dataset = data.open_data(Path(options["data"]), seed=options["seed"])
     pixels = data.Pixels.load(dataset.splits["train"].paths, round(32 * 256 / 224))
     labels = dataset.splits["train"].labels
@@ -83,7 +83,7 @@ def plain_loop(options: dict[str, Any]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize(("recipe", "direction"), RECIPES)
 def test_plain_loop_equals_the_trainer_to_the_bit(recipe: str, direction: str, accumulate: int, tmp_path: Path) -> None:
-    options = {**settings(tmp_path), "method": recipe, "direction": direction, "accumulate": accumulate, "epochs": 2}
+    options = {**settings(tmp_path), "method": recipe, "direction": direction, "grad_accum_steps": accumulate, "epochs": 2}
     run = rekindle.fit(**options, out=tmp_path / "runs")
     trained = load_file(run.folder / "model.safetensors")
     for key, value in plain_loop(options).items():
@@ -127,7 +127,7 @@ def test_options_train_to_the_end(extra: dict[str, Any], tmp_path: Path) -> None
 
 def test_learning_rate_is_found_and_leaves_no_trace(tmp_path: Path) -> None:
     options = settings(tmp_path)
-    found = rekindle.fit(**{**options, "lr": 0.0}, out=tmp_path / "a").result
+    found = rekindle.fit(**{**options, "lr": "auto"}, out=tmp_path / "a").result
     given = rekindle.fit(**{**options, "lr": found["lr"]}, out=tmp_path / "b").result
     assert 0 < found["lr"] <= 0.01
     assert json.dumps(found["val"]) == json.dumps(given["val"])

@@ -14,8 +14,8 @@ from rekindle import models
 from rekindle.analysis.transferability import h_score, leep, logme
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
-from rekindle.hooks import INPUT, Taps
-from rekindle.method import nothing
+from rekindle.hooks import INPUT, FeatureHooks
+from rekindle.method import noop
 
 BATCH = 64
 SCORES = {
@@ -121,7 +121,7 @@ def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, im
     how = Preprocessing.of(loaded, image_size)
     pixels = data_room.Pixels.load(split.paths, how.edge, how.interpolation, cache=data_room.Cache.default())
     samples = Samples(pixels, torch.arange(len(split.paths)), split.labels, how)
-    progress = listener.progress if listener else nothing
+    progress = listener.progress if listener else noop
     try:
         features, probabilities = features_of(loaded.module, samples, lambda done: progress(text, done, len(samples)))
     except (AssertionError, RuntimeError) as error:
@@ -136,7 +136,7 @@ def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, im
     )
 
 
-def features_of(module: nn.Module, samples: "Samples", progress: Any = nothing) -> tuple[np.ndarray, np.ndarray | None]:
+def features_of(module: nn.Module, samples: "Samples", progress: Any = noop) -> tuple[np.ndarray, np.ndarray | None]:
     """What a network's classifier sees of every picture, and what it says, in evaluation mode at the centre crop.
 
     Args:
@@ -152,17 +152,17 @@ def features_of(module: nn.Module, samples: "Samples", progress: Any = nothing) 
     parts = [] if headless else _classifiers(module)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module.eval().to(device)
-    taps = Taps(module, [part + INPUT for part in parts])
+    hooks = FeatureHooks(module, [part + INPUT for part in parts])
     features, answers = [], []
     with torch.no_grad():
         for rows in torch.arange(len(samples)).split(BATCH):
             outputs = module(samples.evaluation(rows).to(device))
-            kept = taps.take()
+            kept = hooks.take()
             seen = [outputs] if headless else [kept[part + INPUT] for part in parts]
             features.append(torch.cat([_pooled(one) for one in seen], 1).cpu())
             answers.append(outputs.double().softmax(1).cpu())
             progress(int(rows[-1]) + 1)
-    taps.remove()
+    hooks.remove()
     return torch.cat(features).double().numpy(), None if headless else torch.cat(answers).numpy()
 
 

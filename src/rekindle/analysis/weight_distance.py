@@ -9,7 +9,7 @@ from rekindle.analysis.recorders import Recorder
 from rekindle.method import Net, Source, require
 
 
-def weight_travel(weights: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+def weight_distance(weights: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
     """Distance of each layer's parameters from where they began, in float64.
 
     Args:
@@ -34,14 +34,16 @@ def relative(layers: Mapping[str, Mapping[str, float]]) -> float:
     return moved / size if size else float(moved > 0)
 
 
-class WeightTravel(Recorder):
-    """`weight_travel` of every parameter that the source has too, at the end of each epoch."""
+class WeightDistance(Recorder):
+    """`weight_distance` of every parameter that the source has too, at the end of each epoch."""
 
     def __init__(self, net: Net, source: Source) -> None:
         self._weights = net.shared()
-        require(bool(self._weights), "--record weight_travel: no weight of the network is pre-trained, so there is nothing to travel from.")
-        self._start = {name: source.tensors[net.origin[name]] for name in self._weights}
+        require(
+            bool(self._weights), "--record weight_distance: no weight of the network is pre-trained, so there is nothing to travel from."
+        )
+        self._start = {name: source.tensors[net.source_names[name]] for name in self._weights}
 
     def epoch(self) -> dict[str, Any]:
         """{layer: {"distance", "norm"}}."""
-        return weight_travel(self._weights, self._start)
+        return weight_distance(self._weights, self._start)

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
+import rekindle
 from rekindle.cli import analyze, catalog, data, demo, fit, run, study
 from rekindle.errors import UserError
 
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="example: rekindle fit photos/      (photos/CLASS/picture.jpg, or photos/train/CLASS/picture.jpg)",
         allow_abbrev=False,
     )
+    top.add_argument("--version", action="version", version=f"rekindle {rekindle.__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for room in (fit, run, catalog, data, study, analyze, demo):
         room.register(commands)

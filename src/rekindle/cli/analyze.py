@@ -13,10 +13,10 @@ OK = 0
 KINDS = {
     "gradient-norms": ("draw the gradient norms of runs made with --record gradient_norms (the RIFLE paper's Figure 2)",
                        "rekindle analyze gradient-norms runs/l2-… runs/rifle-…"),
-    "learning-curves": ("draw training and test accuracy by epoch of runs made with --watch-test (the RIFLE paper's Figure 1)",
+    "learning-curves": ("draw training and test accuracy by epoch of runs made with --test-every-epoch (the RIFLE paper's Figure 1)",
                         "rekindle analyze learning-curves runs/l2-… runs/rifle-…"),
-    "weight-travel": ("show how far each layer of finished runs has moved from its pre-trained weights",
-                      "rekindle analyze weight-travel runs/l2-… runs/l2_sp-…"),
+    "weight-distance": ("show how far each layer of finished runs has moved from its pre-trained weights",
+                      "rekindle analyze weight-distance runs/l2-… runs/l2_sp-…"),
 }  # fmt: skip
 ORACLE: dict[str, tuple[type, str]] = {
     "seeds": (int, "how many (default: 10)"),
@@ -37,7 +37,7 @@ def register(commands: Any) -> None:
     """Add both commands."""
     _register_rank(commands)
     group = add_command(commands, "analyze", "look into finished runs, or run the RIFLE paper's oracle experiment",
-                        "rekindle analyze weight-travel runs/photos-…")  # fmt: skip
+                        "rekindle analyze weight-distance runs/photos-…")  # fmt: skip
     parts = group.add_subparsers(title="analyses", required=True, metavar="ANALYSIS")
     for kind, (text, example) in KINDS.items():
         command = add_command(parts, kind, text, example)

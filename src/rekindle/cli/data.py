@@ -210,10 +210,10 @@ def _add_check(parts: Any) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from rekindle.data.check import check
-    from rekindle.data.formats.columns import Asked
+    from rekindle.data.formats.columns import ColumnNames
 
     with ProgressBar() as bar:
-        found = check(options.data, Asked(options.image_column, options.label_column, options.split_column),
+        found = check(options.data, ColumnNames(options.image_column, options.label_column, options.split_column),
                       progress=lambda done, total: bar.progress("checking pictures", done, total))  # fmt: skip
     if options.html:
         from pathlib import Path

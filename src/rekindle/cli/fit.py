@@ -1,20 +1,31 @@
 """The command `rekindle fit`: its options are the fields of `RunSpec`."""
 
 import argparse
-import dataclasses
 import inspect
 import json
 import os
 import re
 import sys
+import types
 import typing
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
 
-from rekindle.cli.output import ProgressBar, add_command
+from rekindle.cli.output import ProgressBar, add_command, add_json
 from rekindle.errors import Stopped
-from rekindle.spec import RunSpec
+from rekindle.report.format import split_title
+from rekindle.spec import NONE_WORDS, RunSpec, hints, read_options
 
 OK, STOPPED = 0, 130
+GROUPS = {
+    "data": ("image_column", "label_column", "split_column", "per_class", "fraction", "val_fraction", "test_fraction"),
+    "model": ("model", "weights", "head", "head_type", "image_size"),
+    "method": ("method", "direction", "freeze"),
+    "training": ("epochs", "lr", "optimizer", "batch_size", "grad_accum_steps", "flip", "augment", "label_smoothing", "sampler", "class_weights"),
+    "evaluation": ("test", "test_every_epoch", "keep", "record"),
+    "run": ("precision", "devices", "seed"),
+}  # fmt: skip
 
 
 def register(commands: Any) -> None:
@@ -22,26 +33,57 @@ def register(commands: Any) -> None:
     example = "rekindle fit photos/ --method 'l2_sp+rifle(periods=2)' --epochs 40;  rekindle fit --resume runs/photos-…"
     command = add_command(commands, "fit", "fine-tune a network on a folder of photographs", example)
     texts = option_texts()
-    for field in dataclasses.fields(RunSpec):
-        kind = typing.get_type_hints(RunSpec)[field.name]
-        flag = "--" + field.name.replace("_", "-")
-        text = f"{texts[field.name]} (default: {field.default!r})"
-        if field.name == "data":
-            command.add_argument("data", nargs="?", help=texts["data"])
-        elif kind is bool:
-            command.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
-        else:
-            choices = typing.get_args(kind) or None
-            command.add_argument(flag, type=str if choices else kind, choices=choices, default=argparse.SUPPRESS, help=text)
-    command.add_argument("--out", default="runs", help="folder in which the run's own folder is made (default: runs)")
-    command.add_argument("--resume", metavar="RUN", help="continue this run folder; every setting comes from it")
-    command.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True,
-                         help="keep decoded pictures for later runs; see rekindle data cache (no result depends on it)")  # fmt: skip
-    command.add_argument(
-        "--workers", type=int, help="threads that prepare the next batches meanwhile (default: chosen; no result depends on it)"
+    command.add_argument("data", nargs="?", help=texts["data"])
+    groups = {title: command.add_argument_group(title) for title in GROUPS}
+    for title, names in GROUPS.items():
+        for name in names:
+            _add_option(groups[title], name, texts[name])
+    run = groups["run"]
+    run.add_argument("--out", default="runs", help="folder in which the run's own folder is made (default: runs)")
+    run.add_argument(
+        "--config", metavar="FILE", help="YAML file of options by name, such as a run's spec.yaml; options typed here come before it"
     )
-    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    run.add_argument("--resume", metavar="RUN", help="continue this run folder; every setting comes from it")
+    run.add_argument("--device", default="auto", metavar="NAME", help="where to train: auto, cpu, cuda or mps (default: auto)")
+    run.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True,
+                     help="keep decoded pictures for later runs; see rekindle data cache (no result depends on it)")  # fmt: skip
+    run.add_argument("--workers", type=int, help="threads that prepare the next batches meanwhile (default: auto; no result depends on it)")
+    add_json(run, "print the result as JSON")
     command.set_defaults(act=_fit)
+
+
+def _add_option(group: Any, name: str, text: str) -> None:
+    hint, default = hints(RunSpec)[name], getattr(RunSpec, name)
+    flag, kind = "--" + name.replace("_", "-"), plain_type(hint)
+    text = f"{text} (default: {NONE_WORDS[name] if default is None else default})"
+    if kind is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+    elif typing.get_origin(hint) is Literal:
+        group.add_argument(flag, choices=typing.get_args(hint), default=argparse.SUPPRESS, help=text)
+    else:
+        group.add_argument(
+            flag, type=_reader(kind, NONE_WORDS.get(name)), default=argparse.SUPPRESS, help=text, metavar=kind.__name__.upper()
+        )
+
+
+def plain_type(hint: Any) -> type:
+    """The type of what a user types: that of the annotation without its bounds, and without None."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return plain_type(parts[0])
+    if origin in (Union, types.UnionType):
+        return plain_type(next(part for part in parts if part is not type(None)))
+    return str if origin is Literal else hint
+
+
+def _reader(kind: type, word: str | None) -> Callable[[str], Any]:
+    """Reads an option's text; the word in the place of None stays a word, which `RunSpec` knows."""
+
+    def read(text: str) -> Any:
+        return text if text == word else kind(text)
+
+    read.__name__ = kind.__name__ if word is None else f"{kind.__name__} or {word}"  # argparse's message for another text names it.
+    return read
 
 
 def option_texts() -> dict[str, str]:
@@ -51,16 +93,20 @@ def option_texts() -> dict[str, str]:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    names = {field.name for field in dataclasses.fields(RunSpec)} - {"data"}
-    given = {name: value for name, value in vars(options).items() if name in names}
     from rekindle import fit
 
+    given = {name: value for name, value in vars(options).items() if name in hints(RunSpec) and name != "data"}
+    if options.config:
+        given = {**read_options(Path(options.config)), **given}
+    data = options.data or given.pop("data", None)
+    given.pop("data", None)
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         with ProgressBar(quiet=not first) as bar:
             run = fit(
-                options.data, out=options.out, resume=options.resume, listener=bar, cache=options.cache, workers=options.workers, **given
-            )
+                data, out=options.out, resume=options.resume, listener=bar, cache=options.cache, workers=options.workers,
+                device=options.device, **given,
+            )  # fmt: skip
     except Stopped as error:
         print(f"rekindle: stopped; all is saved. Go on with: rekindle fit --resume {error}", file=sys.stderr)
         return STOPPED
@@ -69,8 +115,6 @@ def _fit(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"run": str(run.folder), **run.result}))
         return OK
-    from rekindle.report.format import split_title
-
     for split in ("val", "test"):
         if split in run.result:
             figures = run.result[split]

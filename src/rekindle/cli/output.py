@@ -82,7 +82,7 @@ def add_command(parts: Any, name: str, text: str, example: str, more: str = "") 
     return command
 
 
-def add_json(command: argparse.ArgumentParser, text: str = "JSON instead of text") -> None:
+def add_json(command: Any, text: str = "JSON instead of text") -> None:
     """Give a command its `--json`."""
     command.add_argument("--json", action="store_true", help=text)
 

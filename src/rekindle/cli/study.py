@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace) -> int:
     from rekindle.oracle.study import load_oracle
     from rekindle.study.grid_file import check_recipes, load
     from rekindle.study.plan import plan
-    from rekindle.study.status import look
+    from rekindle.study.status import read_status
     from rekindle.study.store import Study
 
     for name in ("jobs", "threads"):
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
         else Study.create(folder, grid, options.threads)
     )
     if options.retry and not options.dry_run:
-        study.forgive()
+        study.reset_failed()
     found = plan(study)
     if options.dry_run and options.json:
         print(json.dumps(found.to_dict()))
@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.engine == "local" and (options.address != "local" or options.cpus_per_run != 1 or options.gpus_per_run is not None):
         raise UserError("--address, --cpus-per-run and --gpus-per-run are for --engine ray; add it, or leave them out.")
     _engine(options, study, jobs)
-    status = look(study)
+    status = read_status(study)
     if options.json:
         print(json.dumps(status.to_dict()))
     else:
@@ -199,21 +199,21 @@ def _show_plan(found: Any, jobs: int, study: "Study") -> None:
 def _status(options: argparse.Namespace) -> int:
     import time
 
-    from rekindle.study.status import look
+    from rekindle.study.status import read_status
     from rekindle.study.store import Study
 
     study = Study.open(options.folder)
     if options.json:
-        print(json.dumps(look(study).to_dict()))
+        print(json.dumps(read_status(study).to_dict()))
         return OK
     if options.once or not sys.stdout.isatty():
-        console().print(_drawn(look(study)))
+        console().print(_drawn(read_status(study)))
         return OK
     from rich.live import Live
 
-    with Live(_drawn(look(study)), console=console(), auto_refresh=False) as live:
+    with Live(_drawn(read_status(study)), console=console(), auto_refresh=False) as live:
         while True:
-            status = look(study)
+            status = read_status(study)
             live.update(_drawn(status), refresh=True)
             if status.finished:
                 return OK

@@ -4,11 +4,31 @@ from .cache.decode import Undecodable, decode
 from .cache.pixels import Pixels
 from .dataset import Dataset, Split, contradictions, duplicates, imbalance
 from .formats.folder_walk import find_images
-from .formats.images import Cell, Picture
+from .formats.images import Picture, TableImage
 from .formats.open import open_data
 from .samples import Preprocessing, Samples
 
 __all__ = [
-    "Cache", "Cell", "Dataset", "Picture", "Pixels", "Preprocessing", "Samples", "Split", "Undecodable", "balanced_order", "contradictions",
-    "decode", "duplicates", "eval_batch", "find_images", "imbalance", "open_data", "order", "preview", "shard", "split_batches", "train_batch",
+    "Cache",
+    "Dataset",
+    "Picture",
+    "Pixels",
+    "Preprocessing",
+    "Samples",
+    "Split",
+    "TableImage",
+    "Undecodable",
+    "balanced_order",
+    "contradictions",
+    "decode",
+    "duplicates",
+    "eval_batch",
+    "find_images",
+    "imbalance",
+    "open_data",
+    "order",
+    "preview",
+    "shard",
+    "split_batches",
+    "train_batch",
 ]  # fmt: skip

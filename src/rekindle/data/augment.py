@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torchvision.transforms import v2
 
-from rekindle.rng import generator
+from rekindle.rng import keyed_generator
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class Augment:
             return
         apply = _composed(single, tuple(round(255 * value) for value in mean))
         for crop, sample in zip(crops, samples, strict=True):
-            with Drawing(generator(seed, "augment more", epoch, int(sample))):
+            with UseGenerator(keyed_generator(seed, "augment more", epoch, int(sample))):
                 crop.copy_(apply(crop.permute(2, 0, 1).contiguous()).permute(1, 2, 0))
 
     def mix(self, x: Tensor, labels: Tensor, classes: int, seed: int, epoch: int, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -192,12 +192,12 @@ class Augment:
             Mixed pictures, channels last in memory, and (B, C) float32, the share of each class.
         """
         mixers = [part.mixer(classes) for part in self.parts if isinstance(part, Mixing)]
-        with Drawing(generator(seed, "mix", epoch, *map(int, samples))):
+        with UseGenerator(keyed_generator(seed, "mix", epoch, *map(int, samples))):
             mixed, shares = (mixers[0] if len(mixers) == 1 else v2.RandomChoice(mixers))(x, labels)
         return mixed.contiguous(memory_format=torch.channels_last), shares
 
 
-class Drawing(TorchFunctionMode):
+class UseGenerator(TorchFunctionMode):
     """Let torch's random functions draw from `stream`, in this thread alone.
 
     torchvision's transforms know torch's global generator only. All threads share that one: a worker that seeded it would change

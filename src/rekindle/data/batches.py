@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rekindle.data.cache.pixels import Pixels
 from rekindle.errors import UserError
-from rekindle.rng import generator, uniform
+from rekindle.rng import keyed_generator, uniform
 
 if TYPE_CHECKING:
     from rekindle.data.augment import Augment
@@ -20,7 +20,7 @@ DRAWS = 3
 
 def order(count: int, seed: int, epoch: int) -> Tensor:
     """A permutation of `count` samples for an epoch, (count,) int64."""
-    return torch.randperm(count, generator=generator(seed, "order", epoch))
+    return torch.randperm(count, generator=keyed_generator(seed, "order", epoch))
 
 
 def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
@@ -34,7 +34,7 @@ def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
         seed: The run's seed.
         epoch: 0-based.
     """
-    stream = generator(seed, "balanced order", epoch)
+    stream = keyed_generator(seed, "balanced order", epoch)
     present = labels.unique()
     present = present[torch.randperm(len(present), generator=stream)]  # Who gets one more changes from epoch to epoch.
     least, more = divmod(len(labels), len(present))

@@ -16,11 +16,11 @@ from PIL import Image
 
 from rekindle.data.cache.decode import Undecodable, decode, read
 from rekindle.data.dataset import imbalance, name_in
-from rekindle.data.formats.columns import Asked
+from rekindle.data.formats.columns import ColumnNames
 from rekindle.data.formats.folder_walk import Findings, printable
 from rekindle.data.formats.images import Picture
 from rekindle.data.formats.open import survey
-from rekindle.data.splits import Rules, Survey, rank
+from rekindle.data.splits import FoundData, SplitRules, split_key
 from rekindle.errors import some
 
 EDGE = 112
@@ -31,7 +31,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageInfo:
     """What one picture is like.
 
     Attributes:
@@ -119,7 +119,7 @@ class Check:
         return {"usable": self.usable, **facts}
 
 
-def check(data: Path | str, asked: Asked | None = None, progress: Callable[[int, int], None] | None = None) -> Check:
+def check(data: Path | str, asked: ColumnNames | None = None, progress: Callable[[int, int], None] | None = None) -> Check:
     """Open every picture of a data set.
 
     Args:
@@ -130,7 +130,7 @@ def check(data: Path | str, asked: Asked | None = None, progress: Callable[[int,
     Raises:
         UserError: If there is nothing to check: no such folder, or a table whose columns are not clear.
     """
-    found = survey(data, asked or Asked())
+    found = survey(data, asked or ColumnNames())
     places = [(split, label, picture) for split, part in found.found.items() for label, pictures in part.items() for picture in pictures]
     looks = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -153,7 +153,7 @@ def thumbnail(picture: Picture, edge: int = EDGE) -> bytes:
     return buffer.getvalue()
 
 
-def _look(root: Path, split: str, label: str, picture: Picture) -> Look:
+def _look(root: Path, split: str, label: str, picture: Picture) -> ImageInfo:
     name = name_in(root, picture)
     try:
         data = read(picture)
@@ -163,8 +163,8 @@ def _look(root: Path, split: str, label: str, picture: Picture) -> Look:
             width, height = image.size[::-1] if turned >= TILTED else image.size
             facts = {"mode": image.mode, "format": image.format or "?", "rotated": 1 < turned <= 8, "frames": _frames(image)}
     except Undecodable as error:
-        return Look(split, label, name, reason=printable(str(error)))
-    return Look(split, label, name, "", width, height, **facts, digest=hashlib.sha256(data).hexdigest(), pixels=_hash(pixels))
+        return ImageInfo(split, label, name, reason=printable(str(error)))
+    return ImageInfo(split, label, name, "", width, height, **facts, digest=hashlib.sha256(data).hexdigest(), pixels=_hash(pixels))
 
 
 def _frames(image: Image.Image) -> int:
@@ -179,7 +179,7 @@ def _hash(pixels: np.ndarray) -> str:
     return hashlib.blake2b(pixels.tobytes(), digest_size=16, person=repr(pixels.shape[:2]).encode()[:16]).hexdigest()
 
 
-def _summarize(data: str, found: Survey, looks: list[Look], pictures: dict[str, Picture]) -> Check:
+def _summarize(data: str, found: FoundData, looks: list[ImageInfo], pictures: dict[str, Picture]) -> Check:
     good = [look for look in looks if not look.reason]
     counts = {split: {name: len(part.get(name, [])) for name in found.classes} for split, part in found.found.items()}
     equal = _groups(good, lambda look: look.digest)
@@ -206,23 +206,23 @@ def _summarize(data: str, found: Survey, looks: list[Look], pictures: dict[str, 
     )  # fmt: skip
 
 
-def _problems(found: Survey) -> list[str]:
+def _problems(found: FoundData) -> list[str]:
     """What a run with the default options would refuse."""
     problems = list(found.findings.problems)
     if not problems:
         findings = Findings(found.findings.root)
-        Rules(found.root, 0, 0.2, 0.2).divide(found.found, found.bare, findings)
+        SplitRules(found.root, 0, 0.2, 0.2).split(found.found, found.bare, findings)
         problems = findings.problems
     return [printable(problem) for problem in problems]
 
 
 def _suspicious(
-    found: Survey,
+    found: FoundData,
     counts: dict[str, dict[str, int]],
-    good: list[Look],
-    across: list[list[Look]],
-    unlike: list[list[Look]],
-    alike: list[list[Look]],
+    good: list[ImageInfo],
+    across: list[list[ImageInfo]],
+    unlike: list[list[ImageInfo]],
+    alike: list[list[ImageInfo]],
 ) -> list[str]:
     said = []
     totals = {split: sum(part.values()) for split, part in counts.items()}
@@ -262,23 +262,23 @@ def _near_names(classes: Sequence[str]) -> list[str]:
     return [f"classes {' and '.join(names)} look like one." for names in spellings.values() if len(names) > 1]
 
 
-def _groups(looks: list[Look], key: Callable[[Look], str]) -> list[list[Look]]:
+def _groups(looks: list[ImageInfo], key: Callable[[ImageInfo], str]) -> list[list[ImageInfo]]:
     """Pictures with the same key, where there are several."""
-    groups: dict[str, list[Look]] = {}
+    groups: dict[str, list[ImageInfo]] = {}
     for look in looks:
         groups.setdefault(key(look), []).append(look)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _names(groups: list[list[Look]]) -> list[list[str]]:
+def _names(groups: list[list[ImageInfo]]) -> list[list[str]]:
     return [[printable(look.name) for look in group] for group in groups]
 
 
-def _pair(groups: list[list[Look]]) -> str:
+def _pair(groups: list[list[ImageInfo]]) -> str:
     return f"{groups[0][0].name} and {groups[0][1].name}"
 
 
-def _some_of(good: list[Look], label: str) -> list[str]:
+def _some_of(good: list[ImageInfo], label: str) -> list[str]:
     """A few training pictures of a class: those that come first by hash, so the same ones every time."""
     names = [look.name for look in good if look.label == label and look.split == "train"]
-    return sorted(names, key=lambda name: rank(0, "sample", name))[:SAMPLES]
+    return sorted(names, key=lambda name: split_key(0, "sample", name))[:SAMPLES]

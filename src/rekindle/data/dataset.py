@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.data.formats.images import Cell, Picture
+from rekindle.data.formats.images import Picture, TableImage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +72,7 @@ class Dataset:
 
 def name_in(root: Path, picture: Picture) -> str:
     """A picture's name in the data that lie in `root`; see `Dataset.relative`."""
-    if isinstance(picture, Cell):
+    if isinstance(picture, TableImage):
         return picture.name
     return (picture.relative_to(root) if picture.is_relative_to(root) else picture).as_posix()
 

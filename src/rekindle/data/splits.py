@@ -12,7 +12,7 @@ from typing import Any
 
 from rekindle.data.dataset import Dataset, Split, name_in
 from rekindle.data.formats.folder_walk import Findings
-from rekindle.data.formats.images import Cell, Picture
+from rekindle.data.formats.images import Picture, TableImage
 from rekindle.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -20,7 +20,7 @@ SPLITS = ("train", "val", "test")
 Found = dict[str, list[Picture]]
 
 
-def rank(seed: int, purpose: str, name: str) -> bytes:
+def split_key(seed: int, purpose: str, name: str) -> bytes:
     """Sorting key of a picture: a hash, so a choice is the same everywhere.
 
     macOS may store an accented letter as two code points; both spellings get one key.
@@ -30,7 +30,7 @@ def rank(seed: int, purpose: str, name: str) -> bytes:
 
 
 @dataclass(frozen=True)
-class Rules:
+class SplitRules:
     """How pictures are divided.
 
     Attributes:
@@ -64,7 +64,7 @@ class Rules:
         if self.per_class is not None and self.fraction is not None:
             raise UserError(f"per_class ({self.per_class}) and fraction ({self.fraction}) both choose a subset; give one of them.")
 
-    def divide(self, found: dict[str, Found], bare: bool, findings: Findings) -> dict[str, Found]:
+    def split(self, found: dict[str, Found], bare: bool, findings: Findings) -> dict[str, Found]:
         """Take out of train what is missing, class by class: {split: {class: pictures}}."""
         chosen = {name: dict(split) for name, split in found.items() if name != "train"}
         for name, pool in found["train"].items():
@@ -72,11 +72,11 @@ class Rules:
             if problem:
                 findings.problems.append(problem)
                 continue
-            for split, pictures in self._divide_class(pool, bare, "val" not in found).items():
+            for split, pictures in self._split_class(pool, bare, "val" not in found).items():
                 chosen.setdefault(split, {})[name] = pictures
         return chosen
 
-    def within(self, root: Path) -> "Rules":
+    def within(self, root: Path) -> "SplitRules":
         """The same rules for names that start in another folder."""
         return replace(self, root=root)
 
@@ -84,7 +84,7 @@ class Rules:
         """What data.json says of them."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "root"}
 
-    def _divide_class(self, pool: list[Picture], takes_test: bool, takes_val: bool) -> Found:
+    def _split_class(self, pool: list[Picture], takes_test: bool, takes_val: bool) -> Found:
         parts: Found = {}
         if takes_test:
             parts["test"], pool = self._take(pool, "test", self._test_count(pool, takes_val))
@@ -115,7 +115,7 @@ class Rules:
 
     def _take(self, pool: list[Picture], purpose: str, count: int) -> tuple[list[Picture], list[Picture]]:
         """The `count` pictures that come first by hash, and the rest, both in their own order."""
-        ranked = sorted(pool, key=lambda picture: rank(self.seed, purpose, name_in(self.root, picture)))
+        ranked = sorted(pool, key=lambda picture: split_key(self.seed, purpose, name_in(self.root, picture)))
         taken = set(ranked[:count])
         return [picture for picture in pool if picture in taken], [picture for picture in pool if picture not in taken]
 
@@ -126,7 +126,7 @@ def _share(count: int, fraction: float, leave: int) -> int:
 
 
 @dataclass
-class Survey:
+class FoundData:
     """What was found, before it is divided.
 
     Attributes:
@@ -145,14 +145,14 @@ class Survey:
     bare: bool
     choices: dict[str, Any] = field(default_factory=dict)
 
-    def divide(self, rules: Rules) -> Dataset:
+    def split(self, rules: SplitRules) -> Dataset:
         """The data set that the rules make of it.
 
         Raises:
             UserError: Listing everything that is wrong.
         """
         self.findings.raise_if_any()
-        chosen = rules.divide(self.found, self.bare, self.findings)
+        chosen = rules.split(self.found, self.bare, self.findings)
         self.findings.raise_if_any()
         splits = {name: as_split(chosen[name], self.classes) for name in SPLITS if name in chosen}
         return Dataset(self.root, self.classes, splits, self.findings.notes, {**rules.choices(), **self.choices})
@@ -163,6 +163,6 @@ def as_split(found: Found, classes: list[str]) -> Split:
     import torch  # Only here: a list of tasks needs none.
 
     pairs = [(picture, label) for label, name in enumerate(classes) for picture in found.get(name, [])]
-    if pairs and isinstance(pairs[0][0], Cell):
+    if pairs and isinstance(pairs[0][0], TableImage):
         pairs.sort(key=lambda pair: pair[0].place)  # type: ignore[union-attr]
     return Split([picture for picture, _ in pairs], torch.tensor([label for _, label in pairs], dtype=torch.int64))

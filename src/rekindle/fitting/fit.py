@@ -1,32 +1,40 @@
 """`rekindle.fit`: fine-tune a network on labelled images."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from rekindle.errors import UserError
 from rekindle.fitting.freeze_search import search_freeze
 from rekindle.fitting.job import execute
+from rekindle.method import Direction, Method
+from rekindle.registry import describe, unparse
 from rekindle.run import Run, read_spec
-from rekindle.spec import RunSpec
+from rekindle.spec import RunOptions, RunSpec, check_names
 from rekindle.training.listener import Listener, Silent
 
 AUTO = "auto"
 
 
 def fit(
-    data: str | Path | None = None, *, out: str | Path = "runs", resume: str | Path | None = None, listener: Listener | None = None,
-    cache: bool = True, workers: int | None = None, **options: Any,
-) -> "Run":  # fmt: skip
+    data: str | Path | None = None, *, method: str | Method | Sequence[Method] | None = None, direction: str | Direction | None = None,
+    out: str | Path = "runs", resume: str | Path | None = None, listener: Listener | None = None, cache: bool = True,
+    workers: int | None = None, device: str = "auto", **options: Unpack[RunOptions],
+) -> Run:  # fmt: skip
     """Fine-tune a network on a folder of photographs and return the finished run.
 
     Args:
         data: A folder, a table, a Hugging Face dataset or a prepared task; see `rekindle.data.open_data`.
+        method: A recipe such as "l2_sp(alpha=0.01)+rifle(periods=2)", or methods, also of classes of your own: `[Rifle(periods=4)]`.
+            By default that of `RunSpec`.
+        direction: As text such as "grod(rho=0.99)", or a direction. By default the plain sum.
         out: Folder in which the run's own folder is made.
         resume: A run folder to continue instead; all settings come from its spec.yaml.
-        listener: Told of progress; see `rekindle.training.listener.Listener`.
+        listener: Called with progress; see `rekindle.training.listener.Listener`.
         cache: Keep decoded pictures for later runs; see `rekindle.data.cache.cache`. No result depends on it.
         workers: Threads that prepare the next batches meanwhile; None chooses. No result depends on it.
-        **options: Fields of `RunSpec`.
+        device: Where to train: "auto", "cpu", "cuda" or "mps".
+        **options: Fields of `RunSpec`, such as `epochs=40`.
 
     Returns:
         The run; one that was finished before is returned as it is.
@@ -35,19 +43,39 @@ def fit(
         UserError: For bad input, in one sentence.
 
     Example:
-        >>> run = rekindle.fit("photos/", method="l2_sp+rifle(periods=2)")  # doctest: +SKIP
+        >>> run = rekindle.fit("photos/", method=[L2SP(alpha=0.01), Rifle(periods=2)])  # doctest: +SKIP
         >>> run.predict(["new.jpg"])  # doctest: +SKIP
     """
     if resume is not None:
-        if data is not None or options:
+        if data is not None or method is not None or direction is not None or options:
             raise UserError("--resume takes every setting from the run's spec.yaml; leave the others out.")
-        folder = Path(resume)
-        spec, out = read_spec(folder), folder.parent
+        folder, out, methods = Path(resume), Path(resume).parent, None
+        spec = read_spec(folder)
     elif data is None:
         raise UserError("name the folder with photographs, or a table of them: rekindle fit photos/")
     else:
-        folder = None
-        spec = RunSpec(data=str(data), **options)
-    if spec.freeze_until == AUTO:
-        return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers).run
-    return execute(spec, out=Path(out), resumed=folder, listener=listener or Silent(), cache=cache, workers=workers)
+        check_names(options)
+        folder, methods = None, _objects(method)
+        given: dict[str, Any] = {**options}
+        if methods is not None:
+            given["method"] = unparse(methods)
+        elif isinstance(method, str):
+            given["method"] = method
+        if direction is not None:
+            given["direction"] = describe(direction) if isinstance(direction, Direction) else direction
+        spec = RunSpec(data=str(data), **given)
+    listener = listener or Silent()
+    if spec.freeze == AUTO:
+        return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers, device=device, methods=methods).run
+    return execute(spec, out=Path(out), resumed=folder, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
+
+
+def _objects(method: str | Method | Sequence[Method] | None) -> list[Method] | None:
+    """Methods that were given as objects; None where a recipe was, or nothing."""
+    if method is None or isinstance(method, str):
+        return None
+    methods = [method] if isinstance(method, Method) else list(method)
+    wrong = next((one for one in methods if not isinstance(one, Method)), None)
+    if wrong is not None:
+        raise UserError(f"method takes a recipe, or objects of rekindle.Method, found {wrong!r}; write it like [Rifle(periods=4)].")
+    return methods

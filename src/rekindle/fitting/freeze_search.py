@@ -1,6 +1,7 @@
 """Choose how many stages to freeze on the validation split; the test split is read once, by the run that is chosen."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from rekindle import models
 from rekindle.errors import UserError
 from rekindle.files import write_json
 from rekindle.fitting.job import execute
+from rekindle.method import Method
 from rekindle.run import Run
 from rekindle.spec import RunSpec
 from rekindle.training.listener import Listener, Silent
@@ -61,6 +63,8 @@ def search_freeze(
     listener: Listener | None = None,
     cache: bool = True,
     workers: int | None = None,
+    device: str = "auto",
+    methods: Sequence[Method] | None = None,
 ) -> FreezeSearch:
     """Layer-wise search: train with the first 0, 1, 2, ... stages frozen and keep what validates best.
 
@@ -68,12 +72,14 @@ def search_freeze(
     reads the test split. Candidates that were finished before are not trained again.
 
     Args:
-        spec: A run; its `freeze_until` is not looked at.
+        spec: A run; its `freeze` is not looked at.
         seeds: Seeds a candidate, counted up from the spec's, at least 1.
         out: Where run folders go; the search has a folder of its own among them.
         listener: Told of progress; see `rekindle.training.listener.Listener`.
         cache: As for `rekindle.fit`.
         workers: As for `rekindle.fit`.
+        device: As for `rekindle.fit`.
+        methods: The spec's methods as objects; None makes them from its recipe.
 
     Raises:
         UserError: For bad input, as `rekindle.fit`.
@@ -81,14 +87,14 @@ def search_freeze(
     if seeds < 1:
         raise UserError(f"seeds must be at least 1, found {seeds}.")
     listener = listener or Silent()
-    train = partial(execute, listener=listener, cache=cache, workers=workers)
+    train = partial(execute, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
     blocks = _stages(spec)
     folder = Path(out) / f"freeze-{Path(spec.data).resolve().name}-s{spec.seed}"
     curve = []
     for frozen in range(len(blocks) + 1):
         until = list(blocks)[frozen - 1] if frozen else ""
         listener.note(f"freeze search, {frozen} of {len(blocks)} stages" + (f" (up to {until})" if until else "") + ":")
-        trial = replace(spec, freeze_until=until, read_test=False, watch_test=False)
+        trial = replace(spec, freeze=until or None, test=False, test_every_epoch=False)
         runs = [train(replace(trial, seed=seed), out=folder) for seed in range(spec.seed, spec.seed + seeds)]
         accuracies = tuple(float(run.result["val"]["accuracy"]) for run in runs)
         curve.append(FrozenStages(frozen, until, sum(list(blocks.values())[frozen:]), accuracies))
@@ -97,7 +103,7 @@ def search_freeze(
     listener.note(
         f"chosen: {chosen.frozen} of {len(blocks)} stages frozen, validation accuracy {100 * chosen.mean:.1f} %; {folder / 'curve.png'}"
     )
-    return FreezeSearch(tuple(curve), chosen, train(replace(spec, freeze_until=chosen.until), out=Path(out)), folder)
+    return FreezeSearch(tuple(curve), chosen, train(replace(spec, freeze=chosen.until or None), out=Path(out)), folder)
 
 
 def choose(curve: list[FrozenStages]) -> FrozenStages:
@@ -109,7 +115,7 @@ def _stages(spec: RunSpec) -> dict[str, int]:
     """Stages of the network by name, from the input, with their numbers of parameters."""
     module = models.build(spec.model, weights="none").module
     sizes = {name: p.numel() for name, p in module.named_parameters()}
-    head = models.find_classifier(module, spec.head or None)
+    head = models.find_classifier(module, spec.head)
     blocks = {stage: sum(sizes[name] for name in names) for stage, names in models.stages(module, head).items()}
     if "source_classifier" in spec.method:
         blocks["source_classifier"] = sum(size for name, size in sizes.items() if name.startswith(tuple(f"{part}." for part in head)))

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
 from rekindle.files import write_atomic, write_json
-from rekindle.method import Direction, Method, Passes, Source
+from rekindle.method import DataPasses, Direction, Method, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.report.format import duration
@@ -44,11 +44,13 @@ if TYPE_CHECKING:
 PAPER_LR = 0.01
 SCRATCH_LR = 0.1
 UNEVEN = 3.0
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def execute(
-    spec: RunSpec, *, out: Path, listener: Listener, resumed: Path | None = None, cache: bool = True, workers: int | None = None
-) -> Run:
+    spec: RunSpec, *, out: Path, listener: Listener, resumed: Path | None = None, cache: bool = True, workers: int | None = None,
+    device: str = "auto", methods: Sequence[Method] | None = None,
+) -> Run:  # fmt: skip
     """Train one run, or go on with it, or find it finished.
 
     Args:
@@ -58,28 +60,31 @@ def execute(
         resumed: The run folder to go on with.
         cache: Keep decoded pictures for later runs.
         workers: Threads that prepare the next batches meanwhile; None chooses.
+        device: "auto", "cpu", "cuda" or "mps".
+        methods: The spec's methods as objects, which are copied; None makes them from its recipe.
 
     Raises:
         UserError: For bad input, in one sentence.
     """
     began = time.perf_counter()
-    methods, direction, augment = parse(spec.method), parse_direction(spec.direction), parse_augment(spec.augment)
-    _check_mixing(augment, methods)
-    checked(spec.record)
+    chosen = parse(spec.method) if methods is None else copy.deepcopy(list(methods))
+    direction, augment = parse_direction(spec.direction), parse_augment(spec.augment or "none")
+    _check_mixing(augment, chosen)
+    checked(spec.record or "")
     if workers is not None and workers < 0:
         raise UserError(f"--workers must be at least 0, found {workers}.")
-    if spec.freeze_until:
-        methods = [method for method in methods if not isinstance(method, Freeze)] + [Freeze(spec.freeze_until)]
+    if spec.freeze:
+        chosen = [method for method in chosen if not isinstance(method, Freeze)] + [Freeze(spec.freeze)]
     dataset = data_room.open_data(spec.data, **spec.data_options())
-    if spec.watch_test and "test" not in dataset.splits:
+    if spec.test_every_epoch and "test" not in dataset.splits:
         raise UserError(
-            f"--watch-test needs a test split, and {spec.data} has none; add a test folder beside train, or leave the option out."
+            f"--test-every-epoch needs a test split, and {spec.data} has none; add a test folder beside train, or leave the option out."
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)  # Random weights are part of what the seed decides.
         loaded = models.build(spec.model, weights=spec.weights)
-    fabric = _fabric(spec)
-    preprocessing = Preprocessing.of(loaded, spec.image_size, spec.flip)
+    fabric = _fabric(spec, device)
+    preprocessing = Preprocessing.of(loaded, spec.image_size or 0, spec.flip)
     paths = [path for split in dataset.splits.values() for path in split.paths]
     pixels = data_room.Pixels.load(
         paths, preprocessing.edge, preprocessing.interpolation, progress=lambda done: listener.progress("reading pictures", done, len(paths)),
@@ -100,7 +105,7 @@ def execute(
             listener.note(f"{folder} is finished already; nothing was trained again.")
         else:
             _Job(
-                spec=spec, fabric=fabric, loaded=loaded, methods=methods, direction=direction, dataset=dataset, pixels=pixels,
+                spec=spec, fabric=fabric, loaded=loaded, methods=chosen, direction=direction, dataset=dataset, pixels=pixels,
                 preprocessing=preprocessing, run_id=run_id, folder=folder, listener=listener, began=began, workers=workers, augment=augment,
             ).run()  # fmt: skip
     return Run(folder)
@@ -155,7 +160,7 @@ class _Job:
         torch.manual_seed(spec.seed)
         model = self.loaded.module.to(self.fabric.device).to(memory_format=torch.channels_last)
         source = Source(model)
-        head = models.replace_classifier(model, len(self.dataset.classes), head=spec.head or None, head_type=spec.head_type)
+        head = models.replace_classifier(model, len(self.dataset.classes), head=spec.head, head_type=spec.head_type)
         torch.manual_seed(spec.seed * 1009 + self.fabric.global_rank)
         criterion = _criterion(spec, train.labels, len(self.dataset.classes))
         sizes = data_room.split_batches(len(train), spec.batch_size, torch.arange(len(train)), world=self.fabric.world_size)
@@ -164,7 +169,7 @@ class _Job:
             tuner = self._tuner(model, self.methods, source, head, len(sizes))
             if state is None and tuner.needs_data:
                 tuner.prepare(self._passes(train))
-            watching = recorders(spec.record, tuner.net, tuner.source)
+            watching = recorders(spec.record or "", tuner.net, tuner.source)
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
             raise UserError(str(error)) from None
         if untouched is None:
@@ -183,12 +188,12 @@ class _Job:
         training = Training(
             fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=splits["val"],
             batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=listener,
-            accumulate=spec.accumulate, recorders=watching, watched=splits["test"] if spec.watch_test else None,
+            grad_accum_steps=spec.grad_accum_steps, recorders=watching, watched=splits["test"] if spec.test_every_epoch else None,
             balanced=spec.sampler == "balanced",
         )  # fmt: skip
         return training, rate
 
-    def _passes(self, train: "Samples") -> Passes:
+    def _passes(self, train: "Samples") -> DataPasses:
         """Training images at the centre crop, in one shuffled order, for methods that look at them before training."""
         order = data_room.order(len(train), self.spec.seed, 0)
 
@@ -197,12 +202,12 @@ class _Job:
                 x = train.evaluation(rows, self.fabric.device).to(memory_format=torch.channels_last)
                 yield x, train.labels[rows].to(self.fabric.device)
 
-        return Passes(target, note=self.listener.note, progress=self.listener.progress)
+        return DataPasses(target, note=self.listener.note, progress=self.listener.progress)
 
     def _tuner(self, model: nn.Module, methods: list[Method], source: Source, head: list[str], steps: int) -> Tuner:
         """Methods around a network that has its new head."""
         return Tuner(
-            model, methods, source=source, head=head, origin={} if self.spec.weights == "none" else None, direction=self.direction,
+            model, methods, source=source, head=head, source_names={} if self.spec.weights == "none" else None, direction=self.direction,
             epochs=self.spec.epochs or automatic_epochs(len(self.dataset.splits["train"].paths)), steps_per_epoch=steps, seed=self.spec.seed,
         )  # fmt: skip
 
@@ -221,7 +226,7 @@ class _Job:
                 trial,
                 make_optimizer(self.spec.optimizer, trial.param_groups(rate)),
                 criterion,
-                self.spec.accumulate,
+                self.spec.grad_accum_steps,
                 self.fabric.autocast,
             )
 
@@ -258,13 +263,13 @@ class _Job:
         self.listener.note(f"{self.folder}: {len(self.dataset.classes)} classes; images: {counts}.")
         if self.spec.epochs and tuner.epochs != self.spec.epochs:
             self.listener.note(f"the method trims the run to {tuner.epochs} of {self.spec.epochs} epochs.")
-        for text in tuner.cautions():
+        for text in tuner.warnings():
             self.listener.note(text)
         if state is not None:
             self.listener.note(f"continuing after {len(state['history'])} of {tuner.epochs} epochs.")
         if speed is not None:
             n, v = len(self.dataset.splits["train"].paths), len(self.dataset.splits["val"].paths)
-            v += len(self.dataset.splits["test"].paths) if self.spec.watch_test else 0
+            v += len(self.dataset.splits["test"].paths) if self.spec.test_every_epoch else 0
             seconds = tuner.epochs * (n + v / 3) / speed / self.fabric.world_size
             found = "found by short trials" if not self.spec.lr else "as asked"
             self.listener.note(
@@ -277,7 +282,7 @@ class _Job:
         found = {
             name: evaluate(self.fabric, training.model, splits[name])
             for name in splits
-            if name == "val" or (name == "test" and self.spec.read_test)
+            if name == "val" or (name == "test" and self.spec.test)
         }
         if not self.fabric.is_global_zero:
             return
@@ -285,7 +290,7 @@ class _Job:
         models.save_model(self.folder, training.model, self._recipe(training.tuner))
         result = {
             "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,
-            "direction": self.spec.direction, "freeze_until": self.spec.freeze_until, "seed": self.spec.seed, "lr": rate, "classes": self.dataset.classes, "epochs": training.tuner.epochs, "kept_epoch": training.kept_epoch,
+            "direction": self.spec.direction, "freeze": self.spec.freeze, "seed": self.spec.seed, "lr": rate, "classes": self.dataset.classes, "epochs": training.tuner.epochs, "kept_epoch": training.kept_epoch,
             **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
         }  # fmt: skip
@@ -298,7 +303,7 @@ class _Job:
 
     def _recipe(self, tuner: Tuner) -> dict[str, Any]:
         return {
-            "model": self.spec.model, "head": self.spec.head, "head_type": self.spec.head_type, "head_modules": list(tuner.net.head),
+            "model": self.spec.model, "head": self.spec.head or "", "head_type": self.spec.head_type, "head_modules": list(tuner.net.head),
             "method": self.spec.method, "source_classes": models.width_of_classifier(tuner.source.model),
             "classes": self.dataset.classes, **self.preprocessing.recipe(),
         }  # fmt: skip
@@ -326,7 +331,7 @@ def rewrite_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
 
 def _check_mixing(augment: "Augment | None", methods: list[Method]) -> None:
     if augment is not None and augment.mixes:
-        refusing = [method.name for method in methods if method.whole_labels]
+        refusing = [method.name for method in methods if method.needs_hard_labels]
         if refusing:
             raise UserError(
                 f"mixup and cutmix give a picture shares of two classes, but {', '.join(refusing)} needs one class a picture; leave one of them out."
@@ -339,12 +344,14 @@ def _criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:
     return CrossEntropy(spec.label_smoothing, balanced_weights(labels, classes) if spec.class_weights == "balanced" else None)
 
 
-def _fabric(spec: RunSpec) -> "Fabric":
+def _fabric(spec: RunSpec, device: str) -> "Fabric":
     from lightning.fabric import Fabric
 
+    if device not in DEVICES:
+        raise UserError(f"--device must be one of {', '.join(DEVICES)}, found {device!r}.")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     precision = {"32": "32-true", "bf16": "bf16-mixed", "auto": "bf16-mixed" if bf16_is_fast() else "32-true"}[spec.precision]
-    fabric = Fabric(accelerator="auto", devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
+    fabric = Fabric(accelerator=device, devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
     fabric.launch()
     return fabric
 

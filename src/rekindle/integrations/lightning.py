@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
-from rekindle.method import Passes, PassOverData, require
+from rekindle.method import DataPasses, PassOverData, require
 from rekindle.training.checkpoints import random_state, set_random_state
 from rekindle.tuner import Tuner
 from rekindle.tuner.scheduler import TunerScheduler
@@ -35,7 +35,7 @@ class TunerCallback(Callback):
             optimisation is manual, parameters are split over processes, or a checkpoint lacks the tuner's state.
     """
 
-    def __init__(self, tuner: Tuner, data: PassOverData | Passes | None = None) -> None:
+    def __init__(self, tuner: Tuner, data: PassOverData | DataPasses | None = None) -> None:
         self.tuner, self.data = tuner, data
         self._known = False  # Whether the tuner knows what the Trainer has done so far.
         self._stored: dict[str, Any] = {}
@@ -57,7 +57,7 @@ class TunerCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that both sides mean the same run, and pass on the methods' cautions; then restore or prepare."""
         _check(trainer, pl_module, self.tuner)
-        for text in self.tuner.cautions():
+        for text in self.tuner.warnings():
             rank_zero_warn(text)
         if self._stored:
             self.tuner.load_state_dict(self._stored)

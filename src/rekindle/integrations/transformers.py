@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rekindle.method import Passes, PassOverData, require
+from rekindle.method import DataPasses, PassOverData, require
 from rekindle.tuner import Criterion, Tuner
 from rekindle.tuner.net import logits
 from rekindle.tuner.scheduler import TunerScheduler
@@ -53,7 +53,7 @@ class TunerCallback(TrainerCallback):
         tuner: Tuner,
         optimizer: Optimizer,
         criterion: Criterion = cross_entropy,
-        data: PassOverData | Passes | None = None,
+        data: PassOverData | DataPasses | None = None,
         max_norm: float = 0.0,
     ) -> None:
         require(0 <= max_norm < float("inf"), f"max_norm must be a finite number of at least 0, found {max_norm!r}.")
@@ -99,7 +99,7 @@ class TunerCallback(TrainerCallback):
         self._check_parts(state, **kwargs)
         _check_length(args, state, kwargs["train_dataloader"], self.tuner)
         if state.is_world_process_zero:
-            for text in self.tuner.cautions():
+            for text in self.tuner.warnings():
                 warnings.warn(text, stacklevel=2)
         self._seen.watch(kwargs["model"])
         self._parts = args.gradient_accumulation_steps

@@ -35,13 +35,13 @@ def keep_source_head(net: Net, source: Source, owner: str, trainable: bool = Tru
         trainable: Whether its parameters train, at the backbone's learning rate; if two methods differ, they do.
 
     Returns:
-        The tap that holds the source logits of the network in training.
+        The layer that holds the source logits of the network in training.
     """
     if not hasattr(net.model, NAME):
         part = _without_dropout(source_part(net, source, owner)).requires_grad_(trainable)
         net.model.add_module(NAME, part)
         net.model.get_submodule(net.classifier).register_forward_pre_hook(_Feed(part))
-        net.origin.update({f"{NAME}.{leaf}": f"{net.classifier}.{leaf}" for leaf, _ in part.named_parameters()})
+        net.source_names.update({f"{NAME}.{leaf}": f"{net.classifier}.{leaf}" for leaf, _ in part.named_parameters()})
     elif trainable:
         net.model.get_submodule(NAME).requires_grad_(True)
     return NAME

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from rekindle.errors import UserError
-from rekindle.method import Method, Source, nothing
+from rekindle.method import Method, Source, noop
 from rekindle.methods.penalties.l2 import L2
 from rekindle.methods.restarts.rifle import Rifle
-from rekindle.rng import drawing, generator
+from rekindle.rng import keyed_generator, use_generator
 from rekindle.tuner import Tuner
 
 SOURCE_RATE = 0.05
@@ -118,7 +118,7 @@ def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
     return (outputs - labels).square().mean(1).sum()
 
 
-def run_oracle(settings: OracleSettings, progress: Callable[[str, int, int], None] = nothing) -> list[dict[str, Any]]:
+def run_oracle(settings: OracleSettings, progress: Callable[[str, int, int], None] = noop) -> list[dict[str, Any]]:
     """Run every cell.
 
     Args:
@@ -180,7 +180,7 @@ def train(
     which = torch.arange(len(x))[:, None]
     for epoch in range(tuner.epochs):
         tuner.start_epoch(epoch)
-        order = torch.stack([torch.randperm(x.shape[1], generator=generator(seed, "order", epoch)) for seed in seeds])
+        order = torch.stack([torch.randperm(x.shape[1], generator=keyed_generator(seed, "order", epoch)) for seed in seeds])
         for rows in order.split(settings.batch_size, dim=1):
             tuner.loss(model, x[which, rows], y[which, rows], squared_error).backward()
             tuner.gradients_()
@@ -208,7 +208,7 @@ def _networks(settings: OracleSettings, name: str) -> Networks:
     """One network a seed, each drawn from a key of its own, so that more seeds do not change the first ones."""
     networks = Networks(settings.seeds, settings.inputs, settings.hidden)
     for seed in range(settings.seeds):
-        with drawing(generator(seed, "mlp_oracle", name)), torch.no_grad():
+        with use_generator(keyed_generator(seed, "mlp_oracle", name)), torch.no_grad():
             one = Networks(1, settings.inputs, settings.hidden)
             networks.hidden.weight[seed], networks.head.weight[seed] = one.hidden.weight[0], one.head.weight[0]
     return networks
@@ -223,7 +223,7 @@ def _teachers(settings: OracleSettings) -> tuple[Networks, Networks]:
 def _samples(settings: OracleSettings, teacher: Networks, name: str, noise: float) -> tuple[Tensor, Tensor]:
     """(S, N, inputs) standard normal and (S, N) labels; other noise means the same draws on another scale."""
     count = settings.samples if name in ("source", "train") else EVALUATION
-    streams = [generator(seed, "mlp_oracle", name) for seed in range(settings.seeds)]
+    streams = [keyed_generator(seed, "mlp_oracle", name) for seed in range(settings.seeds)]
     drawn = torch.stack([torch.randn(count, settings.inputs + 1, generator=stream) for stream in streams])
     x = drawn[..., :-1].contiguous()
     return x, teacher(x) + noise * drawn[..., -1]

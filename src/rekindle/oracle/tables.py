@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from rekindle.files import csv_text, write_atomic
 from rekindle.oracle.experiment import METHODS, OracleSettings
-from rekindle.report.figures import COLOURS, GREY, STYLE, save
+from rekindle.report.figures import COLORS, GREY, STYLE, save
 from rekindle.report.statistics import holm, paired_summary
 
 Rows = list[dict[str, Any]]
@@ -191,15 +191,15 @@ def figure(rows: Rows, settings: OracleSettings) -> Figure:
         panels = picture.subplots(len(MEASURES), len(noises), squeeze=False, sharex=True, sharey="row")
         for (measure, title), line in zip(MEASURES.items(), panels, strict=True):
             for noise, panel in zip(noises, line, strict=True):
-                for place, (name, colour) in enumerate(zip(METHODS, COLOURS, strict=False)):
+                for place, (name, color) in enumerate(zip(METHODS, COLORS, strict=False)):
                     cells = {rate: [row[measure] for row in _cell(rows, noise, rate, name)] for rate in rates}
                     lost = [rate * 1.06 ** (place - 1) for rate, values in cells.items() if None in values]
-                    panel.plot(lost, [0.97] * len(lost), "x", color=colour, transform=panel.get_xaxis_transform())
+                    panel.plot(lost, [0.97] * len(lost), "x", color=color, transform=panel.get_xaxis_transform())
                     cells = {rate: values for rate, values in cells.items() if None not in values}
                     spreads = [stdev(values) if len(values) > 1 else 0.0 for values in cells.values()]
                     # Side by side: the bars of three methods would hide one another.
                     x = [rate * 1.06 ** (place - 1) for rate in cells]
-                    panel.errorbar(x, [mean(values) for values in cells.values()], spreads, color=colour, marker="o", capsize=2, label=name)
+                    panel.errorbar(x, [mean(values) for values in cells.values()], spreads, color=color, marker="o", capsize=2, label=name)
                 if measure != "test_mse":
                     start = [row[measure] for row in _cell(rows, noise, None, SOURCE)]
                     panel.axhline(mean(start), color=GREY, linestyle=":", label="at the start")

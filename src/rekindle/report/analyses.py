@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from rekindle import models
-from rekindle.analysis.weight_distance import relative, weight_travel
+from rekindle.analysis.weight_distance import relative, weight_distance
 from rekindle.errors import UserError
 from rekindle.files import csv_text, write_atomic
 from rekindle.models.weights import read_weights
-from rekindle.report.figures import COLOURS, STYLE, save
+from rekindle.report.figures import COLORS, STYLE, save
 from rekindle.report.format import split_title
 from rekindle.run import Run, read_spec
 
@@ -131,15 +131,15 @@ def learning_curves(runs: Sequence[Run], labels: list[str]) -> Analysis:
     notes = (
         ["the best epoch on the test split chose nothing and is no result."]
         if split == "watched_test"
-        else ["train with --watch-test for the test split."]
+        else ["train with --test-every-epoch for the test split."]
     )
     header = ["run", "training, last epoch", f"{title}, last epoch", f"{title}, best epoch"]
     return Analysis("learning_curves", header, rows, values, _curves_figure(runs, labels, split, title), notes)
 
 
-def weight_travels(runs: Sequence[Run], labels: list[str]) -> Analysis:
+def weight_distances(runs: Sequence[Run], labels: list[str]) -> Analysis:
     """Distance of each layer of the trained network from its pre-trained weights, as a share of their norm."""
-    travels = [_travel(run) for run in runs]
+    travels = [_distance_of_run(run) for run in runs]
     values = [
         {"run": label, "stage": stage, "layer": layer, **moved, "relative": _ratio(moved["distance"], moved["norm"])}
         for label, stages in zip(labels, travels, strict=True)
@@ -155,11 +155,11 @@ def weight_travels(runs: Sequence[Run], labels: list[str]) -> Analysis:
         ]
         for label, stages in zip(labels, travels, strict=True)
     ]
-    return Analysis("weight_travel", ["run", *names, "all"], rows, values, _travel_figure(runs, labels, travels))
+    return Analysis("weight_distance", ["run", *names, "all"], rows, values, _distance_figure(runs, labels, travels))
 
 
 Kind = Callable[[Sequence[Run], list[str]], Analysis]
-ANALYSES: dict[str, Kind] = {"gradient-norms": gradient_norms, "learning-curves": learning_curves, "weight-travel": weight_travels}
+ANALYSES: dict[str, Kind] = {"gradient-norms": gradient_norms, "learning-curves": learning_curves, "weight-distance": weight_distances}
 
 
 def _recorded(run: Run, name: str) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def _recorded(run: Run, name: str) -> list[dict[str, Any]]:
     return [line["analysis"][name] for line in run.history]
 
 
-def _travel(run: Run) -> dict[str, dict[str, dict[str, float]]]:
+def _distance_of_run(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     """{stage: {layer: distance and norm}} of the stored network, from weights built again as the run did."""
     run.result  # noqa: B018
     spec, recipe = read_spec(run.folder), models.read_recipe(run.folder)
@@ -181,7 +181,7 @@ def _travel(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     head = tuple(f"{name}." for name in recipe["head_modules"])
     stages = models.stages(module, models.find_classifier(module))
     kept = {stage: {name: end[name] for name in names if name in end and not name.startswith(head)} for stage, names in stages.items()}
-    return {stage: weight_travel(tensors, start) for stage, tensors in kept.items() if tensors}
+    return {stage: weight_distance(tensors, start) for stage, tensors in kept.items() if tensors}
 
 
 def _flat(stages: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
@@ -195,7 +195,7 @@ def _ratio(value: float, base: float) -> float:
 
 
 def _look(place: int) -> dict[str, Any]:
-    return {"color": COLOURS[place % len(COLOURS)], "linestyle": STYLES[place // len(COLOURS) % len(STYLES)]}
+    return {"color": COLORS[place % len(COLORS)], "linestyle": STYLES[place // len(COLORS) % len(STYLES)]}
 
 
 def _norms_figure(runs: Sequence[Run], labels: list[str], found: list[list[dict[str, Any]]], layers: list[str]) -> Figure:
@@ -246,8 +246,8 @@ def _curves_figure(runs: Sequence[Run], labels: list[str], split: str, title: st
     return figure
 
 
-def _travel_figure(runs: Sequence[Run], labels: list[str], travels: list[dict[str, dict[str, dict[str, float]]]]) -> Figure:
-    walks = [[line["analysis"]["weight_travel"] for line in run.history if "weight_travel" in line.get("analysis", {})] for run in runs]
+def _distance_figure(runs: Sequence[Run], labels: list[str], travels: list[dict[str, dict[str, dict[str, float]]]]) -> Figure:
+    walks = [[line["analysis"]["weight_distance"] for line in run.history if "weight_distance" in line.get("analysis", {})] for run in runs]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11 if any(walks) else 7.5, 4 + 0.25 * len(runs)), layout="constrained")
         panels = figure.subplots(1, 2 if any(walks) else 1, squeeze=False, width_ratios=(2, 1) if any(walks) else None)[0]

@@ -20,7 +20,7 @@ from rekindle.report.format import short
 
 # Okabe and Ito's palette, which colour-blind people can tell apart.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
-COLOURS = (BLUE, RED, GREEN, "#CC79A7", ORANGE, "#56B4E9")
+COLORS = (BLUE, RED, GREEN, "#CC79A7", ORANGE, "#56B4E9")
 # Matplotlib's own font lacks most of Asia's scripts; these are asked, in turn, where they are installed.
 FALLBACK_FONTS = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei",
@@ -83,14 +83,14 @@ def curves(metrics: list[dict[str, Any]]) -> Figure:
 def _split_curves(panel: Axes, metrics: list[dict[str, Any]], key: str, scale: float) -> None:
     epochs = [line["epoch"] + 1 for line in metrics]
     lines = (("train", "training", GREY, "--"), ("val", "validation", BLUE, "-"), ("watched_test", "test, watched only", GREEN, ":"))
-    for split, label, colour, style in lines:
+    for split, label, color, style in lines:
         if split not in metrics[0]:
             continue
         panel.plot(
             epochs,
             [scale * line[split][key] for line in metrics],
             style,
-            color=colour,
+            color=color,
             marker="." if len(epochs) <= 60 else None,
             label=label,
         )
@@ -98,10 +98,10 @@ def _split_curves(panel: Axes, metrics: list[dict[str, Any]], key: str, scale: f
 
 def _rates(panel: Axes, metrics: list[dict[str, Any]]) -> None:
     edges = np.arange(len(metrics) + 1) + 0.5
-    for group, colour, style in (("backbone", GREEN, "-"), ("head", ORANGE, "--")):
+    for group, color, style in (("backbone", GREEN, "-"), ("head", ORANGE, "--")):
         if all(group in line["lr"] for line in metrics):
             panel.stairs(
-                [line["lr"][group] for line in metrics], edges, baseline=None, color=colour, linestyle=style, linewidth=1.6, label=group
+                [line["lr"][group] for line in metrics], edges, baseline=None, color=color, linestyle=style, linewidth=1.6, label=group
             )
     panel.set_ylim(bottom=0)
 
@@ -110,8 +110,8 @@ def _direction(panel: Axes, metrics: list[dict[str, Any]]) -> None:
     """Mean angle between the gradients of loss and regulariser, and how often they were in conflict."""
     epochs = [line["epoch"] + 1 for line in metrics]
     panel.set_title("loss and regulariser: cosine of their gradients, share of steps in conflict")
-    panel.plot(epochs, [line["direction"]["cosine"] for line in metrics], color=COLOURS[3], marker=".", label="mean cosine")
-    panel.plot(epochs, [line["direction"]["conflicts"] for line in metrics], "--", color=COLOURS[5], marker=".", label="share in conflict")
+    panel.plot(epochs, [line["direction"]["cosine"] for line in metrics], color=COLORS[3], marker=".", label="mean cosine")
+    panel.plot(epochs, [line["direction"]["conflicts"] for line in metrics], "--", color=COLORS[5], marker=".", label="share in conflict")
     panel.axhline(0, color=GREY, linewidth=0.8)
     panel.set_ylim(-1.05, 1.05)
 
@@ -189,20 +189,18 @@ def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.2), layout="constrained")
         axes = figure.subplots()
-        for (label, runs), colour, style in zip(
-            histories.items(), cycle(COLOURS), cycle(("-", "--", "-.", ":", (0, (1, 1)))), strict=False
-        ):
+        for (label, runs), color, style in zip(histories.items(), cycle(COLORS), cycle(("-", "--", "-.", ":", (0, (1, 1)))), strict=False):
             length = min(len(run) for run in runs)
             values = 100 * np.array([[line["val"]["accuracy"] for line in run[:length]] for run in runs])
             epochs = np.arange(1, length + 1)
             axes.plot(
                 epochs,
                 values.mean(0),
-                color=colour,
+                color=color,
                 linestyle=style,
                 label=f"{label} ({len(runs)} {'seed' if len(runs) == 1 else 'seeds'})",
             )
-            axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch")
         axes.set_title("validation accuracy (%): mean of the seeds, and their range")

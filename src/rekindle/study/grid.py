@@ -53,7 +53,7 @@ class Cell:
     def key(self) -> str:
         """Twelve hexadecimal digits of what the spec sets: cells that ask for the same run share it, and options that a later version
         adds do not change it."""
-        return hashlib.sha256(json.dumps(self.spec.chosen(), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.spec.identity(), sort_keys=True).encode()).hexdigest()[:12]
 
     def __str__(self) -> str:
         chosen = f" ({self.candidate})" if self.candidate else ""
@@ -94,7 +94,7 @@ class Group:
         """Runs that the choice rests on; none where there is one candidate."""
         if not self.searches:
             return []
-        extra = {**self.selection.settings, "read_test": False, "watch_test": False, "record": ""}
+        extra = {**self.selection.settings, "test": False, "test_every_epoch": False, "record": None}
         first = min(self.blocks.values())
         return [
             self._cell(name, "select", seed, extra, (first, 0, position))

@@ -24,19 +24,19 @@ import string
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from rekindle.errors import UserError
-from rekindle.spec import RunSpec
+from rekindle.spec import NONE_WORDS, RunSpec, fits, hints, option_words
 from rekindle.study.grid import FIRST_SELECTION_SEED, Grid, Group, Selection, Setting
 
 KEYS = ("name", "title", "baseline", "seeds", "sizes", "base", "regularizers", "tasks", "methods", "selection", "blocks")
 REQUIRED = ("name", "tasks", "methods")
 SELECTION = ("seeds", "settings", "equal_budgets", "test_selected")
 BLOCK = ("methods", "regularizers", "tasks", "sizes", "seeds")
-SETTINGS = tuple(field.name for field in dataclasses.fields(RunSpec) if field.name not in ("seed", "read_test", "devices"))
+SETTINGS = tuple(field.name for field in dataclasses.fields(RunSpec) if field.name not in ("seed", "test", "devices"))
 NOT_MINE = ("per_class",)
 PLAIN_WEIGHTS = ("default", "none")
 
@@ -139,7 +139,7 @@ def _groups(raw: dict[str, Any], selection: Selection) -> list[Group]:
         candidates = _candidates(method, methods[method], regularizers.get(setting.regularizer, ""))
         if both and len(candidates) > 1:
             raise UserError(f"selection.seeds must differ from seeds, so that the final runs are fresh; both have {min(both)}.")
-        common = {**base, **tasks[setting.task], "per_class": setting.size}
+        common = {**base, **tasks[setting.task], "per_class": setting.size or None}
         made.append(Group(setting, method, {text: {**common, **own} for text, own in candidates.items()}, numbers, selection))
         try:
             _ = made[-1].selection_cells, made[-1].final_cells
@@ -263,27 +263,22 @@ def _equal_budgets(groups: tuple[Group, ...]) -> None:
 
 def _settings(raw: Any, where: str) -> dict[str, Any]:
     """Settings of RunSpec with values of the right type."""
-    hints = typing.get_type_hints(RunSpec)
     _keys(_mapping(raw, where), SETTINGS, where)
     refused = [key for key in raw if key in NOT_MINE]
     if refused:
         raise UserError(f"{where}.{refused[0]}: the numbers of pictures a class stand under the key 'sizes'.")
-    return {key: _typed(value, hints[key], f"{where}.{key}") for key, value in raw.items()}
+    return {key: _typed(value, key, f"{where}.{key}") for key, value in raw.items()}
 
 
-def _typed(value: Any, kind: Any, where: str) -> Any:
-    allowed = typing.get_args(kind)
-    if allowed:
-        if str(value) not in allowed:
-            raise UserError(f"{where} must be one of {', '.join(allowed)}, found {value!r}.")
-        return str(value)
-    value = _maybe_number(value) if kind in (int, float) else value
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = {int: number and value == int(value), float: number, bool: isinstance(value, bool), str: isinstance(value, str)}
-    if not fits[kind]:
-        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-        raise UserError(f"{where} must be {words[kind]}, found {value!r}.")
-    return kind(value)
+def _typed(value: Any, name: str, where: str) -> Any:
+    """A value as `RunSpec` takes it: YAML may give a number for a text that looks like one, and the other way round."""
+    hint = hints(RunSpec)[name]
+    number = _maybe_number(value)
+    whole = int(number) if isinstance(number, float) and number.is_integer() else number
+    for found in (value, whole, number, *([str(value)] if typing.get_origin(hint) is Literal else [])):
+        if found == NONE_WORDS.get(name) or fits(found, hint):
+            return float(found) if type(found) is int and fits(0.5, hint) else found
+    raise UserError(f"{where} must be {option_words(name)}, found {value!r}.")
 
 
 def _maybe_number(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from rekindle.errors import Stopped
 from rekindle.report.format import split_title
 from rekindle.study.store import Study
-from rekindle.study.worker import RunCell, attempt, train
+from rekindle.study.worker import TrainCell, run_cell, train
 
 POLL = 0.2
 PATIENCE = 60.0
@@ -22,7 +22,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 Notice = Callable[[str], None]
 
 
-def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None, run_cell: RunCell = train) -> None:
+def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None, train_cell: TrainCell = train) -> None:
     """Do every cell that is not settled. Returns when all are, also those that other commands have in hand.
 
     Args:
@@ -37,7 +37,7 @@ def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None
     context = multiprocessing.get_context("spawn")
     gpus = _gpus()
     workers: dict[int, Any] = {}
-    news = News(study, notice)
+    news = Reporter(study, notice)
     with _termination_as_interrupt(), _environment(dict.fromkeys(THREADS, str(study.threads))):
         try:
             while True:
@@ -46,13 +46,13 @@ def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None
                 everything_settled = finished(study)
                 for number, worker in list(workers.items()):
                     if not worker.is_alive():
-                        _bury(study, workers.pop(number))
+                        _record_death(study, workers.pop(number))
                 if everything_settled and not workers:
                     break
                 for number in range(jobs if not everything_settled else 0):
                     if number not in workers:
                         with _environment({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}):
-                            workers[number] = context.Process(target=_worker, args=(study.folder, run_cell))
+                            workers[number] = context.Process(target=_worker, args=(study.folder, train_cell))
                             workers[number].start()
                 # A large study takes a while to look through; looking must stay cheap beside the runs.
                 time.sleep(max(POLL, 5 * (time.monotonic() - began)))
@@ -66,7 +66,7 @@ def finished(study: Study) -> bool:
     return all(study.settled(cell) for cell in study.cells()) and not study.unknown_cells()
 
 
-class News:
+class Reporter:
     """Tells of each cell once, when it is settled."""
 
     def __init__(self, study: Study, notice: Notice) -> None:
@@ -93,7 +93,7 @@ def outcome(study: Study, cell: Any) -> str:
     return f"{100 * result[split]['accuracy']:.1f} % on {split_title(split)}, {result['timing']['seconds']:.0f} s"
 
 
-def _worker(folder: Path, run_cell: RunCell) -> None:
+def _worker(folder: Path, train_cell: TrainCell) -> None:
     """Take cells until none is left. Runs in a process of its own."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C is for the command alone, which passes one signal on, so that the run in hand saves its state.
@@ -101,7 +101,7 @@ def _worker(folder: Path, run_cell: RunCell) -> None:
     study = Study.open(folder)
     with suppress(Stopped):  # A run that was asked to stop has saved its state: that is no error.
         while not finished(study):
-            if not any(attempt(study, cell, run_cell) for cell in study.cells() if not study.settled(cell)):
+            if not any(run_cell(study, cell, train_cell) for cell in study.cells() if not study.settled(cell)):
                 time.sleep(POLL)
 
 
@@ -113,7 +113,7 @@ def _die_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _bury(study: Study, worker: Any) -> None:
+def _record_death(study: Study, worker: Any) -> None:
     """Take note of a process that died with a cell in hand."""
     if worker.exitcode == 0:
         return

@@ -184,7 +184,7 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, tuple[Tensor,
     import torch
 
     from rekindle import models
-    from rekindle.method import Passes, Source
+    from rekindle.method import DataPasses, Source
     from rekindle.registry import parse, parse_direction
     from rekindle.training.defaults import make_optimizer
     from rekindle.training.lr_finder import STEPS, Trial
@@ -197,12 +197,12 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, tuple[Tensor,
     x = torch.rand(images, 3, size, size).to(device, memory_format=torch.channels_last)
     y = torch.arange(images, device=device) % TRIAL_CLASSES
     source = Source(model)
-    head = models.replace_classifier(model, TRIAL_CLASSES, head=spec.head or None, head_type=spec.head_type)
+    head = models.replace_classifier(model, TRIAL_CLASSES, head=spec.head, head_type=spec.head_type)
     tuner = Tuner(
         model, parse(spec.method), source=source, head=head, direction=parse_direction(spec.direction),
         epochs=spec.epochs or PAPER_EPOCHS, steps_per_epoch=STEPS, seed=spec.seed,
     )  # fmt: skip
     if tuner.needs_data:
-        tuner.prepare(Passes(lambda: iter([(x, y)])))
+        tuner.prepare(DataPasses(lambda: iter([(x, y)])))
     optimizer = make_optimizer(spec.optimizer, tuner.param_groups(TINY_RATE))
     return Trial(model, tuner, optimizer, torch.nn.functional.cross_entropy), (x, y)

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.errors import Stopped, UserError
-from rekindle.study.local_engine import POLL, THREADS, News, Notice, finished
+from rekindle.study.local_engine import POLL, THREADS, Notice, Reporter, finished
 from rekindle.study.store import Study
-from rekindle.study.worker import RunCell, attempt, train
+from rekindle.study.worker import TrainCell, run_cell, train
 
 LOCAL = "local"
-KNOCK_SECONDS = 10.0
+REACH_SECONDS = 10.0
 
 
 def run_ray(
     study: Study, *, address: str = LOCAL, jobs: int | None = None, cpus: float = 1.0, gpus: float | None = None, notice: Notice = lambda text: None,
-    run_cell: RunCell = train,
+    train_cell: TrainCell = train,
 ) -> None:  # fmt: skip
     """Do every cell that is not settled, on Ray. Returns when all are, also those that other commands have in hand.
 
@@ -46,13 +46,13 @@ def run_ray(
         _refuse_what_cannot_run(has, cpus, gpus)
         variables = {**dict.fromkeys(THREADS, str(study.threads)), **({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})}
         task = ray.remote(_cell).options(num_cpus=cpus, num_gpus=gpus, max_retries=0, runtime_env={"env_vars": variables})
-        _drive(ray, task, study, jobs, notice, run_cell)
+        _drive(ray, task, study, jobs, notice, train_cell)
     finally:
         ray.shutdown()
 
 
-def _drive(ray: Any, task: Any, study: Study, jobs: int | None, notice: Notice, run_cell: RunCell) -> None:
-    news = News(study, notice)
+def _drive(ray: Any, task: Any, study: Study, jobs: int | None, notice: Notice, train_cell: TrainCell) -> None:
+    news = Reporter(study, notice)
     given: dict[Any, str] = {}
     while True:
         began = time.monotonic()
@@ -67,18 +67,18 @@ def _drive(ray: Any, task: Any, study: Study, jobs: int | None, notice: Notice, 
             if jobs is not None and len(given) >= jobs:
                 break
             if cell.key not in taken and not study.settled(cell) and not study.is_leased(cell.key):
-                given[task.remote(str(study.folder.resolve()), cell.key, run_cell)] = cell.key
+                given[task.remote(str(study.folder.resolve()), cell.key, train_cell)] = cell.key
         time.sleep(max(POLL, 5 * (time.monotonic() - began)))
     news.tell()
 
 
-def _cell(folder: str, key: str, run_cell: RunCell) -> None:
+def _cell(folder: str, key: str, train_cell: TrainCell) -> None:
     """Do one cell, wherever Ray puts it."""
     study = Study.open(Path(folder))
     with suppress(Stopped):
         for cell in study.cells():
             if cell.key == key:
-                attempt(study, cell, run_cell)
+                run_cell(study, cell, train_cell)
 
 
 def _take(ray: Any, study: Study, reference: Any, key: str) -> None:
@@ -96,7 +96,7 @@ def _connect(address: str, jobs: int | None, cpus: float) -> Any:
         import ray
     except ImportError:
         raise UserError("--engine ray needs Ray; type pip install 'rekindle[study]', or leave --engine out.") from None
-    _knock(address)
+    _check_reachable(address)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = (
         {"include_dashboard": False, "num_cpus": max(1, round((jobs or 1) * cpus)) if jobs else None} if address == LOCAL else {}
@@ -108,12 +108,12 @@ def _connect(address: str, jobs: int | None, cpus: float) -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Ray itself waits for minutes where nobody listens."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         try:
-            socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+            socket.create_connection((host, int(port)), REACH_SECONDS).close()
         except OSError as error:
             raise _silent(address, error) from None
 

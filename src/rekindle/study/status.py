@@ -49,7 +49,7 @@ class Status:
         }  # fmt: skip
 
 
-def look(study: Study) -> Status:
+def read_status(study: Study) -> Status:
     """Read the records of all cells."""
     counts = Counter(dict.fromkeys(STATES, 0))
     settings: dict[Setting, Counter[str]] = {}

@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +239,7 @@ class Study:
             state = "failed" if crashes >= CRASHES else "stopped"
             self.update(key, state=state, crashes=crashes, error=f"its process died {crashes} times; the last time {why}.", progress=None)
 
-    def forgive(self) -> int:
+    def reset_failed(self) -> int:
         """Let failed cells be tried again; says how many."""
         failed = [cell for cell in self.cells() if self.state(cell) == "failed"]
         for cell in failed:
@@ -266,8 +266,10 @@ class Study:
 
 def same_spec(before: dict[str, Any], now: RunSpec) -> bool:
     """Whether a run made with `before` is the run that is asked for now; an option that was unknown then must stand at its default."""
-    plain = {field.name: field.default for field in fields(RunSpec)}
-    return all(before.get(name, plain[name]) == value for name, value in now.to_dict().items())
+    try:
+        return RunSpec.from_dict(before) == now
+    except (TypeError, UserError):
+        return False
 
 
 def fingerprint(path: Path) -> str:

@@ -11,7 +11,7 @@ from rekindle.study.grid import Cell
 from rekindle.study.store import Study
 
 # Cell, folder for run folders, listener -> run folder. The engines take another one where a test does not want to train.
-RunCell = Callable[[Cell, Path, Any], Path]
+TrainCell = Callable[[Cell, Path, Any], Path]
 EVERY = 1.0
 
 
@@ -23,7 +23,7 @@ def train(cell: Cell, runs: Path, listener: Any) -> Path:
     return fit(options.pop("data"), out=runs, listener=listener, **options).folder
 
 
-def attempt(study: Study, cell: Cell, run_cell: RunCell = train) -> bool:
+def run_cell(study: Study, cell: Cell, train_cell: TrainCell = train) -> bool:
     """Do a cell, unless it is settled or somebody else is at it. A failure is noted, and its traceback kept in the log.
 
     Returns:
@@ -35,7 +35,7 @@ def attempt(study: Study, cell: Cell, run_cell: RunCell = train) -> bool:
         study.begin(cell)
         listener = CellListener(study, cell)
         try:
-            study.finish(cell, run_cell(cell, study.runs, listener))
+            study.finish(cell, train_cell(cell, study.runs, listener))
         except Stopped:  # The run was asked to stop and has saved its state; whoever comes next goes on.
             study.update(cell.key, state="stopped", progress=None)
             raise

@@ -34,7 +34,7 @@ class Trial:
         tuner: Around it, with `STEPS` steps an epoch.
         optimizer: Built from the tuner's groups.
         criterion: The task's loss.
-        accumulate: Micro-batches a step.
+        grad_accum_steps: Micro-batches a step.
         autocast: Makes the context of a forward pass. Each pass has its own: inside one, weights that were cast once are used again,
             whatever the optimiser has done to them since.
     """
@@ -43,7 +43,7 @@ class Trial:
     tuner: Tuner
     optimizer: Optimizer
     criterion: Criterion
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def __post_init__(self) -> None:
@@ -54,13 +54,13 @@ class Trial:
     def step(self, x: Tensor, y: Tensor) -> float:
         """One optimiser step; the loss before it, penalties on activations included, infinite where training would stop."""
         losses = []
-        for inputs, labels in zip(x.chunk(self.accumulate), y.chunk(self.accumulate), strict=True):
+        for inputs, labels in zip(x.chunk(self.grad_accum_steps), y.chunk(self.grad_accum_steps), strict=True):
             with self.autocast():
                 loss = self.tuner.loss(lambda part: self.model(part).float(), inputs, labels, self.criterion)
             losses.append(float(loss.detach()))
             if not math.isfinite(losses[-1]):
                 return math.inf
-            (loss / self.accumulate).backward()
+            (loss / self.grad_accum_steps).backward()
         try:
             self.tuner.gradients_()
         except UserError:  # A direction met a gradient that is not finite.

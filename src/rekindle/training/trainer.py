@@ -18,7 +18,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from rekindle.analysis import mean_nll
-from rekindle.analysis.recorders import Recorder
+from rekindle.analysis.recorders import Recorder, current_names
 from rekindle.data import balanced_order, order, shard, split_batches
 from rekindle.data.prefetch import prefetch
 from rekindle.data.samples import Samples
@@ -65,7 +65,7 @@ class Training:
         folder: Where checkpoints go.
         keep: "last" or "best".
         listener: Who watches.
-        accumulate: Micro-batches a step.
+        grad_accum_steps: Micro-batches a step.
         recorders: What else is written down every epoch, by name.
         watched: Test samples to measure after every epoch, or None; they choose nothing.
         balanced: Draw every class equally often; see `rekindle.data.balanced_order`.
@@ -83,7 +83,7 @@ class Training:
     folder: Path
     keep: str
     listener: Listener
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     recorders: dict[str, Recorder] = field(default_factory=dict)
     watched: Samples | None = None
     balanced: bool = False
@@ -159,7 +159,7 @@ class Training:
     def _parts(self, rows: Tensor) -> list[Tensor]:
         """This rank's micro-batches of a step."""
         mine = shard(rows, self.fabric.global_rank, self.fabric.world_size)
-        return split_batches(len(mine), max(2, -(-len(mine) // self.accumulate)), mine) if self.accumulate > 1 else [mine]
+        return split_batches(len(mine), max(2, -(-len(mine) // self.grad_accum_steps)), mine) if self.grad_accum_steps > 1 else [mine]
 
     def _step(self, epoch: int, step: int, rows: Tensor) -> None:
         parts = self._parts(rows)
@@ -198,7 +198,7 @@ class Training:
             torch.tensor([self._meter.loss, self._meter.hits, self._meter.count], dtype=torch.float64), reduce_op="sum"
         )
         train = Meter(float(sums[0]), int(sums[1]), int(sums[2])).means()
-        angles = self.tuner.angles()
+        angles = self.tuner.conflict_stats()
         record: dict[str, Any] = {
             "epoch": epoch,
             "lr": rates,
@@ -271,8 +271,9 @@ class Training:
         self._meter = Meter(*mine["meter"])
         self._skip, self._seconds, self._waited = state["skip"], state["seconds"], state.get("data_seconds", 0.0)
         self.history, self.best = state["history"], state["best"]
+        recorded = current_names(state["recorders"])
         for name, recorder in self.recorders.items():
-            recorder.load_state_dict(state["recorders"][name])
+            recorder.load_state_dict(recorded[name])
 
 
 def evaluate(fabric: Fabric, module: nn.Module, samples: Samples) -> Tensor:

@@ -26,11 +26,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import ASGD, SGD, Optimizer
 
-from rekindle.hooks import Taps
-from rekindle.method import Batch, Clock, Direction, Method, Passes, PassOverData, Source, require
+from rekindle.hooks import FeatureHooks
+from rekindle.method import Batch, Clock, DataPasses, Direction, Method, PassOverData, Source, require
 from rekindle.methods.directions.plain import PlainSum
 from rekindle.methods.restarts.cosine import Cosine
-from rekindle.tuner.combine import Angles, Separator, direct_
+from rekindle.tuner.combine import ConflictStats, GradientSeparator, combine_gradients_
 from rekindle.tuner.net import logits, operate
 from rekindle.tuner.scheduler import TunerScheduler
 
@@ -71,7 +71,7 @@ class Tuner:
         *,
         source: Source | nn.Module | None = None,
         head: str | Sequence[str] | None = None,
-        origin: dict[str, str] | None = None,
+        source_names: dict[str, str] | None = None,
         direction: Direction | None = None,
         schedule: Method | None = None,
         epochs: int,
@@ -98,18 +98,18 @@ class Tuner:
         self._restarted = False
         self._scaled = False
         self._decoupled = decoupled
-        self._angles = Angles()
+        self._conflict_stats = ConflictStats()
         self._terms: dict[str, Tensor] = {}
         self._schedule = schedule or Cosine()
         self._owners = self._find_owners()
-        self.net = operate(model, self.methods, self.source, head, origin, seed)
+        self.net = operate(model, self.methods, self.source, head, source_names, seed)
         for method in self.methods:
             method.attach(self.net, self.source)
         self._device = self._find_device()
-        self._taps = Taps(model, [tap for method in self.methods for tap in method.taps])
+        self._hooks = FeatureHooks(model, [layer for method in self.methods for layer in method.hook_layers])
         self._asks_source = any(method.uses_source for method in self.methods)
-        self._source_taps = Taps(self.source.model, [tap for method in self.methods for tap in method.source_taps])
-        self._separator = None if plain else Separator(self.net.shared())
+        self._source_hooks = FeatureHooks(self.source.model, [layer for method in self.methods for layer in method.source_hook_layers])
+        self._separator = None if plain else GradientSeparator(self.net.shared())
 
     def param_groups(self, lr: float) -> list[dict[str, Any]]:
         """Parameter groups for any `torch.optim` optimiser, named "backbone" and "head", their weight decay 0.
@@ -130,10 +130,10 @@ class Tuner:
         ordered = sorted(groups.items(), key=lambda item: (GROUPS.index(item[0][0]), item[0][1]))
         return [{"params": members, "lr": lr * scale, "weight_decay": 0.0, "name": name} for (name, scale), members in ordered]
 
-    def cautions(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """What the methods have to say against this run, a sentence each; `rekindle.fit` shows them before it trains."""
         start = Clock(0, self.epochs, 0, self.steps_per_epoch, seed=self.seed)
-        return [text for method in self.methods for text in method.cautions(start)]
+        return [text for method in self.methods for text in method.warnings(start)]
 
     def scheduler(self, optimizer: Optimizer) -> "TunerScheduler":
         """The learning-rate scheduler, to be stepped once an epoch; it also shows the tuner the optimiser's steps.
@@ -144,24 +144,24 @@ class Tuner:
         named = [group.get("name") for group in optimizer.param_groups]
         require(all(name in GROUPS for name in named), "build the optimiser from tuner.param_groups(lr=...): its groups have names.")
         decays = any(group.get("weight_decay", 0) for group in optimizer.param_groups)
-        penalised = any(_overrides(method, "gradient") for method in self.methods)
-        require(not (decays and penalised), "the optimiser's weight_decay would be added to the penalty; set weight_decay=0.")
+        penalized = any(_overrides(method, "gradient") for method in self.methods)
+        require(not (decays and penalized), "the optimiser's weight_decay would be added to the penalty; set weight_decay=0.")
         self._optimizer = optimizer
         optimizer.register_step_post_hook(lambda *_: self._after_step())
         self._scheduler = TunerScheduler(optimizer, self.lr_factor)
         return self._scheduler
 
-    def prepare(self, data: PassOverData | Passes) -> None:
+    def prepare(self, data: PassOverData | DataPasses) -> None:
         """Let methods estimate what they need from data, once, in evaluation mode; a resumed tuner has it already.
 
         Args:
             data: Called for each pass; yields (inputs, labels) of the training set in evaluation transforms, on the model's
-                device and equal on all ranks. `Passes` holds also the source's data and who is told of progress.
+                device and equal on all ranks. `DataPasses` holds also the source's data and who is told of progress.
         """
         if self._prepared:
             return
         self._follow()
-        passes = data if isinstance(data, Passes) else Passes(data)
+        passes = data if isinstance(data, DataPasses) else DataPasses(data)
         modes = {module: module.training for module in self.net.model.modules()}
         self.net.model.eval()
         self.source.model.to(next(self.net.model.parameters()).device)
@@ -194,7 +194,7 @@ class Tuner:
                 f"{', '.join(self.needs_data)} must look at data first: add tuner.prepare(pass_over_data) before the first epoch.",
             )
         self._epoch, self._step, self._micro = epoch, 0, 0
-        self._angles = Angles()
+        self._conflict_stats = ConflictStats()
         self._restarted = self._restart(optimizer)
         return self._restarted
 
@@ -227,7 +227,7 @@ class Tuner:
         """The second half of `loss`: from the network's outputs on `x` and the labels that `labels` gave."""
         self.outputs = outputs.detach()
         task = criterion(outputs, labels) * math.prod(method.task_weight() for method in self.methods)
-        batch = Batch(x, labels, indices, outputs, self._clock(), self._taps.take(), *self._ask_source(x))
+        batch = Batch(x, labels, indices, outputs, self._clock(), self._hooks.take(), *self._ask_source(x))
         given = {method.name: method.penalty(batch) for method in self.methods}
         terms = {name: term for name, term in given.items() if term is not None}
         self._terms = {name: term.detach() for name, term in terms.items()}
@@ -267,7 +267,7 @@ class Tuner:
             pairs = [pair for pair in pairs if id(pair[0]) not in names]
             shared = {name: p for name, p in self.net.shared().items() if p.requires_grad}
             if shared:
-                direct_(shared, self._separator.take(scale), closed, self.direction, clock, self._angles, scale != 1)
+                combine_gradients_(shared, self._separator.take(scale), closed, self.direction, clock, self._conflict_stats, scale != 1)
         if self.is_decoupled:
             _decay_(pairs, _rates(optimizer))
         else:
@@ -295,10 +295,10 @@ class Tuner:
         """Names of the methods that `prepare` must be called for."""
         return [method.name for method in self.methods if method.needs_data]
 
-    def angles(self) -> dict[str, Any] | None:
+    def conflict_stats(self) -> dict[str, Any] | None:
         """What the direction met since the epoch began: mean cosine of g and h, mean share of conflicts, and the cosine of
         each step; None for the plain sum, which does not compute them."""
-        return None if self._separator is None else self._angles.summary()
+        return None if self._separator is None else self._conflict_stats.summary()
 
     def lr_factor(self, group: str, epoch: int, step: int = 0) -> float:
         """Factor on the base learning rate of "backbone" or "head" at an epoch and a step inside it."""
@@ -324,8 +324,8 @@ class Tuner:
             "step": self._step,
             "restarted": self._restarted,
             "prepared": self._prepared,
-            "cosines": self._angles.cosines,
-            "conflicts": self._angles.conflicts,
+            "cosines": self._conflict_stats.cosines,
+            "conflicts": self._conflict_stats.conflicts,
             "source": self.source.model.state_dict() if self._asks_source and self._own_source else {},
             "methods": [{"name": method.name, "state": method.state_dict()} for method in self.methods],
         }
@@ -344,7 +344,7 @@ class Tuner:
             method.load_state_dict(entry["state"])
         self._epoch, self._step, self._micro = state["epoch"], state["step"], 0
         self._restarted, self._prepared = state["restarted"], state["prepared"]
-        self._angles = Angles(list(state["cosines"]), list(state["conflicts"]))
+        self._conflict_stats = ConflictStats(list(state["cosines"]), list(state["conflicts"]))
         if state["source"]:
             self.source.model.load_state_dict(state["source"])
         if self._scheduler is not None:
@@ -408,7 +408,7 @@ class Tuner:
         if not self._asks_source:
             return None, {}
         outputs = logits(self.source.model.to(x.device)(x))
-        return outputs, self._source_taps.take()
+        return outputs, self._source_hooks.take()
 
     def _find_device(self) -> torch.device:
         return next(iter(self.net.parameters().values())).device
@@ -453,7 +453,7 @@ def _overrides(method: Method, verb: str) -> bool:
 def _check_pairs(methods: list[Method]) -> None:
     for one in methods:
         for other in methods:
-            reason = one.refuses(other) if one is not other else None
+            reason = one.incompatible_with(other) if one is not other else None
             require(reason is None, f"{one.name} and {other.name} do not go together: {reason}")
 
 

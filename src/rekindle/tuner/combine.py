@@ -1,7 +1,7 @@
 """Combine the loss's gradient g with the regularisers' h along a direction, on what `.grad` holds when a step is due.
 
 `.grad` is the sum g + r, r being the share of penalties on activations. A backward pass cannot tell the two apart, so
-`Separator` lets a second one, through the penalties alone, collect r. A penalty on weights has a closed form c and needs no
+`GradientSeparator` lets a second one, through the penalties alone, collect r. A penalty on weights has a closed form c and needs no
 second pass; then h = r + c.
 """
 
@@ -18,7 +18,7 @@ from rekindle.errors import UserError
 from rekindle.method import Clock, Direction
 
 
-class Separator:
+class GradientSeparator:
     """Collects r, the gradient of penalties on activations with respect to some parameters, during the backward pass.
 
     Args:
@@ -61,7 +61,7 @@ class _Joined(torch.autograd.Function):
     """task + penalty; going backward, the incoming factor reaches the separator too."""
 
     @staticmethod
-    def forward(ctx: Any, task: Tensor, penalty: Tensor, separator: Separator) -> Tensor:
+    def forward(ctx: Any, task: Tensor, penalty: Tensor, separator: GradientSeparator) -> Tensor:
         ctx.penalty, ctx.separator = penalty, separator
         return task + penalty
 
@@ -73,7 +73,7 @@ class _Joined(torch.autograd.Function):
 
 
 @dataclass
-class Angles:
+class ConflictStats:
     """What the direction met in an epoch.
 
     Attributes:
@@ -94,8 +94,8 @@ class Angles:
         }
 
 
-def direct_(
-    parameters: dict[str, nn.Parameter], r: dict[str, Tensor], closed: dict[str, Tensor], direction: Direction, clock: Clock, angles: Angles,
+def combine_gradients_(
+    parameters: dict[str, nn.Parameter], r: dict[str, Tensor], closed: dict[str, Tensor], direction: Direction, clock: Clock, angles: ConflictStats,
     scaled: bool = False,
 ) -> None:  # fmt: skip
     """Replace `.grad` = g + r of the shared parameters by a*g + b*h, h = r + closed, and note the angle.

@@ -18,7 +18,7 @@ def logits(outputs: Any) -> Tensor:
 
 
 def operate(
-    model: nn.Module, methods: Sequence[Method], source: Source, head: str | Sequence[str] | None, origin: dict[str, str] | None = None,
+    model: nn.Module, methods: Sequence[Method], source: Source, head: str | Sequence[str] | None, source_names: dict[str, str] | None = None,
     seed: int = 0,
 ) -> Net:  # fmt: skip
     """Let methods change a network's modules, and name its parts; what `Tuner` does first, and whoever rebuilds a trained network.
@@ -33,14 +33,14 @@ def operate(
     """
     names = (head,) if isinstance(head, str) else tuple(find_classifier(model) if head is None else head)
     require(len(names) > 0, "head must name at least one module.")
-    matched = _origin(model, source, names) if origin is None else dict(origin)
+    matched = _match_names(model, source, names) if source_names is None else dict(source_names)
     net = Net(model, names, matched, stages(model, list(names)), source_classifier(source.model, names), seed)
     for method in methods:
         method.surgery(net, source)
     return net
 
 
-def _origin(model: nn.Module, source: Source, head: tuple[str, ...]) -> dict[str, str]:
+def _match_names(model: nn.Module, source: Source, head: tuple[str, ...]) -> dict[str, str]:
     """Equal names and shapes outside the head, which is new also where it has as many classes as the source's."""
     inside = tuple(f"{name}." for name in head)
     shapes = {name: tensor.shape for name, tensor in source.tensors.items()}

@@ -89,9 +89,9 @@ class Cache:
             raise UserError(f"REKINDLE_CACHE_GB must be a number of gigabytes, such as 50, found {text!r}.")
         return cls(home(root) / "pixels", limit)
 
-    def shelf(self, settings: Settings, note: Note) -> "Shelf":
+    def shelf(self, settings: Settings, note: Note) -> "CachePartition":
         """The shards of one setting."""
-        return Shelf(self.root / settings.name, settings, self.limit, note)
+        return CachePartition(self.root / settings.name, settings, self.limit, note)
 
     def listing(self) -> list[dict[str, Any]]:
         """Each setting: what it is, and its shards with bytes, last use (seconds since 1970) and whether a live process uses them."""
@@ -149,7 +149,7 @@ class Cache:
 
 
 @dataclass
-class Shelf:
+class CachePartition:
     """The shards of one setting, as one process sees them.
 
     Attributes:
@@ -277,7 +277,7 @@ def touch(shards: Iterable[Shard | None]) -> None:
 class ShardSink:
     """Collects decoded pictures in a `.partial` file that becomes a shard when it is whole."""
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: CachePartition) -> None:
         self._shelf = shelf
         # No name is used twice: a process that saw an older file damaged must not remove the one that took its place.
         self._partial = shelf.folder / (uuid.uuid4().hex[:16] + PARTIAL)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from rekindle.data.formats.images import Cell, Picture
+from rekindle.data.formats.images import Picture, TableImage
 from rekindle.errors import UserError
 
 INTERPOLATIONS = {
@@ -67,7 +67,7 @@ def read(picture: Picture) -> bytes:
         Undecodable: If it cannot be opened.
     """
     try:
-        return picture.read() if isinstance(picture, Cell) else picture.read_bytes()
+        return picture.read() if isinstance(picture, TableImage) else picture.read_bytes()
     except OSError as error:
         raise Undecodable(error.strerror or str(error)) from None
 

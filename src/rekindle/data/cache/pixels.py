@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from rekindle.data.cache.cache import Cache, Settings, Shelf, Unusable, touch
+from rekindle.data.cache.cache import Cache, CachePartition, Settings, Unusable, touch
 from rekindle.data.cache.decode import Undecodable, decode, read
-from rekindle.data.cache.shards import Row, Shard
+from rekindle.data.cache.shards import Shard, ShardRow
 from rekindle.data.formats.folder_walk import shortened
 from rekindle.data.formats.images import Picture
 from rekindle.errors import UserError
@@ -150,7 +150,7 @@ class _Loading:
     def _missing(self) -> list[int]:
         return [index for index, shard in enumerate(self.shards) if shard is None and index not in self._broken]
 
-    def _hash(self, shelf: Shelf) -> None:
+    def _hash(self, shelf: CachePartition) -> None:
         """Ask the cache for what is missing, by the hash of each file's bytes."""
 
         def find(index: int) -> Shard | None:
@@ -170,7 +170,7 @@ class _Loading:
         self.shards = [None if shard is None or shelf.distrusts(shard) else shard for shard in self.shards]
         self._done = len(self.pictures) - len(self._missing())
 
-    def _fill(self, shelf: Shelf) -> None:
+    def _fill(self, shelf: CachePartition) -> None:
         """Decode into a new shard what no other process has put there meanwhile.
 
         Raises:
@@ -246,13 +246,13 @@ class _Unnamed:
 
     def __init__(self, file: FileIO) -> None:
         self._file, self._end, self._lock = file, 0, threading.Lock()
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, ShardRow] = {}
 
     def add(self, digest: str, image: np.ndarray) -> None:
         """Write an array."""
         rest = np.ascontiguousarray(image).data.cast("B")
         with self._lock:
-            self._rows[digest] = Row(self._end, *image.shape[:2])
+            self._rows[digest] = ShardRow(self._end, *image.shape[:2])
             self._end += len(rest)
             try:
                 while rest:

@@ -28,7 +28,7 @@ class Damaged(Exception):
     """A shard that cannot be trusted; the message is the reason alone."""
 
 
-class Row(NamedTuple):
+class ShardRow(NamedTuple):
     """Where a picture lies in its shard's buffer, and the CRC-32 of its pixels (None in a file that only this process has)."""
 
     offset: int
@@ -46,7 +46,7 @@ class Shard:
         path: The file, or None where it has no name.
     """
 
-    def __init__(self, buffer: np.ndarray, rows: dict[str, Row], path: Path | None = None, lock: BufferedReader | None = None) -> None:
+    def __init__(self, buffer: np.ndarray, rows: dict[str, ShardRow], path: Path | None = None, lock: BufferedReader | None = None) -> None:
         self.buffer, self.rows, self.path, self._lock = buffer, rows, path, lock
 
     @classmethod
@@ -191,7 +191,7 @@ def _schema() -> "pyarrow.Schema":
     )
 
 
-def _rows(whole: "pyarrow.Buffer") -> dict[str, Row]:
+def _rows(whole: "pyarrow.Buffer") -> dict[str, ShardRow]:
     """Where each picture lies in the bytes of an Arrow file.
 
     Raises:
@@ -202,7 +202,7 @@ def _rows(whole: "pyarrow.Buffer") -> dict[str, Row]:
     reader = pa.ipc.open_file(whole)
     if not reader.schema.equals(_schema()):
         raise ValueError("its columns are not those of a shard")
-    rows: dict[str, Row] = {}
+    rows: dict[str, ShardRow] = {}
     for number in range(reader.num_record_batches):
         batch = reader.get_batch(number)
         batch.validate(full=True)
@@ -218,7 +218,7 @@ def _rows(whole: "pyarrow.Buffer") -> dict[str, Row]:
         ):
             if min(height, width) < 1 or height * width * 3 != end - place:
                 raise ValueError("a picture's size and its pixels disagree")
-            rows[digest] = Row(start + place, height, width, crc)
+            rows[digest] = ShardRow(start + place, height, width, crc)
     return rows
 
 

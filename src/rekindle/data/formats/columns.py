@@ -33,7 +33,7 @@ MEANING = {"image": "pictures", "label": "labels", "split": "splits"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class ColumnNames:
     """Names of columns that the user gave; "" finds one.
 
     Attributes:
@@ -48,7 +48,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ResolvedColumns:
     """Names of the columns to read; `split` may be ""."""
 
     image: str
@@ -60,7 +60,7 @@ class Chosen:
         return {f"{role}_column": name for role, name in vars(self).items() if name}
 
 
-def choose(where: str, names: Sequence[str], asked: Asked, images: Sequence[str] = (), labels: Sequence[str] = ()) -> Chosen:
+def choose(where: str, names: Sequence[str], asked: ColumnNames, images: Sequence[str] = (), labels: Sequence[str] = ()) -> ResolvedColumns:
     """Find the columns that were not named, where there is no doubt.
 
     Args:
@@ -92,7 +92,7 @@ def choose(where: str, names: Sequence[str], asked: Asked, images: Sequence[str]
         raise UserError(
             f"{where}: one column cannot be two of pictures ({image}), labels ({label}) and splits ({split or 'none'}); {_name_one(names, 'label')}."
         )
-    return Chosen(image, label, split)
+    return ResolvedColumns(image, label, split)
 
 
 def _likely(where: str, names: Sequence[str], role: str, typed: Sequence[str]) -> str:

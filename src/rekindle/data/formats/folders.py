@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rekindle.data.formats.folder_walk import Findings, holds, is_document, is_hidden, is_picture, listing, printable
-from rekindle.data.splits import Found, Survey
+from rekindle.data.splits import Found, FoundData
 from rekindle.errors import UserError, some
 
 ALIASES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
@@ -16,7 +16,7 @@ LAYOUT = "wanted is FOLDER/CLASS/picture.jpg, or FOLDER/train/CLASS/picture.jpg 
 Files = dict[str, list[Path]]
 
 
-def survey(root: Path) -> Survey:
+def survey(root: Path) -> FoundData:
     """Classes and pictures of a folder, and everything wrong with its names and places.
 
     Raises:
@@ -31,7 +31,7 @@ def survey(root: Path) -> Survey:
     # Problems of classes come before those of files, so that a long list cannot hide them.
     findings.problems[:0] = _class_problems(found, classes, root)
     pictures: dict[str, Found] = {split: {name: [*files] for name, files in part.items()} for split, part in found.items()}
-    return Survey(root, pictures, classes, findings, bare=not (root / "train").is_dir())
+    return FoundData(root, pictures, classes, findings, bare=not (root / "train").is_dir())
 
 
 def _find_splits(root: Path, findings: Findings) -> dict[str, Files]:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.data.formats.columns import WORDS, Asked, Chosen, choose
+from rekindle.data.formats.columns import WORDS, ColumnNames, ResolvedColumns, choose
 from rekindle.data.formats.folder_walk import Findings
-from rekindle.data.formats.images import Cell
-from rekindle.data.formats.table_rows import Row, as_label, as_split, gather
+from rekindle.data.formats.images import TableImage
+from rekindle.data.formats.table_rows import TableRow, as_label, as_split, gather
 from rekindle.data.formats.tables import encoded
-from rekindle.data.splits import Survey
+from rekindle.data.splits import FoundData
 from rekindle.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def is_saved(folder: Path) -> bool:
     return any((folder / name).is_file() for name in SAVED)
 
 
-def survey(source: str, asked: Asked) -> Survey:
+def survey(source: str, asked: ColumnNames) -> FoundData:
     """Classes and pictures of a dataset.
 
     Args:
@@ -42,7 +42,7 @@ def survey(source: str, asked: Asked) -> Survey:
     parts = _parts(loaded, source, findings)
     first = parts.get("train") or next(iter(parts.values()))
     columns = _columns(source, first, asked)
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for split, part in parts.items():
         rows += _rows(source, split, part, columns, root, findings, one=len(parts) == 1)
     names = getattr(first.features[columns.label], "names", None)
@@ -91,7 +91,7 @@ def _parts(loaded: "datasets.Dataset | datasets.DatasetDict", source: str, findi
     return parts
 
 
-def _columns(source: str, part: "datasets.Dataset", asked: Asked) -> Chosen:
+def _columns(source: str, part: "datasets.Dataset", asked: ColumnNames) -> ResolvedColumns:
     import datasets
 
     images = [name for name, feature in part.features.items() if isinstance(feature, datasets.Image)]
@@ -99,7 +99,9 @@ def _columns(source: str, part: "datasets.Dataset", asked: Asked) -> Chosen:
     return choose(source, part.column_names, asked, images, labels)
 
 
-def _rows(source: str, split: str, part: "datasets.Dataset", columns: Chosen, root: Path, findings: Findings, one: bool) -> Sequence[Row]:
+def _rows(
+    source: str, split: str, part: "datasets.Dataset", columns: ResolvedColumns, root: Path, findings: Findings, one: bool
+) -> Sequence[TableRow]:
     import datasets
 
     missing = [name for name in vars(columns).values() if name and name not in part.column_names]
@@ -121,7 +123,7 @@ def _rows(source: str, split: str, part: "datasets.Dataset", columns: Chosen, ro
         known = as_split(word)
         if known is None:
             findings.problems.append(f"{name}: split {word!r} is unknown; use train, val or test")
-        rows.append(Row(name, Cell(name, column, number) if known else None, as_label(label), known or "train"))
+        rows.append(TableRow(name, TableImage(name, column, number) if known else None, as_label(label), known or "train"))
     return rows
 
 

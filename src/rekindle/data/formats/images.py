@@ -13,7 +13,7 @@ class Column(Protocol):
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableImage:
     """Encoded bytes of one picture inside a table; as text it is its name.
 
     Attributes:
@@ -39,4 +39,4 @@ class Cell:
         return self.name
 
 
-Picture = Path | Cell
+Picture = Path | TableImage

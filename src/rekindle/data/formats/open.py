@@ -4,8 +4,8 @@ from pathlib import Path
 
 from rekindle.data.dataset import Dataset
 from rekindle.data.formats import folders, huggingface, tables
-from rekindle.data.formats.columns import Asked
-from rekindle.data.splits import Rules, Survey
+from rekindle.data.formats.columns import ColumnNames
+from rekindle.data.splits import FoundData, SplitRules
 from rekindle.data.tasks import load
 from rekindle.errors import UserError
 
@@ -13,9 +13,9 @@ from rekindle.errors import UserError
 def open_data(
     data: Path | str,
     *,
-    image_column: str = "",
-    label_column: str = "",
-    split_column: str = "",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
     seed: int = 0,
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
@@ -29,24 +29,24 @@ def open_data(
 
     Args:
         data: See `survey`.
-        image_column: Column of a table with paths or bytes of pictures; "" finds it.
-        label_column: Column with text or integers; "" finds it.
-        split_column: Column with words such as train, validation and test; "" finds it where there is one.
-        seed: See `rekindle.data.splits.Rules`, as for the other options.
-        val_fraction: See there.
-        test_fraction: See there.
-        per_class: See there.
-        fraction: See there.
+        image_column: Column of a table with paths or bytes of pictures; None finds it.
+        label_column: Column with text or integers; None finds it.
+        split_column: Column with words such as train, validation and test; None finds it where there is one.
+        seed: Key of the splits and subsets.
+        val_fraction: Share of each class's training images held out for validation where the data has no validation split; 0 < x < 1.
+        test_fraction: Share of each class held out for the test where the data has no splits at all; 0 < x < 1.
+        per_class: Exactly this many training images a class, validation included; None takes all.
+        fraction: This share of each class's training images instead, 0 < x <= 1; None takes all.
 
     Raises:
         UserError: Listing everything that is wrong, by path or row.
     """
-    rules = Rules(Path(data), seed, val_fraction, test_fraction, per_class, fraction)
-    found = survey(data, Asked(image_column, label_column, split_column))
-    return found.divide(rules.within(found.root))
+    rules = SplitRules(Path(data), seed, val_fraction, test_fraction, per_class, fraction)
+    found = survey(data, ColumnNames(image_column or "", label_column or "", split_column or ""))
+    return found.split(rules.within(found.root))
 
 
-def survey(data: Path | str, asked: Asked) -> Survey:
+def survey(data: Path | str, asked: ColumnNames) -> FoundData:
     """Classes and pictures, and everything wrong with names, places and rows; no picture is opened.
 
     Args:
@@ -64,7 +64,7 @@ def survey(data: Path | str, asked: Asked) -> Survey:
         raise UserError(f"{error.filename} cannot be opened; allow reading it, or copy the pictures to a folder of your own.") from None
 
 
-def _survey(data: Path | str, asked: Asked) -> Survey:
+def _survey(data: Path | str, asked: ColumnNames) -> FoundData:
     path = Path(data)
     if load.is_task(data):
         return load.survey(data)

@@ -11,14 +11,14 @@ from rekindle.data.dataset import name_in
 from rekindle.data.formats.columns import WORDS
 from rekindle.data.formats.folder_walk import Findings, printable
 from rekindle.data.formats.images import Picture
-from rekindle.data.splits import SPLITS, Found, Survey
+from rekindle.data.splits import SPLITS, Found, FoundData
 from rekindle.errors import some
 
 UNLABELLED = -1
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A picture, its label, and its split.
 
     Attributes:
@@ -34,7 +34,7 @@ class Row:
     split: str
 
 
-def gather(root: Path, rows: Iterable[Row], names: Sequence[str] | None, findings: Findings, bare: bool) -> Survey:
+def gather(root: Path, rows: Iterable[TableRow], names: Sequence[str] | None, findings: Findings, bare: bool) -> FoundData:
     """Classes and splits of a table's rows.
 
     Args:
@@ -45,8 +45,8 @@ def gather(root: Path, rows: Iterable[Row], names: Sequence[str] | None, finding
         bare: The table has no splits.
     """
     rows = _without_unlabelled_splits(list(rows), findings)
-    kept: list[tuple[Row, str | int]] = []
-    first: dict[str, tuple[Row, str | int]] = {}
+    kept: list[tuple[TableRow, str | int]] = []
+    first: dict[str, tuple[TableRow, str | int]] = {}
     for row in rows:
         label = _label(row, names, findings)
         if label is None or row.picture is None:
@@ -66,7 +66,7 @@ def gather(root: Path, rows: Iterable[Row], names: Sequence[str] | None, finding
         found.setdefault(row.split, {}).setdefault(str(label), []).append(row.picture)
     findings.problems[:0] = _class_problems(found, classes, findings)
     in_order = {split: {name: found[split][name] for name in classes if name in found[split]} for split in SPLITS if split in found}
-    return Survey(root, in_order, classes, findings, bare)
+    return FoundData(root, in_order, classes, findings, bare)
 
 
 def as_label(value: Any) -> str | int | None:
@@ -86,17 +86,17 @@ def as_split(value: Any) -> str | None:
     return WORDS.get(str(value).strip().casefold())
 
 
-def _without_unlabelled_splits(rows: list[Row], findings: Findings) -> list[Row]:
+def _without_unlabelled_splits(rows: list[TableRow], findings: Findings) -> list[TableRow]:
     """Leave out a split none of whose rows has a label: that of a competition's test set."""
-    labelled = {row.split for row in rows if row.label not in (None, UNLABELLED)}
-    without = [split for split in SPLITS[1:] if split not in labelled and any(row.split == split for row in rows)]
+    labeled = {row.split for row in rows if row.label not in (None, UNLABELLED)}
+    without = [split for split in SPLITS[1:] if split not in labeled and any(row.split == split for row in rows)]
     findings.notes += [
         f"{findings.root}: left out, without labels: {sum(row.split == split for row in rows)} pictures of {split}." for split in without
     ]
     return [row for row in rows if row.split not in without]
 
 
-def _label(row: Row, names: Sequence[str] | None, findings: Findings) -> str | int | None:
+def _label(row: TableRow, names: Sequence[str] | None, findings: Findings) -> str | int | None:
     """The row's class; None, with a problem told, where it has none."""
     if row.label is None:
         findings.problems.append(f"{row.where}: no label; fill it in or remove the row")
@@ -112,7 +112,7 @@ def _label(row: Row, names: Sequence[str] | None, findings: Findings) -> str | i
     return None
 
 
-def _tell_twice(name: str, row: Row, label: str | int, before: Row, label_before: str | int, findings: Findings) -> None:
+def _tell_twice(name: str, row: TableRow, label: str | int, before: TableRow, label_before: str | int, findings: Findings) -> None:
     if label != label_before:
         findings.problems.append(f"{row.where}: {name} is labelled {label} here and {label_before} in {before.where}; keep one")
     elif row.split != before.split:

@@ -11,11 +11,11 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.data.formats.columns import WORDS, Asked, Chosen, choose
+from rekindle.data.formats.columns import WORDS, ColumnNames, ResolvedColumns, choose
 from rekindle.data.formats.folder_walk import Findings, printable
-from rekindle.data.formats.images import Cell, Picture
-from rekindle.data.formats.table_rows import Row, as_label, as_split, gather
-from rekindle.data.splits import Survey
+from rekindle.data.formats.images import Picture, TableImage
+from rekindle.data.formats.table_rows import TableRow, as_label, as_split, gather
+from rekindle.data.splits import FoundData
 from rekindle.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def tables_in(folder: Path) -> dict[str, list[Path]]:
     return found if "train" in found else {}
 
 
-def survey(path: Path, asked: Asked) -> Survey:
+def survey(path: Path, asked: ColumnNames) -> FoundData:
     """Classes and pictures of a table, or of a folder of tables that are named as their splits.
 
     Raises:
@@ -61,7 +61,7 @@ def survey(path: Path, asked: Asked) -> Survey:
                 f"{path} holds a table for each split ({', '.join(found)}), so --split-column {asked.split} has no meaning; leave it out."
             )
     findings = Findings(path)
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     names: list[str] | None = None
     choices: dict[str, str] = {}
     bare = path.is_file()
@@ -88,11 +88,11 @@ class _Text:
 
     path: Path
     frame: "pd.DataFrame"
-    columns: Chosen
+    columns: ResolvedColumns
     broken: list[str]
     names: None = None
 
-    def rows(self, root: Path, split: str, findings: Findings) -> Iterator[Row]:
+    def rows(self, root: Path, split: str, findings: Findings) -> Iterator[TableRow]:
         findings.problems += self.broken
         where = [f"{self.path.name} row {number}" for number in self.frame.index]
         frame = self.frame
@@ -106,10 +106,10 @@ class _Parquet:
 
     path: Path
     schema: "pa.Schema"
-    columns: Chosen
+    columns: ResolvedColumns
     names: list[str] | None
 
-    def rows(self, root: Path, split: str, findings: Findings) -> Iterator[Row]:
+    def rows(self, root: Path, split: str, findings: Findings) -> Iterator[TableRow]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -132,22 +132,22 @@ class _Parquet:
             pictures = _files(root, where, table[self.columns.image].to_pylist(), findings)
         else:
             column = ParquetColumn(self.path, self.columns.image, self.path.stat().st_mtime_ns)
-            pictures = [Cell(name, column, number) for number, name in enumerate(where)]
+            pictures = [TableImage(name, column, number) for number, name in enumerate(where)]
         splits = table[self.columns.split].to_pylist() if self.columns.split and not split else [split or "train"] * table.num_rows
         yield from _rows(where, pictures, table[self.columns.label].to_pylist(), splits, findings)
 
 
-def _open(path: Path, asked: Asked) -> "_Text | _Parquet":
+def _open(path: Path, asked: ColumnNames) -> "_Text | _Parquet":
     return _open_text(path, asked) if path.suffix.lower() in TEXTS else _open_parquet(path, asked)
 
 
-def _rows(where: Sequence[str], pictures: Sequence[Picture | None], labels: Any, splits: Any, findings: Findings) -> Iterator[Row]:
+def _rows(where: Sequence[str], pictures: Sequence[Picture | None], labels: Any, splits: Any, findings: Findings) -> Iterator[TableRow]:
     for place, picture, label, word in zip(where, pictures, labels, splits, strict=True):
         split = as_split(word)
         if split is None:
             shown = "no split" if word is None or not str(word).strip() else f"split {str(word).strip()!r} is unknown"
             findings.problems.append(printable(f"{place}: {shown}; use train, val or test"))
-        yield Row(place, picture if split else None, as_label(label), split or "train")
+        yield TableRow(place, picture if split else None, as_label(label), split or "train")
 
 
 def _files(root: Path, where: Sequence[str], cells: Any, findings: Findings) -> list[Picture | None]:
@@ -185,7 +185,7 @@ def _file_problem(text: str, file: str, inside: bool, root: Path) -> str:
     return ""
 
 
-def _open_text(path: Path, asked: Asked) -> _Text:
+def _open_text(path: Path, asked: ColumnNames) -> _Text:
     """Read a CSV or TSV file: UTF-8 with or without a mark, any line ends, separated by comma, semicolon or tab."""
     import pandas as pd
 
@@ -234,7 +234,7 @@ def _open_text(path: Path, asked: Asked) -> _Text:
     return _Text(path, body, choose(str(path), names, asked), broken)
 
 
-def _open_parquet(path: Path, asked: Asked) -> _Parquet:
+def _open_parquet(path: Path, asked: ColumnNames) -> _Parquet:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rekindle.data.formats.folder_walk import Findings
-from rekindle.data.splits import Found, Survey
+from rekindle.data.splits import Found, FoundData
 from rekindle.data.tasks import TASKS, find
 from rekindle.data.tasks.prepared import is_prepared, place, record
 from rekindle.errors import UserError
@@ -17,7 +17,7 @@ def is_task(data: Path | str) -> bool:
     return is_prepared(path) if path.exists() else str(data).removesuffix(JOINED) in TASKS
 
 
-def survey(data: Path | str) -> Survey:
+def survey(data: Path | str) -> FoundData:
     """Classes in the official order, and the pictures of each split: the official test split, and the official validation split if any.
 
     Args:
@@ -48,4 +48,4 @@ def survey(data: Path | str) -> Survey:
         found[split] = {kind: [] for kind in classes}
         for picture, label in samples:
             found[split][classes[label]].append(folder / picture)
-    return Survey(folder, found, classes, Findings(folder), bare=False, choices={"task": content["name"]})
+    return FoundData(folder, found, classes, Findings(folder), bare=False, choices={"task": content["name"]})

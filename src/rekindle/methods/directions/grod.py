@@ -16,7 +16,7 @@ PRESET = {"granularity": "tensor", "rho": 0.99}
 
 
 @dataclass(frozen=True)
-class Grod(Direction):
+class GrOD(Direction):
     """Keep of the regulariser's gradient only what is orthogonal to the loss's, at every step.
 
     Args:
@@ -29,6 +29,7 @@ class Grod(Direction):
     rho: float = 1.0
     preset: str | None = None
 
+    name: ClassVar[str] = "grod"
     paper: ClassVar[str] = "Xiong, Wan, Zhao, Chen, Li, Zhu, Huan, ACM TKDD 2022"
 
     def __post_init__(self) -> None:

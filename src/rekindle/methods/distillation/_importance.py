@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rekindle.hooks import INPUT, Taps
-from rekindle.method import Net, Passes, require
+from rekindle.hooks import INPUT, FeatureHooks
+from rekindle.method import DataPasses, Net, require
 from rekindle.methods.distillation._layers import wide
 from rekindle.methods.distillation._rerun import Rerun
 from rekindle.models.structure import channel_axis
-from rekindle.rng import generator
+from rekindle.rng import keyed_generator
 
 Batches = list[tuple[Tensor, Tensor]]
 HEAD_EPOCHS, HEAD_RATE, HEAD_MOMENTUM, HEAD_DECAY, HEAD_BATCH = 10, 0.01, 0.9, 1e-4, 64
@@ -34,7 +34,7 @@ def head_parts(net: Net) -> tuple[str, ...]:
     return (net.classifier,) if whole else net.head
 
 
-def fit_heads(net: Net, data: Passes) -> tuple[dict[str, nn.Module], int]:
+def fit_heads(net: Net, data: DataPasses) -> tuple[dict[str, nn.Module], int]:
     """Copies of the head's parts, trained on frozen features in evaluation mode, and the number of samples.
 
     Ten epochs of SGD with momentum 0.9 and weight decay 1e-4 in batches of 64 drawn by the run's seed; the rate falls
@@ -48,27 +48,27 @@ def fit_heads(net: Net, data: Passes) -> tuple[dict[str, nn.Module], int]:
 
 
 @torch.no_grad()
-def _features(model: nn.Module, parts: Sequence[str], data: Passes) -> tuple[dict[str, Tensor], Tensor]:
+def _features(model: nn.Module, parts: Sequence[str], data: DataPasses) -> tuple[dict[str, Tensor], Tensor]:
     """One pass: what comes into each part of the head, and the labels, on the CPU."""
     names = [f"{part}{INPUT}" for part in parts]
-    taps = Taps(model, names)
+    hooks = FeatureHooks(model, names)
     found: dict[str, list[Tensor]] = {part: [] for part in parts}
     labels = []
     try:
         for x, y in data.target():
             model(x)
-            kept = taps.take()
+            kept = hooks.take()
             for part, name in zip(parts, names, strict=True):
                 found[part].append(wide(kept[name]).cpu())
             labels.append(y.cpu())
     finally:
-        taps.remove()
+        hooks.remove()
     require(bool(labels), "delta: there is no training data to look at.")
     return {part: torch.cat(rows) for part, rows in found.items()}, torch.cat(labels)
 
 
 @torch.enable_grad()
-def _fit(net: Net, name: str, features: Tensor, labels: Tensor, data: Passes) -> nn.Module:
+def _fit(net: Net, name: str, features: Tensor, labels: Tensor, data: DataPasses) -> nn.Module:
     head = net.head_parameters()
     part = copy.deepcopy(net.model.get_submodule(name)).eval().requires_grad_(False)
     new = [p.requires_grad_(True) for leaf, p in part.named_parameters() if f"{name}.{leaf}" in head]
@@ -77,7 +77,7 @@ def _fit(net: Net, name: str, features: Tensor, labels: Tensor, data: Passes) ->
     optimizer = torch.optim.SGD(new, lr=HEAD_RATE, momentum=HEAD_MOMENTUM, weight_decay=HEAD_DECAY)
     for epoch in range(HEAD_EPOCHS):
         optimizer.param_groups[0]["lr"] = HEAD_RATE * 0.1 ** (epoch / TENTH_AT)
-        for rows in torch.randperm(len(labels), generator=generator(net.seed, "delta", "head", epoch)).split(HEAD_BATCH):
+        for rows in torch.randperm(len(labels), generator=keyed_generator(net.seed, "delta", "head", epoch)).split(HEAD_BATCH):
             loss = F.cross_entropy(part(features[rows].to(device, dtype)).flatten(1), labels[rows].to(device))
             optimizer.zero_grad()
             loss.backward()
@@ -87,7 +87,7 @@ def _fit(net: Net, name: str, features: Tensor, labels: Tensor, data: Passes) ->
 
 
 @contextmanager
-def lent(model: nn.Module, parts: dict[str, nn.Module]) -> Iterator[None]:
+def swapped_weights(model: nn.Module, parts: dict[str, nn.Module]) -> Iterator[None]:
     """Give modules the weights of copies of them for a while; afterwards the old ones are back, to the bit."""
     pairs = [pair for name, part in parts.items() for pair in zip(model.get_submodule(name).parameters(), part.parameters(), strict=True)]
     before = [own.data for own, _ in pairs]
@@ -100,7 +100,7 @@ def lent(model: nn.Module, parts: dict[str, nn.Module]) -> Iterator[None]:
             own.data = data
 
 
-def draw_batches(net: Net, data: Passes, count: int, samples: int) -> Batches:
+def draw_batches(net: Net, data: DataPasses, count: int, samples: int) -> Batches:
     """`count` batches of the size that the data comes in, of samples drawn by the run's seed: one more pass."""
     chosen: set[int] = set()
     inputs: list[Tensor] = []
@@ -109,17 +109,17 @@ def draw_batches(net: Net, data: Passes, count: int, samples: int) -> Batches:
     for x, y in data.target():
         if not size:
             size = len(y)
-            chosen = set(torch.randperm(samples, generator=generator(net.seed, "delta", "batches"))[: count * size].tolist())
+            chosen = set(torch.randperm(samples, generator=keyed_generator(net.seed, "delta", "batches"))[: count * size].tolist())
         rows = torch.tensor([row for row in range(len(y)) if seen + row in chosen], dtype=torch.long, device=x.device)
         inputs.append(x[rows])
         labels.append(y[rows.to(y.device)])
         seen += len(y)
-    order = torch.randperm(len(chosen), generator=generator(net.seed, "delta", "order")).to(inputs[0].device)
+    order = torch.randperm(len(chosen), generator=keyed_generator(net.seed, "delta", "order")).to(inputs[0].device)
     x, y = torch.cat(inputs)[order], torch.cat(labels)[order.to(labels[0].device)]
     return list(zip(x.split(size), y.split(size), strict=True))
 
 
-def channel_importance(net: Net, layers: Sequence[str], batches: Batches, data: Passes) -> dict[str, Tensor]:
+def channel_importance(net: Net, layers: Sequence[str], batches: Batches, data: DataPasses) -> dict[str, Tensor]:
     """(C,) importance of the channels of each layer: the mean over batches of how much the loss grows without one.
 
     Only what lies behind the layer is computed for each channel. What that costs is said before it starts.
@@ -162,7 +162,7 @@ def _loss(outputs: Any, labels: Tensor) -> Tensor:
     return F.cross_entropy(wide(logits), labels)
 
 
-def _announce(net: Net, layers: Sequence[str], batches: Batches, data: Passes) -> dict[str, int]:
+def _announce(net: Net, layers: Sequence[str], batches: Batches, data: DataPasses) -> dict[str, int]:
     """Channels of each layer; measures one rerun of each and notes what all of them will take."""
     sizes: dict[str, int] = {}
     seconds = 0.0

@@ -83,22 +83,22 @@ def pooled(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return F.adaptive_avg_pool1d(flat_a, length), F.adaptive_avg_pool1d(flat_b, length)
 
 
-def paired_maps(batch: Batch, taps: Sequence[str], net: Net, owner: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """For each tap what the network and its source gave there: maps (B, C, *S) each, in float32 or better.
+def paired_maps(batch: Batch, layers: Sequence[str], net: Net, owner: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each layer what the network and its source gave there: maps (B, C, *S) each, in float32 or better.
 
     Raises:
         ValueError: If a layer gave no tensor, or other channels than in the source.
     """
-    for tap in taps:
-        mine, theirs = (_maps(_kept(found, tap, owner), net, tap) for found in (batch.taps, batch.source_taps))
+    for layer in layers:
+        mine, theirs = (_maps(_kept(found, layer, owner), net, layer) for found in (batch.activations, batch.source_activations))
         same = mine.shape[:2] == theirs.shape[:2]
-        require(same, f"{owner}: layer {tap} has {mine.shape[1]} channels, but {theirs.shape[1]} in the source; name other layers.")
+        require(same, f"{owner}: layer {layer} has {mine.shape[1]} channels, but {theirs.shape[1]} in the source; name other layers.")
         yield mine, theirs
 
 
-def paired(batch: Batch, taps: Sequence[str], net: Net, owner: str) -> Iterator[tuple[Tensor, Tensor]]:
+def paired(batch: Batch, layers: Sequence[str], net: Net, owner: str) -> Iterator[tuple[Tensor, Tensor]]:
     """As `paired_maps`, at common positions: (B, C, positions) each."""
-    for mine, theirs in paired_maps(batch, taps, net, owner):
+    for mine, theirs in paired_maps(batch, layers, net, owner):
         yield pooled(mine, theirs)
 
 
@@ -115,6 +115,6 @@ def relative(distances: Tensor, theirs: Tensor) -> Tensor:
     return distances / torch.where(length > 0, length, torch.ones_like(length))
 
 
-def _kept(taps: dict[str, Tensor], tap: str, owner: str) -> Tensor:
-    require(tap in taps, f"{owner}: layer {tap.removesuffix(INPUT)} did not run, or gave no single tensor; name other layers.")
-    return taps[tap]
+def _kept(activations: dict[str, Tensor], layer: str, owner: str) -> Tensor:
+    require(layer in activations, f"{owner}: layer {layer.removesuffix(INPUT)} did not run, or gave no single tensor; name other layers.")
+    return activations[layer]

@@ -30,14 +30,14 @@ def softened_loss(logits: Tensor, targets: Tensor, temperature: float, loss: str
     return terms.sum(1).mean() * (temperature**2 if scale_t2 else 1.0)
 
 
-def source_logits(batch: Batch, tap: str, owner: str) -> tuple[Tensor, Tensor]:
+def source_logits(batch: Batch, layer: str, owner: str) -> tuple[Tensor, Tensor]:
     """(B, C_s) logits of the kept source classifier and of the frozen source, on the same inputs.
 
     Raises:
         ValueError: If they differ in width.
     """
     assert batch.source_outputs is not None
-    ours, theirs = batch.taps[tap].flatten(1), batch.source_outputs.flatten(1)
+    ours, theirs = batch.activations[layer].flatten(1), batch.source_outputs.flatten(1)
     same = ours.shape == theirs.shape
     require(same, f"{owner}: the kept source classifier gives {ours.shape[1]} logits, the source itself {theirs.shape[1]}.")
     return ours, theirs

@@ -50,13 +50,13 @@ class AttentionTransfer(Method):
         """Find the layers."""
         if self.uses_source:
             self._net = net
-            self.taps = self.source_taps = find_layers(net, source, self.layers, self.name)
+            self.hook_layers = self.source_hook_layers = find_layers(net, source, self.layers, self.name)
 
     def penalty(self, batch: Batch) -> Tensor | None:
         """Sum over layers of the distance of attention maps."""
         if not self.uses_source:
             return None
-        pairs = paired(batch, self.taps, self._net, self.name)
+        pairs = paired(batch, self.hook_layers, self._net, self.name)
         distances = [attention_distance(attention(mine), attention(theirs), self.form) for mine, theirs in pairs]
         return self.beta * torch.stack(distances).sum()
 

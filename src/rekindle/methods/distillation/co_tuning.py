@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rekindle.method import Batch, Method, Net, Passes, Source, require
+from rekindle.method import Batch, DataPasses, Method, Net, Source, require
 from rekindle.methods._options import check_choice, check_number
 from rekindle.methods._source_head import keep_source_head
 from rekindle.methods.distillation._layers import wide
-from rekindle.rng import generator
+from rekindle.rng import keyed_generator
 
 RELATIONSHIPS = ("direct", "calibrated")
 HELD_OUT = 0.2
@@ -45,7 +45,7 @@ class CoTuning(Method):
 
     paper: ClassVar[str] = "You, Kou, Long, Wang, NeurIPS 2020"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
-    whole_labels: ClassVar[bool] = True
+    needs_hard_labels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("co_tuning", "strength", self.strength)
@@ -55,13 +55,13 @@ class CoTuning(Method):
     def surgery(self, net: Net, source: Source) -> None:
         """Keep the source's classifier, trainable."""
         if self.strength > 0:
-            self.taps = (keep_source_head(net, source, self.name),)
+            self.hook_layers = (keep_source_head(net, source, self.name),)
 
     def attach(self, net: Net, source: Source) -> None:
         """Remember whom to ask."""
         self._net, self._source = net, source.model
 
-    def prepare(self, data: Passes) -> None:
+    def prepare(self, data: DataPasses) -> None:
         """One pass through the source in evaluation mode."""
         if not self.strength > 0:
             return
@@ -81,7 +81,7 @@ class CoTuning(Method):
             return None
         require(self._relationship is not None, "co_tuning: the relationship is not known yet; call tuner.prepare(pass_over_data) first.")
         assert self._relationship is not None
-        logits = wide(batch.taps[self.taps[0]]).flatten(1)
+        logits = wide(batch.activations[self.hook_layers[0]]).flatten(1)
         self._relationship = self._relationship.to(logits)
         return self.strength * relationship_loss(logits, batch.labels, self._relationship)
 
@@ -106,7 +106,7 @@ def relationship_loss(logits: Tensor, labels: Tensor, relationship: Tensor) -> T
 
 
 @torch.no_grad()
-def source_probabilities(model: nn.Module, source: nn.Module, data: Passes) -> tuple[Tensor, Tensor, int]:
+def source_probabilities(model: nn.Module, source: nn.Module, data: DataPasses) -> tuple[Tensor, Tensor, int]:
     """(N, C_s) float64 probabilities of the source and (N,) labels, on the CPU; and the classes that the network tells apart."""
     probabilities, labels = [], []
     classes = 0
@@ -128,7 +128,7 @@ def class_means(probabilities: Tensor, labels: Tensor, classes: int) -> Tensor:
     return torch.stack([probabilities[labels == label].mean(0) for label in range(classes)])
 
 
-def calibrated(probabilities: Tensor, labels: Tensor, seed: int, data: Passes) -> Tensor:
+def calibrated(probabilities: Tensor, labels: Tensor, seed: int, data: DataPasses) -> Tensor:
     """(C, C_s): p(s | t) in proportion to p(t | s) * p(s), p(t | s) by logistic regression and p(s) the mean probability.
 
     p(t | s) is what the regression says of an image of which the source is certain that it is s.
@@ -140,7 +140,7 @@ def calibrated(probabilities: Tensor, labels: Tensor, seed: int, data: Passes) -
     return joint / joint.sum(1, keepdim=True)
 
 
-def _best_strength(x: np.ndarray, y: np.ndarray, seed: int, data: Passes) -> float:
+def _best_strength(x: np.ndarray, y: np.ndarray, seed: int, data: DataPasses) -> float:
     """The inverse strength under which held-out labels are likeliest; 1 if no class has a sample to spare."""
     held = _held_out(y, seed)
     if not held.any():
@@ -156,7 +156,7 @@ def _best_strength(x: np.ndarray, y: np.ndarray, seed: int, data: Passes) -> flo
 
 def _held_out(labels: np.ndarray, seed: int) -> np.ndarray:
     """(N,) mask: a fifth of each class, at least one sample, but none of a class that has one alone."""
-    shuffled = torch.randperm(len(labels), generator=generator(seed, "co_tuning")).numpy()
+    shuffled = torch.randperm(len(labels), generator=keyed_generator(seed, "co_tuning")).numpy()
     mask = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         rows = shuffled[labels[shuffled] == label]

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rekindle.method import Batch, Clock, GradientPairs, Method, Net, Passes, Source, require
+from rekindle.method import Batch, Clock, DataPasses, GradientPairs, Method, Net, Source, require
 from rekindle.methods._options import check_choice, check_number, check_whole
-from rekindle.methods.distillation._importance import channel_importance, draw_batches, fit_heads, lent
+from rekindle.methods.distillation._importance import channel_importance, draw_batches, fit_heads, swapped_weights
 from rekindle.methods.distillation._layers import find_layers, paired, relative
 from rekindle.methods.distillation._options import REDUCTIONS, check_layers
 from rekindle.methods.penalties._pull import Pull
@@ -28,7 +28,7 @@ SOFTENING = 5.0
 
 
 @dataclass
-class Delta(Method):
+class DELTA(Method):
     """Keep activations near those of the source, channels that the target task needs above all (DELTA).
 
     With "attention" a preparation measures each channel's importance: one run of the part of the network behind it for each
@@ -73,23 +73,23 @@ class Delta(Method):
         self._net = net
         self._new = Pull(list(net.decayed(net.new()).values()), None, self.beta)
         if self.uses_source:
-            self.taps = self.source_taps = find_layers(net, source, self.layers, self.name)
+            self.hook_layers = self.source_hook_layers = find_layers(net, source, self.layers, self.name)
 
-    def prepare(self, data: Passes) -> None:
+    def prepare(self, data: DataPasses) -> None:
         """Measure importance under a head fitted for it; the network and its own head stay as they are."""
         if not self.uses_source or self.weights == "uniform":
             return
         heads, samples = fit_heads(self._net, data)
         batches = draw_batches(self._net, data, self.batches, samples)
-        with lent(self._net.model, heads):
-            found = channel_importance(self._net, self.taps, batches, data)
+        with swapped_weights(self._net.model, heads):
+            found = channel_importance(self._net, self.hook_layers, batches, data)
         self._weights = {layer: channel_weights(importance) for layer, importance in found.items()}
 
     def penalty(self, batch: Batch) -> Tensor | None:
         """alpha/2 * the weighted squared distance of activations, divided by positions and reduced."""
         if not self.uses_source:
             return None
-        pairs = zip(self.taps, paired(batch, self.taps, self._net, self.name), strict=True)
+        pairs = zip(self.hook_layers, paired(batch, self.hook_layers, self._net, self.name), strict=True)
         distances = [self._distance(layer, mine, theirs) for layer, (mine, theirs) in pairs]
         return 0.5 * self.alpha * torch.stack(distances).sum()
 

@@ -49,13 +49,13 @@ class FeatureMaps(Method):
         """Find the layers."""
         if self.uses_source:
             self._net = net
-            self.taps = self.source_taps = find_layers(net, source, self.layers, self.name)
+            self.hook_layers = self.source_hook_layers = find_layers(net, source, self.layers, self.name)
 
     def penalty(self, batch: Batch) -> Tensor | None:
         """strength/2 * the squared distance of all activations, reduced."""
         if not self.uses_source:
             return None
-        distances = [self._distance(mine, theirs) for mine, theirs in paired(batch, self.taps, self._net, self.name)]
+        distances = [self._distance(mine, theirs) for mine, theirs in paired(batch, self.hook_layers, self._net, self.name)]
         return 0.5 * self.strength * torch.stack(distances).sum()
 
     def _distance(self, mine: Tensor, theirs: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class FSP(Method):
         if self.uses_source:
             self._net = net
             names = find_layers(net, source, self.layers, self.name)
-            self.taps = self.source_taps = tuple(tap for name in names for tap in (f"{name}{INPUT}", name))
+            self.hook_layers = self.source_hook_layers = tuple(layer for name in names for layer in (f"{name}{INPUT}", name))
 
     def penalty(self, batch: Batch) -> Tensor | None:
         """strength * mean over the batch of the squared distances of the matrices."""
@@ -64,7 +64,7 @@ class FSP(Method):
         return self.strength * torch.stack(distances).sum()
 
     def _matrices(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        found = list(paired_maps(batch, self.taps, self._net, self.name))
+        found = list(paired_maps(batch, self.hook_layers, self._net, self.name))
         for before, after in zip(found[::2], found[1::2], strict=True):
             pair = [flow(a, b) for a, b in zip(before, after, strict=True)]
             yield (unit(pair[0]), unit(pair[1])) if self.normalize else (pair[0], pair[1])

@@ -19,7 +19,7 @@ from rekindle.methods.restarts.cosine import half_cosine
 
 
 @dataclass
-class Lwf(Method):
+class LwF(Method):
     """Keep the source's outputs on the new images, its classifier being trained along (learning without forgetting).
 
     During warm-up the rate of the backbone, and of the source's classifier with it, is 0, so that the new head alone trains;
@@ -43,6 +43,7 @@ class Lwf(Method):
     scale_t2: bool = False
     warmup_epochs: int = 0
 
+    name: ClassVar[str] = "lwf"
     paper: ClassVar[str] = "Li, Hoiem, ECCV 2016, arXiv 1606.09282"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
@@ -57,7 +58,7 @@ class Lwf(Method):
     def surgery(self, net: Net, source: Source) -> None:
         """Keep the source's classifier, trainable."""
         if self.uses_source:
-            self.taps = (keep_source_head(net, source, self.name),)
+            self.hook_layers = (keep_source_head(net, source, self.name),)
 
     def attach(self, net: Net, source: Source) -> None:
         """Remember what warm-up holds still."""
@@ -88,5 +89,5 @@ class Lwf(Method):
         """lambda * KL, or cross entropy."""
         if not self.uses_source:
             return None
-        ours, theirs = source_logits(batch, self.taps[0], self.name)
+        ours, theirs = source_logits(batch, self.hook_layers[0], self.name)
         return self.strength * softened_loss(ours, theirs, self.temperature, self.loss, self.scale_t2)

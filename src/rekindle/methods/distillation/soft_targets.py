@@ -46,13 +46,13 @@ class SoftTargets(Method):
     def surgery(self, net: Net, source: Source) -> None:
         """Keep the source's classifier, frozen."""
         if self.uses_source:
-            self.taps = (keep_source_head(net, source, self.name, trainable=False),)
+            self.hook_layers = (keep_source_head(net, source, self.name, trainable=False),)
 
     def penalty(self, batch: Batch) -> Tensor | None:
         """a * T^2 * KL."""
         if not self.uses_source:
             return None
-        ours, theirs = source_logits(batch, self.taps[0], self.name)
+        ours, theirs = source_logits(batch, self.hook_layers[0], self.name)
         return self.weight * softened_loss(ours, theirs, self.temperature, "kl", self.scale_t2)
 
     def task_weight(self) -> float:

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rekindle.hooks import Taps
-from rekindle.method import Method, Net, Passes, Source, require
+from rekindle.hooks import FeatureHooks
+from rekindle.method import DataPasses, Method, Net, Source, require
 from rekindle.methods._options import check_flag, check_whole
 from rekindle.methods.restarts.rifle import Rifle
-from rekindle.rng import generator
+from rekindle.rng import keyed_generator
 
 HELD_OUT = 0.2
 LOWEST, HIGHEST = -7, 2
 
 
 @dataclass
-class LpFt(Method):
+class LPFT(Method):
     """Start from the linear classifier that is best on frozen features, instead of a random one.
 
     Args:
@@ -38,6 +38,7 @@ class LpFt(Method):
     strengths: int = 100
     rescale: bool = False
 
+    name: ClassVar[str] = "lp_ft"
     paper: ClassVar[str] = "Kumar et al., ICLR 2022, arXiv 2202.10054"
     neutral: ClassVar[dict[str, Any] | None] = None
 
@@ -45,7 +46,7 @@ class LpFt(Method):
         check_whole("lp_ft", "strengths", self.strengths, 1)
         check_flag("lp_ft", "rescale", self.rescale)
 
-    def refuses(self, other: Method) -> str | None:
+    def incompatible_with(self, other: Method) -> str | None:
         """RIFLE's draws would discard the fitted head."""
         draws = isinstance(other, Rifle) and other.reinitialize and (other.periods > 1 or other.period > 0)
         return "rifle draws the head anew, which discards what lp_ft has fitted; take rifle_b, or one of the two." if draws else None
@@ -60,7 +61,7 @@ class LpFt(Method):
         )
         self._net, self._layer = net, linear[0]
 
-    def prepare(self, data: Passes) -> None:
+    def prepare(self, data: DataPasses) -> None:
         """Stage 1: nothing but the head changes."""
         features, labels = collect_features(self._net.model, net_input(self._net), data)
         classes = self._layer.weight.shape[0]
@@ -77,24 +78,24 @@ class LpFt(Method):
 
 
 def net_input(net: Net) -> str:
-    """The tap that holds the features the head reads."""
+    """The layer that holds the features the head reads."""
     return f"{net.head[0]}:input"
 
 
 @torch.no_grad()
-def collect_features(model: nn.Module, tap: str, data: Passes) -> tuple[Tensor, Tensor]:
-    """One pass: (N, D) float64 features at a tap and (N,) labels, on the CPU."""
-    taps = Taps(model, [tap])
+def collect_features(model: nn.Module, layer: str, data: DataPasses) -> tuple[Tensor, Tensor]:
+    """One pass: (N, D) float64 features at a layer and (N,) labels, on the CPU."""
+    hooks = FeatureHooks(model, [layer])
     features, labels = [], []
     for x, y in data.target():
         model(x)
-        features.append(taps.take()[tap].flatten(1).double().cpu())
+        features.append(hooks.take()[layer].flatten(1).double().cpu())
         labels.append(y.cpu())
-    taps.remove()
+    hooks.remove()
     return torch.cat(features), torch.cat(labels)
 
 
-def fit_head(features: Tensor, labels: Tensor, strengths: int, seed: int, data: Passes) -> tuple[np.ndarray, np.ndarray]:
+def fit_head(features: Tensor, labels: Tensor, strengths: int, seed: int, data: DataPasses) -> tuple[np.ndarray, np.ndarray]:
     """Weight (C, D) and bias (C,) of the best logistic regression; two classes get half the logit each, with opposite signs."""
     x, y = features.numpy(), labels.numpy()
     best = 1.0
@@ -122,7 +123,7 @@ def _regression(strength: float, warm: bool = False) -> Any:
 
 def _split(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A fifth of each class is held out, at least one; a class of one image stays in the training part alone."""
-    shuffled = torch.randperm(len(labels), generator=generator(seed, "lp_ft")).numpy()
+    shuffled = torch.randperm(len(labels), generator=keyed_generator(seed, "lp_ft")).numpy()
     held = [row for label in np.unique(labels) for rows in [shuffled[labels[shuffled] == label]] for row in rows[: _share(len(rows))]]
     return np.setdiff1d(shuffled, held), np.array(held or shuffled, dtype=int)
 

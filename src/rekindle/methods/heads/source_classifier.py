@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from rekindle.method import Method, Net, Passes, Source, require
+from rekindle.method import DataPasses, Method, Net, Source, require
 from rekindle.methods._source_head import source_part
-from rekindle.rng import drawing, generator
+from rekindle.rng import keyed_generator, use_generator
 
 
 @dataclass
@@ -70,13 +70,13 @@ class SourceClassifier(Method):
         kept = source_part(net, source, "source_classifier")
         old = net.model.get_submodule(net.classifier)
         like = next(old.parameters())
-        with drawing(generator(net.seed, "source_classifier")):
+        with use_generator(keyed_generator(net.seed, "source_classifier")):
             new = self._new_layers(output_width(kept, "source_classifier"), output_width(old, "source_classifier"))
         parts = OrderedDict(source=kept, flatten=nn.Flatten(1), **new)
         _put(net.model, net.classifier, nn.Sequential(parts).to(like.device, like.dtype).train(old.training))
         self._rename(net, kept, new)
 
-    def prepare(self, data: Passes) -> None:
+    def prepare(self, data: DataPasses) -> None:
         """Set each scale to the mean length of what comes into it, the first one first."""
         if not self.needs_data:
             return
@@ -118,10 +118,10 @@ class SourceClassifier(Method):
     def _rename(self, net: Net, kept: nn.Module, new: "OrderedDict[str, nn.Module]") -> None:
         """The kept layer is shared under its new name and a stage of its own; the head is what is new."""
         part = net.classifier
-        net.origin = {name: origin for name, origin in net.origin.items() if not name.startswith(f"{part}.")}
-        net.origin |= {f"{part}.source.{leaf}": f"{part}.{leaf}" for leaf, _ in kept.named_parameters()}
+        net.source_names = {name: source_names for name, source_names in net.source_names.items() if not name.startswith(f"{part}.")}
+        net.source_names |= {f"{part}.source.{leaf}": f"{part}.{leaf}" for leaf, _ in kept.named_parameters()}
         net.head = tuple(f"{part}.{name}" for name, module in new.items() if any(True for _ in module.parameters()))
-        net.undecayed += tuple(f"{part}.{name}.gamma" for name, module in new.items() if isinstance(module, NormScale))
+        net.no_weight_decay += tuple(f"{part}.{name}.gamma" for name, module in new.items() if isinstance(module, NormScale))
         net.stages = {**net.stages, "source_classifier": [f"{part}.source.{leaf}" for leaf, _ in kept.named_parameters()]}
 
 
@@ -169,7 +169,7 @@ def output_width(part: nn.Module, owner: str) -> int:
 
 
 @torch.no_grad()
-def _mean_length(model: nn.Module, scale: NormScale, data: Passes) -> float:
+def _mean_length(model: nn.Module, scale: NormScale, data: DataPasses) -> float:
     lengths: list[Tensor] = []
 
     def watch(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

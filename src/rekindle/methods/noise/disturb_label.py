@@ -34,7 +34,7 @@ class DisturbLabel(Method):
 
     paper: ClassVar[str] = "Xie, Wang, Wei, Wang, Tian, CVPR 2016, arXiv 1605.00055"
     neutral: ClassVar[dict[str, Any] | None] = {"gamma": 0.0}
-    whole_labels: ClassVar[bool] = True
+    needs_hard_labels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_probability("disturb_label", "gamma", self.gamma)

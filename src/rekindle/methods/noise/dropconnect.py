@@ -21,7 +21,7 @@ CONVOLUTIONS = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
 
 
 @dataclass
-class Dropconnect(Method):
+class DropConnect(Method):
     """Drop single weights of the classifier in training, and scale up what is left; biases stay.
 
     Args:
@@ -35,6 +35,7 @@ class Dropconnect(Method):
     p: float = 0.5
     per: Literal["batch", "sample"] = "batch"
 
+    name: ClassVar[str] = "dropconnect"
     paper: ClassVar[str] = "Wan, Zeiler, Zhang, LeCun, Fergus, ICML 2013"
     neutral: ClassVar[dict[str, Any] | None] = {"p": 0.0}
 

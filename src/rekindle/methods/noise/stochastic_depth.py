@@ -64,7 +64,7 @@ class StochasticDepth(Method):
         chances = survival(len(blocks), self.p_last, self.first_block_always)
         self._gates = [Gate(chance, self.mode, self.scaling) for chance in chances]
         for gate, block in zip(self._gates, blocks, strict=True):
-            hang(gate, block)
+            attach_gate(gate, block)
 
     def restart_(self, clock: Clock, optimizer: Optimizer) -> bool:
         """Draw which blocks survive the step, equally on all ranks."""
@@ -127,7 +127,7 @@ class Gate:
         return 1.0 if self.alive is None else scale * self.alive
 
 
-def hang(gate: Gate, block: ResidualBlock) -> None:
+def attach_gate(gate: Gate, block: ResidualBlock) -> None:
     """Hang a gate on a block's branches, and switch off the block's own stochastic depth."""
     for slot in block.slots:
         for name in ("drop_prob", "p"):  # timm's name and torchvision's.

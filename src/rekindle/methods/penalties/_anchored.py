@@ -1,7 +1,7 @@
 """What the "-SP" penalties share: their anchors, the decay of new parameters, and the state of both.
 
 SP is the starting point, the pre-trained weights (Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483, section 3). Not
-methods themselves: a method names these classes before `Method` and gives its own measure of the distance.
+methods themselves: a method derives from one of these classes and gives its own measure of the distance.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rekindle.method import Clock, GradientPairs, Net, Source, require, snake
+from rekindle.method import Clock, GradientPairs, Method, Net, Source, require
 from rekindle.methods._options import check_choice, check_number
 from rekindle.methods.penalties._pull import Measure, Pull, check_scope, in_scope
 
 
 @dataclass
-class TowardsStart:
+class TowardsStart(Method):
     """Strength * measure(w - w0) on shared parameters, beta/2 * ||w||^2 on new ones; see `L2SP` for the arguments."""
 
     alpha: float = 0.01
@@ -25,17 +25,16 @@ class TowardsStart:
     scope: str = "all"
 
     def __post_init__(self) -> None:
-        self._owner = snake(type(self).__name__)
-        check_number(self._owner, "alpha", self.alpha)
-        check_number(self._owner, "beta", self.beta)
-        check_scope(self._owner, self.scope)
+        check_number(self.name, "alpha", self.alpha)
+        check_number(self.name, "beta", self.beta)
+        check_scope(self.name, self.scope)
 
     def attach(self, net: Net, source: Source) -> None:
         """Copy the anchors: float32, detached, never from weights that may have moved."""
         shared = in_scope(net.shared(), self.scope)
-        require(bool(shared), f"{self._owner}: the network shares no parameter with its source, so there is nothing to pull towards.")
+        require(bool(shared), f"{self.name}: the network shares no parameter with its source, so there is nothing to pull towards.")
         self._names = list(shared)
-        self._anchors = [source.tensors[net.origin[name]].to(p.device, copy=True) for name, p in shared.items()]
+        self._anchors = [source.tensors[net.source_names[name]].to(p.device, copy=True) for name, p in shared.items()]
         self._shared = Pull(list(shared.values()), self._anchors, self.alpha, self._measure(net, source))
         self._new = Pull(list(in_scope(net.decayed(net.new()), self.scope).values()), None, self.beta)
 
@@ -70,7 +69,7 @@ class Shrinking(TowardsStart):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self._owner, "solver", self.solver, ("subgradient", "proximal"))
+        check_choice(self.name, "solver", self.solver, ("subgradient", "proximal"))
 
     def gradient(self, clock: Clock) -> GradientPairs:
         """The subgradient, 0 at the kink; the proximal solver leaves only that of new parameters."""

@@ -19,12 +19,12 @@ from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import log_softmax, one_hot
 
-from rekindle.method import Net, Passes, PassOverData, Source, nothing, require
+from rekindle.method import DataPasses, Net, PassOverData, Source, noop, require
 from rekindle.rng import uniform
 
 ESTIMATES = ("auto", "expected", "sampled", "empirical")
-NORMALISATIONS = ("none", "mean")
-STABILISERS = ("add", "clip")
+NORMALIZATIONS = ("none", "mean")
+STABILIZERS = ("add", "clip")
 MANY_CLASSES = 100  # With more of them "auto" samples.
 MEMORY = 2**27  # Numbers that the gradients of single samples may take at once: half a gigabyte in float32.
 
@@ -60,7 +60,7 @@ class Squares:
         """Sum over samples x (B, ...) and classes of p_k * (d log p_k / d w)^2, by weight."""
         return self._summed(self._expected, x)
 
-    def labelled(self, x: Tensor, labels: Tensor) -> Weights:
+    def labeled(self, x: Tensor, labels: Tensor) -> Weights:
         """Sum over samples x (B, ...) with labels (B,) of (d log p_label / d w)^2, by weight."""
         return self._summed(self._labelled, x, labels)
 
@@ -140,7 +140,7 @@ def drawn_labels(log_p: Tensor, start: int, seed: int) -> Tensor:
 
 def diagonal_fisher(
     model: nn.Module, names: Sequence[str], batches: Iterable[tuple[Tensor, Tensor]], estimate: str, seed: int = 0,
-    done: Callable[[int], None] = nothing,
+    done: Callable[[int], None] = noop,
 ) -> Weights:  # fmt: skip
     """Estimate F of the named parameters.
 
@@ -166,7 +166,7 @@ def diagonal_fisher(
     for x, y in batches:
         with torch.autocast(x.device.type, enabled=False), torch.no_grad():  # vjp keeps its own graphs.
             labels = None if estimate == "expected" else _labels(model, x, y, estimate, count, seed)
-            found = squares.expected(x) if labels is None else squares.labelled(x, labels)
+            found = squares.expected(x) if labels is None else squares.labeled(x, labels)
         total = {name: total[name] + tensor for name, tensor in found.items()} if total else found
         count += len(x)
         done(count)
@@ -192,7 +192,7 @@ def check_fisher(fisher: Weights) -> None:
         require(ok, f"fisher: the information of {name} must be finite and at least 0.")
 
 
-def normalised(fisher: Weights, how: str) -> Weights:
+def normalized(fisher: Weights, how: str) -> Weights:
     """ "none": as it is; "mean": divided by the mean over all weights, so that alpha has the scale of L2-SP's."""
     if how == "none":
         return fisher
@@ -201,7 +201,7 @@ def normalised(fisher: Weights, how: str) -> Weights:
     return {name: tensor / mean for name, tensor in fisher.items()}
 
 
-def stabilised(fisher: Weights, how: str, eps: float) -> Weights:
+def stabilized(fisher: Weights, how: str, eps: float) -> Weights:
     """ "add": F + eps; "clip": min(F, eps)."""
     return {name: tensor + eps if how == "add" else tensor.clamp_max(eps) for name, tensor in fisher.items()}
 
@@ -223,10 +223,12 @@ class Information:
     def __init__(self, owner: str, net: Net, source: Source, names: list[str], like: list[Tensor]) -> None:
         require(bool(net.classifier), f"{owner}: the source has no single classifier, so it gives no probabilities to differentiate.")
         self.tensors = [torch.zeros_like(tensor) for tensor in like]
-        self._owner, self._net, self._source, self._names = owner, net, source, names
+        self.name, self._net, self._source, self._names = owner, net, source, names
         self._untrained = classifier_is_new(net, source)
 
-    def estimate_(self, data: Passes, estimate: str = "auto", normalize: str = "none", stabilizer: str = "add", eps: float = 0.0) -> None:
+    def estimate_(
+        self, data: DataPasses, estimate: str = "auto", normalize: str = "none", stabilizer: str = "add", eps: float = 0.0
+    ) -> None:
         """Estimate from the source's data, or from the target's through the source's classifier; the cost is told first.
 
         Raises:
@@ -235,23 +237,23 @@ class Information:
         known = estimate != "empirical" or data.source is not None
         require(
             known,
-            f'{self._owner}: estimate="empirical" needs data of the source; the training set has labels of other classes than the source\'s.',
+            f'{self.name}: estimate="empirical" needs data of the source; the training set has labels of other classes than the source\'s.',
         )
         self._say_where_from(data)
         passes = data.target if data.source is None else data.source
         total, classes = survey(self._source.model, passes)
-        require(classes >= 2, f"{self._owner}: the source tells {classes} class apart; the Fisher information needs at least 2.")
+        require(classes >= 2, f"{self.name}: the source tells {classes} class apart; the Fisher information needs at least 2.")
         if estimate == "auto":
             estimate = "expected" if classes <= MANY_CLASSES else "sampled"
         self._say_cost(data, estimate, total, classes)
-        names = sorted({self._net.origin[name] for name in self._names})
-        what = f"{self._owner}: Fisher information"
+        names = sorted({self._net.source_names[name] for name in self._names})
+        what = f"{self.name}: Fisher information"
         found = diagonal_fisher(
             self._source.model, names, passes(), estimate, self._net.seed, lambda count: data.progress(what, count, total)
         )
         check_fisher(found)
-        found = stabilised(normalised(found, normalize), stabilizer, eps)
-        self._set({name: found[self._net.origin[name]] for name in self._names})
+        found = stabilized(normalized(found, normalize), stabilizer, eps)
+        self._set({name: found[self._net.source_names[name]] for name in self._names})
 
     def state_dict(self) -> dict[str, Any]:
         """F by parameter name."""
@@ -270,22 +272,20 @@ class Information:
         for name, tensor in zip(self._names, self.tensors, strict=True):
             tensor.copy_(fisher[name])
 
-    def _say_where_from(self, data: Passes) -> None:
+    def _say_where_from(self, data: DataPasses) -> None:
         if data.source is None:
             data.note(
-                f"{self._owner}: there is no data of the source, so the Fisher information is estimated on the training images through "
+                f"{self.name}: there is no data of the source, so the Fisher information is estimated on the training images through "
                 "the source's own classifier: a surrogate for that on its own data."
             )
         if self._untrained:
-            data.note(
-                f"{self._owner}: the source's classifier is the new, untrained one; give the tuner the pre-trained network as source."
-            )
+            data.note(f"{self.name}: the source's classifier is the new, untrained one; give the tuner the pre-trained network as source.")
 
-    def _say_cost(self, data: Passes, estimate: str, total: int, classes: int) -> None:
+    def _say_cost(self, data: DataPasses, estimate: str, total: int, classes: int) -> None:
         size = sum(tensor.numel() for tensor in self.tensors)
         backward = f"{classes} backward passes" if estimate == "expected" else "1 backward pass"
         cost = f"takes {backward} for each of {total:,} images, before training starts"
-        data.note(f"{self._owner}: the {estimate} Fisher information of {size:,} weights {cost}.")
+        data.note(f"{self.name}: the {estimate} Fisher information of {size:,} weights {cost}.")
 
 
 def survey(model: nn.Module, passes: PassOverData) -> tuple[int, int]:
@@ -303,7 +303,7 @@ def survey(model: nn.Module, passes: PassOverData) -> tuple[int, int]:
 def classifier_is_new(net: Net, source: Source) -> bool:
     """Whether the source is a copy of the network itself, whose classifier has just been drawn for other classes."""
     mine = {name: p for name, p in net.parameters().items() if name.startswith(f"{net.classifier}.")}
-    equal = [name not in net.origin and _same(p, source.tensors.get(name)) for name, p in mine.items()]
+    equal = [name not in net.source_names and _same(p, source.tensors.get(name)) for name, p in mine.items()]
     return bool(equal) and all(equal)
 
 

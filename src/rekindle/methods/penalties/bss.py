@@ -42,8 +42,8 @@ class BSS(Method):
         require(
             bool(net.classifier), "bss: the network has no single classifier, so it is not known which of its activations are the features."
         )
-        self._tap = f"{net.classifier}:input"
-        self.taps = (self._tap,) if self.eta > 0 else ()
+        self._layer = f"{net.classifier}:input"
+        self.hook_layers = (self._layer,) if self.eta > 0 else ()
 
     def penalty(self, batch: Batch) -> Tensor | None:
         """Eta times the sum of squares of the k smallest singular values.
@@ -51,7 +51,7 @@ class BSS(Method):
         Raises:
             ValueError: If the batch has fewer than k singular values.
         """
-        return self.eta * smallest_squares(batch.taps[self._tap], self.k) if self.eta > 0 else None
+        return self.eta * smallest_squares(batch.activations[self._layer], self.k) if self.eta > 0 else None
 
 
 def smallest_squares(features: Tensor, k: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rekindle.method import Method, Net, Passes, Source, require
+from rekindle.method import DataPasses, Net, Source, require
 from rekindle.methods._options import check_choice, check_flag, check_number
 from rekindle.methods.penalties._anchored import Shrinking
 from rekindle.methods.penalties._fisher import Information
@@ -20,7 +20,7 @@ from rekindle.methods.penalties._pull import Measure
 
 
 @dataclass
-class GroupLassoSP(Shrinking, Method):
+class GroupLassoSP(Shrinking):
     """Keep as many output channels as possible at their pre-trained weights.
 
     Args:
@@ -52,16 +52,14 @@ class GroupLassoSP(Shrinking, Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self._owner, "group", self.group, ("channel", "layer"))
-        check_flag(self._owner, "fisher", self.fisher)
-        check_number(self._owner, "eps", self.eps)
+        check_choice(self.name, "group", self.group, ("channel", "layer"))
+        check_flag(self.name, "fisher", self.fisher)
+        check_number(self.name, "eps", self.eps)
         plain = self.solver == "subgradient"
-        require(plain or not self.fisher, f'{self._owner}: fisher=True has no closed proximal operator; take solver="subgradient".')
-        require(
-            plain or not self.eps, f'{self._owner}: eps must be 0 with solver="proximal", which needs no smoothing, found {self.eps!r}.'
-        )
+        require(plain or not self.fisher, f'{self.name}: fisher=True has no closed proximal operator; take solver="subgradient".')
+        require(plain or not self.eps, f'{self.name}: eps must be 0 with solver="proximal", which needs no smoothing, found {self.eps!r}.')
 
-    def prepare(self, data: Passes) -> None:
+    def prepare(self, data: DataPasses) -> None:
         """Estimate the Fisher information, if it is asked for."""
         if self._information is not None and self.alpha > 0:
             self._information.estimate_(data)
@@ -78,7 +76,7 @@ class GroupLassoSP(Shrinking, Method):
             self._information.load_state_dict(state)
 
     def _measure(self, net: Net, source: Source) -> Measure:
-        self._information = Information(self._owner, net, source, self._names, self._anchors) if self.fisher else None
+        self._information = Information(self.name, net, source, self._names, self._anchors) if self.fisher else None
         return Groups(self.group, self.eps, None if self._information is None else self._information.tensors)
 
 

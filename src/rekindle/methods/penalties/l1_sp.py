@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
-from rekindle.method import Method, Net, Source
+from rekindle.method import Net, Source
 from rekindle.methods.penalties._anchored import Shrinking
 from rekindle.methods.penalties._pull import Measure
 
 
 @dataclass
-class L1SP(Shrinking, Method):
+class L1SP(Shrinking):
     """Keep as many shared weights as possible at their pre-trained values.
 
     Args:

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rekindle.method import Method, Net, Source, require
+from rekindle.method import Net, Source, require
 from rekindle.methods._options import check_number
 from rekindle.methods.penalties._anchored import TowardsStart
 from rekindle.methods.penalties._pull import Measure
 
 
 @dataclass
-class L2Mixture(TowardsStart, Method):
+class L2Mixture(TowardsStart):
     """Pull shared parameters towards their pre-trained values and towards zero at once, stage by stage.
 
     Args:
@@ -43,16 +43,16 @@ class L2Mixture(TowardsStart, Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self._owner, "decay", self.decay)
+        check_number(self.name, "decay", self.decay)
         ok = isinstance(self.stages, tuple) and all(
             isinstance(item, tuple) and len(item) == 3 and isinstance(item[0], str) for item in self.stages
         )
-        require(ok, f"{self._owner}: stages must be a tuple of (stage, alpha, decay) triples, found {self.stages!r}.")
+        require(ok, f"{self.name}: stages must be a tuple of (stage, alpha, decay) triples, found {self.stages!r}.")
         for stage, alpha, decay in self.stages:
-            check_number(self._owner, f"stages: alpha of {stage}", alpha)
-            check_number(self._owner, f"stages: decay of {stage}", decay)
+            check_number(self.name, f"stages: alpha of {stage}", alpha)
+            check_number(self.name, f"stages: decay of {stage}", decay)
         names = [stage for stage, _, _ in self.stages]
-        require(len(set(names)) == len(names), f"{self._owner}: stages must name each stage once, found {names}.")
+        require(len(set(names)) == len(names), f"{self.name}: stages must name each stage once, found {names}.")
 
     def attach(self, net: Net, source: Source) -> None:
         """Copy the anchors, and give each parameter its strengths."""
@@ -61,7 +61,7 @@ class L2Mixture(TowardsStart, Method):
 
     def _measure(self, net: Net, source: Source) -> Measure:
         for stage, _, _ in self.stages:
-            require(stage in net.stages, f"{self._owner}: there is no stage {stage!r}; the stages are {', '.join(net.stages)}.")
+            require(stage in net.stages, f"{self.name}: there is no stage {stage!r}; the stages are {', '.join(net.stages)}.")
         own = {name: (alpha, decay) for stage, alpha, decay in self.stages for name in net.stages[stage]}
         return Mixture(self._anchors, [own.get(name, (self.alpha, self.decay)) for name in self._names])
 

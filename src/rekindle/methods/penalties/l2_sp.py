@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rekindle.method import Method, Net, Source
+from rekindle.method import Net, Source
 from rekindle.methods._options import check_flag
 from rekindle.methods.penalties._anchored import TowardsStart
 from rekindle.methods.penalties._pull import Measure
 
 
 @dataclass
-class L2SP(TowardsStart, Method):
+class L2SP(TowardsStart):
     """Pull shared parameters towards their pre-trained values, new ones towards zero.
 
     Args:
@@ -42,7 +42,7 @@ class L2SP(TowardsStart, Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_flag(self._owner, "orthogonal", self.orthogonal)
+        check_flag(self.name, "orthogonal", self.orthogonal)
 
     def _measure(self, net: Net, source: Source) -> Measure:
         return Orthogonal(self._anchors) if self.orthogonal else Measure()

@@ -11,15 +11,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rekindle.method import Method, Net, Passes, Source, require
+from rekindle.method import DataPasses, Net, Source, require
 from rekindle.methods._options import check_choice, check_number
 from rekindle.methods.penalties._anchored import TowardsStart
-from rekindle.methods.penalties._fisher import ESTIMATES, NORMALISATIONS, STABILISERS, Information
+from rekindle.methods.penalties._fisher import ESTIMATES, NORMALIZATIONS, STABILIZERS, Information
 from rekindle.methods.penalties._pull import Measure
 
 
 @dataclass
-class L2SPFisher(TowardsStart, Method):
+class L2SPFisher(TowardsStart):
     """Pull each shared weight towards its pre-trained value in proportion to what it meant for the source.
 
     Args:
@@ -50,14 +50,14 @@ class L2SPFisher(TowardsStart, Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self._owner, "estimate", self.estimate, ESTIMATES)
-        check_choice(self._owner, "normalize", self.normalize, NORMALISATIONS)
-        check_choice(self._owner, "stabilizer", self.stabilizer, STABILISERS)
-        check_number(self._owner, "eps", self.eps)
+        check_choice(self.name, "estimate", self.estimate, ESTIMATES)
+        check_choice(self.name, "normalize", self.normalize, NORMALIZATIONS)
+        check_choice(self.name, "stabilizer", self.stabilizer, STABILIZERS)
+        check_number(self.name, "eps", self.eps)
         ok = self.stabilizer == "add" or self.eps > 0
-        require(ok, f'{self._owner}: eps must be above 0 with stabilizer="clip", which lets F be no larger than that.')
+        require(ok, f'{self.name}: eps must be above 0 with stabilizer="clip", which lets F be no larger than that.')
 
-    def prepare(self, data: Passes) -> None:
+    def prepare(self, data: DataPasses) -> None:
         """Estimate F, unless nothing asks for it."""
         if self.alpha > 0:
             self._information.estimate_(data, self.estimate, self.normalize, self.stabilizer, self.eps)
@@ -72,7 +72,7 @@ class L2SPFisher(TowardsStart, Method):
         self._information.load_state_dict(state)
 
     def _measure(self, net: Net, source: Source) -> Measure:
-        self._information = Information(self._owner, net, source, self._names, self._anchors)
+        self._information = Information(self.name, net, source, self._names, self._anchors)
         return Weighted(self._information.tensors)
 
 

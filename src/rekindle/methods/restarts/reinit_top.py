@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rekindle.method import Method, Net, Source, require
 from rekindle.methods._options import check_flag, check_whole
 from rekindle.models.structure import transformer_blocks
-from rekindle.rng import generator
+from rekindle.rng import keyed_generator
 
 STD = 0.02
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, _BatchNorm)
@@ -57,10 +57,10 @@ class ReinitTop(Method):
             self.blocks <= depth, f"reinit_top: blocks must be at most the {depth} transformer blocks of the network, found {self.blocks}."
         )
         chosen = found[-self.blocks :] + ([_norm_behind(net, found)] if self.norm else [])
-        stream = generator(net.seed, "reinit_top")
+        stream = keyed_generator(net.seed, "reinit_top")
         drawn = {id(parameter) for name in chosen for parameter in reinitialize_(net.model.get_submodule(name), stream)}
         names = {name for name, parameter in net.parameters().items() if id(parameter) in drawn}
-        net.origin = {name: origin for name, origin in net.origin.items() if name not in names}
+        net.source_names = {name: source_names for name, source_names in net.source_names.items() if name not in names}
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 
 from rekindle.method import Clock, Method, Net, Source, require
 from rekindle.methods._options import check_choice, check_flag, check_number, check_whole
-from rekindle.rng import drawing
+from rekindle.rng import use_generator
 
 ENOUGH_STEPS = 200
 """Optimiser steps after the last draw below which our own runs stayed behind plain fine-tuning: docs/results/small_study."""
@@ -155,7 +155,7 @@ class Rifle(Method):
             return cycle_factor(self._position(clock), self._length(clock), self._starts(clock), self.period, self.shape)
         return None
 
-    def cautions(self, clock: Clock) -> list[str]:
+    def warnings(self, clock: Clock) -> list[str]:
         """Say so where the last fresh head has too few steps to be trained in, or may never be."""
         starts, found = self.restarts(clock), []
         if not starts:
@@ -195,7 +195,7 @@ def reinitialize_(modules: list[nn.Module], stream: torch.Generator, scale: floa
 
     `scale` multiplies matrices and kernels, not biases or what normalises.
     """
-    with drawing(stream), torch.no_grad():
+    with use_generator(stream), torch.no_grad():
         for module in modules:
             for part in module.modules():
                 if callable(getattr(part, "reset_parameters", None)):

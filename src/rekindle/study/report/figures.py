@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rekindle.report.figures import COLOURS, GREY, STYLE
+from rekindle.report.figures import COLORS, GREY, STYLE
 from rekindle.report.format import short
 from rekindle.study.grid import Setting
 from rekindle.study.report.numbers import Entry, Overall, StudyNumbers
 
-PALETTE = (*COLOURS, "#8B5A2B", GREY)
+PALETTE = (*COLORS, "#8B5A2B", GREY)
 DASHES = ("-", "--", ":", "-.")
 NAME = 32
 # Points on either side of 0 that a panel of differences shows at least, so that small ones look small.
@@ -25,22 +25,22 @@ LEAST_RANGE = 1.0
 SVG: Any = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": "rekindle"}
 
 
-def colour(found: StudyNumbers, method: str) -> tuple[str, str]:
+def color(numbers: StudyNumbers, method: str) -> tuple[str, str]:
     """A method's colour and line style, the same in every figure."""
-    number = found.methods.index(method)
+    number = numbers.methods.index(method)
     return PALETTE[number % len(PALETTE)], DASHES[number // len(PALETTE) % len(DASHES)]
 
 
-def curves(found: StudyNumbers, setting: Setting) -> Figure | None:
+def curves(numbers: StudyNumbers, setting: Setting) -> Figure | None:
     """Validation accuracy by epoch: mean over seeds, and the band from lowest to highest. A method's marks have the id "curve-NUMBER-…",
     by which the page switches them. None where no run is finished."""
     with matplotlib.rc_context(SVG):
         figure = Figure(figsize=(7, 3.6), layout="constrained")
         axes = figure.subplots()
-        for number, method in enumerate(found.methods):
-            entry = found.by_place.get((setting, method))
+        for number, method in enumerate(numbers.methods):
+            entry = numbers.by_place.get((setting, method))
             if entry and entry.done:
-                _curve(axes, found, entry, f"curve-{number}-{found.study.grid.settings.index(setting)}")
+                _curve(axes, numbers, entry, f"curve-{number}-{numbers.study.grid.settings.index(setting)}")
         axes.set_title(f"validation accuracy (%): {short(str(setting), 60)}")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -50,12 +50,12 @@ def curves(found: StudyNumbers, setting: Setting) -> Figure | None:
     return figure
 
 
-def _curve(axes: Axes, found: StudyNumbers, entry: Entry, name: str) -> None:
-    histories = [_history(found.study.folder / outcome.run) for outcome in entry.done]
+def _curve(axes: Axes, numbers: StudyNumbers, entry: Entry, name: str) -> None:
+    histories = [_history(numbers.study.folder / outcome.run) for outcome in entry.done]
     length = min(map(len, histories))
     values = 100 * np.array([history[:length] for history in histories])
     epochs = np.arange(length) + 1
-    shade, dashes = colour(found, entry.method)
+    shade, dashes = color(numbers, entry.method)
     (line,) = axes.plot(epochs, values.mean(0), dashes, color=shade, label=f"{short(entry.method, NAME)} ({len(histories)})")
     line.set_gid(f"{name}-line")
     if len(histories) > 1:
@@ -66,10 +66,11 @@ def _history(run: Path) -> list[float]:
     return [json.loads(line)["val"]["accuracy"] for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
-def differences(found: StudyNumbers) -> Figure | None:
+def differences(numbers: StudyNumbers) -> Figure | None:
     """Paired differences from the baseline with 95 % intervals, a panel for each setting, a pale dot for each seed; None where there is no pair."""
     blocks = [
-        (setting, [entry for entry in found.entries if entry.setting == setting and entry.pair]) for setting in found.study.grid.settings
+        (setting, [entry for entry in numbers.entries if entry.setting == setting and entry.pair])
+        for setting in numbers.study.grid.settings
     ]
     blocks = [(setting, entries) for setting, entries in blocks if entries]
     if not blocks:
@@ -81,7 +82,7 @@ def differences(found: StudyNumbers) -> Figure | None:
         for axes, (setting, entries) in zip(panels, blocks, strict=True):
             axes.set_title(short(str(setting), 70), loc="left", fontsize=9, fontweight="bold")
             for y, entry in enumerate(entries):
-                _difference(axes, found, entry, y)
+                _difference(axes, numbers, entry, y)
             axes.axvline(0, color="black", linewidth=0.8)
             axes.set_yticks(range(len(entries)), [f"{short(entry.method, NAME)} ({(entry.pair or {})['n']})" for entry in entries])
             axes.tick_params(labelsize=8)
@@ -90,20 +91,20 @@ def differences(found: StudyNumbers) -> Figure | None:
             low, high = axes.get_xlim()
             axes.set_xlim(min(low, -LEAST_RANGE), max(high, LEAST_RANGE))
         scales = "; each panel has its own scale" if len(blocks) > 1 else ""
-        panels[-1].set_xlabel(f"difference from {short(found.baseline, NAME)} (points{scales})")
+        panels[-1].set_xlabel(f"difference from {short(numbers.baseline, NAME)} (points{scales})")
     return figure
 
 
-def _difference(axes: Axes, found: StudyNumbers, entry: Entry, y: int) -> None:
+def _difference(axes: Axes, numbers: StudyNumbers, entry: Entry, y: int) -> None:
     pair = entry.pair or {}
-    shade = colour(found, entry.method)[0]
+    shade = color(numbers, entry.method)[0]
     axes.plot([100 * value for value in pair["each"]], [y] * pair["n"], "o", color=shade, alpha=0.3, markersize=3)
     if pair["low"] is not None:
         axes.plot([100 * pair["low"], 100 * pair["high"]], [y, y], "-", color=shade, linewidth=1.6)
     axes.plot([100 * pair["difference"]], [y], "o", color=shade, markersize=6, markerfacecolor=shade if entry.verdict else "white")
 
 
-def critical_difference(found: StudyNumbers, overall: Overall) -> Figure | None:
+def critical_difference(numbers: StudyNumbers, overall: Overall) -> Figure | None:
     """Average ranks, with a bar across methods that no test tells apart; None where there are too few tasks or methods.
 
     Raises:
@@ -115,7 +116,7 @@ def critical_difference(found: StudyNumbers, overall: Overall) -> Figure | None:
     from scikit_posthocs import critical_difference_diagram
 
     names = [short(method, NAME) for method in overall.ranks]
-    shades = {name: colour(found, method)[0] for name, method in zip(names, overall.ranks, strict=True)}
+    shades = {name: color(numbers, method)[0] for name, method in zip(names, overall.ranks, strict=True)}
     tested = pandas.DataFrame(overall.tests[1], index=names, columns=names)
     with matplotlib.rc_context({**SVG, "axes.grid": False}):
         figure = Figure(figsize=(8, 0.8 + 0.28 * len(names)), layout="constrained")
@@ -135,6 +136,6 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def palette(found: StudyNumbers) -> dict[str, str]:
+def palette(numbers: StudyNumbers) -> dict[str, str]:
     """Each method's colour."""
-    return {method: colour(found, method)[0] for method in found.methods}
+    return {method: color(numbers, method)[0] for method in numbers.methods}

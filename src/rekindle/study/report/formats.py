@@ -30,59 +30,59 @@ from rekindle.study.report.tables import (
 )
 
 
-def markdown(found: StudyNumbers, pictures: dict[str, str], published: bool = False) -> str:
+def markdown(numbers: StudyNumbers, pictures: dict[str, str], published: bool = False) -> str:
     """The whole report.
 
     Args:
-        found: The numbers.
+        numbers: The numbers.
         pictures: {caption: file name} of figures beside the report.
         published: Whether the RIFLE paper's numbers stand beside ours.
     """
-    grid = found.study.grid
-    parts = [f"# {escape(grid.title)}", *(escape(sentence) for sentence in sentences(found))]
-    for regularizer in found.regularizers:
+    grid = numbers.study.grid
+    parts = [f"# {escape(grid.title)}", *(escape(sentence) for sentence in sentences(numbers))]
+    for regularizer in numbers.regularizers:
         parts += [
             f"## Accuracy (%){_with(regularizer)}",
-            _markdown(accuracies(found, regularizer), bold=_marker(found, regularizer)),
-            legend(found),
+            _markdown(accuracies(numbers, regularizer), bold=_marker(numbers, regularizer)),
+            legend(numbers),
         ]
-    parts.append(f"## Differences from {escape(found.baseline)}, paired by seed (points)")
-    parts += [_markdown(pairs(found)), PAIRS]
-    for overall in found.overall:
+    parts.append(f"## Differences from {escape(numbers.baseline)}, paired by seed (points)")
+    parts += [_markdown(pairs(numbers)), PAIRS]
+    for overall in numbers.overall:
         if overall.rows:
             parts += [
                 f"## Over tasks{_with(overall.regularizer)}",
                 _markdown(over_tasks(overall)),
                 *(escape(text) for text in over_tasks_notes(overall)),
             ]
-    if found.selections:
-        parts += ["## How values were chosen", _markdown(selections(found)), SELECTED]
-    if found.test_selected:
-        parts += ["## Test-selected, for comparison with published tables only", _markdown(test_selected(found)), TEST_SELECTED]
-    parts += ["## Cost", _markdown(costs(found))]
+    if numbers.selections:
+        parts += ["## How values were chosen", _markdown(selections(numbers)), SELECTED]
+    if numbers.test_selected:
+        parts += ["## Test-selected, for comparison with published tables only", _markdown(test_selected(numbers)), TEST_SELECTED]
+    parts += ["## Cost", _markdown(costs(numbers))]
     if published:
-        parts += published_parts(found)
+        parts += published_parts(numbers)
     parts += [f"## {caption}\n\n![{caption}]({name})" for caption, name in pictures.items()]
-    if found.failures:
-        parts += ["## Failed runs", _markdown(failures(found))]
+    if numbers.failures:
+        parts += ["## Failed runs", _markdown(failures(numbers))]
     return "\n\n".join(parts) + "\n"
 
 
-def runs_csv(found: StudyNumbers) -> str:
+def runs_csv(numbers: StudyNumbers) -> str:
     """A line for each final run, done or not; accuracies from 0 to 1."""
     rows = [
         [
             *_place(entry), outcome.candidate, outcome.seed, outcome.state, outcome.split,
             *(("" if value is None else value) for value in (outcome.accuracy, outcome.val, outcome.lr, outcome.seconds)), outcome.run, outcome.error,
-        ] for entry in found.entries for outcome in entry.outcomes
+        ] for entry in numbers.entries for outcome in entry.outcomes
     ]  # fmt: skip
     return csv_text([*PLACE, "values", "seed", "state", "split", "accuracy", "val_accuracy", "lr", "seconds", "run", "error"], rows)
 
 
-def table_csv(found: StudyNumbers) -> str:
+def table_csv(numbers: StudyNumbers) -> str:
     """A line for each method and setting; accuracies and differences from 0 to 1, empty where there is none."""
     rows = []
-    for entry in found.entries:
+    for entry in numbers.entries:
         pair = entry.pair or {}
         figures = [entry.mean, entry.std, *(pair.get(key) for key in PAIRED)]
         rows.append([
@@ -96,23 +96,23 @@ def _place(entry: Entry) -> list[str | int]:
     return [entry.setting.regularizer, entry.setting.task, entry.setting.size, entry.method]
 
 
-def latex(found: StudyNumbers) -> str:
+def latex(numbers: StudyNumbers) -> str:
     r"""One table in the papers' layout, for \usepackage{booktabs}: a block for each regulariser, a row a setting, a column a method."""
-    methods = [method for method in found.methods if any(entry.method == method for entry in found.entries)]
-    sizes = len({setting.size for setting in found.study.grid.settings}) > 1
+    methods = [method for method in numbers.methods if any(entry.method == method for entry in numbers.entries)]
+    sizes = len({setting.size for setting in numbers.study.grid.settings}) > 1
     lines = [r"\begin{tabular}{l" + "c" * len(methods) + "}", r"\toprule", " & ".join(["Datasets", *map(_tex, methods)]) + r" \\"]
-    for regularizer in found.regularizers:
+    for regularizer in numbers.regularizers:
         lines.append(r"\midrule")
         if regularizer:
             lines.append(rf"\multicolumn{{{len(methods) + 1}}}{{c}}{{fine-tuning with {_tex(regularizer)}}} \\")
-        for setting in settings_text(found, regularizer):
+        for setting in settings_text(numbers, regularizer):
             name = f"{setting.task}, {size_text(setting.size)}" if sizes else setting.task
-            cells = [_tex_cell(found.by_place.get((setting, method))) for method in methods]
+            cells = [_tex_cell(numbers.by_place.get((setting, method))) for method in methods]
             lines.append(" & ".join([_tex(name), *cells]) + r" \\")
-    seeds = sorted({len(entry.done) for entry in found.entries})
+    seeds = sorted({len(entry.done) for entry in numbers.entries})
     return "\n".join([
-        f"% {' '.join(found.study.grid.title.split())}: accuracy in per cent, mean and standard deviation (ddof 1) over {' or '.join(map(str, seeds))} seeds.",
-        f"% Bold: significantly higher than {' '.join(found.baseline.split())} (paired t test over seeds, p < {LEVEL} after Holm over the methods of the row).",
+        f"% {' '.join(numbers.study.grid.title.split())}: accuracy in per cent, mean and standard deviation (ddof 1) over {' or '.join(map(str, seeds))} seeds.",
+        f"% Bold: significantly higher than {' '.join(numbers.baseline.split())} (paired t test over seeds, p < {LEVEL} after Holm over the methods of the row).",
         "% A small number after a mean counts its seeds where some are missing or failed.",
         *lines, r"\bottomrule", r"\end{tabular}", "",
     ])  # fmt: skip
@@ -138,13 +138,13 @@ def _tex(text: str) -> str:
     return "".join(special.get(letter, letter) for letter in " ".join(text.split()))
 
 
-def _marker(found: StudyNumbers, regularizer: str) -> dict[tuple[int, int], str]:
+def _marker(numbers: StudyNumbers, regularizer: str) -> dict[tuple[int, int], str]:
     """Which cells of the table of accuracies are marked, by row and column."""
-    methods = accuracies(found, regularizer)[0][2:]
+    methods = accuracies(numbers, regularizer)[0][2:]
     marks = {}
-    for row, setting in enumerate(settings_text(found, regularizer)):
+    for row, setting in enumerate(settings_text(numbers, regularizer)):
         for column, method in enumerate(methods):
-            entry = found.by_place.get((setting, method))
+            entry = numbers.by_place.get((setting, method))
             if entry and entry.verdict:
                 marks[row, column + 2] = entry.verdict
     return marks
@@ -166,12 +166,12 @@ def _with(regularizer: str) -> str:
     return f" with {escape(regularizer)}" if regularizer else ""
 
 
-def published_parts(found: StudyNumbers) -> list[str]:
+def published_parts(numbers: StudyNumbers) -> list[str]:
     """Sections of Markdown with the paper's numbers."""
     parts = []
-    rows = published_rows(found)
+    rows = published_rows(numbers)
     if rows[1]:
         parts += ["## Beside the published numbers", _markdown(rows)]
-    means = published_differences(found)
+    means = published_differences(numbers)
     parts += ["## Published differences from Original, and ours", _markdown(means), PUBLISHED] if means[1] else []
     return parts

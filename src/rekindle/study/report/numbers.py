@@ -194,16 +194,16 @@ class StudyNumbers:
 def study_numbers(study: Study) -> StudyNumbers:
     """Read every finished run of a study."""
     entries = [_entry(study, group) for group in study.grid.groups]
-    found = StudyNumbers(study, entries)
+    numbers = StudyNumbers(study, entries)
     for setting in study.grid.settings:
-        _pair_up([entry for entry in entries if entry.setting == setting], found.baseline)
-    found.overall = [_overall(found, regularizer) for regularizer in found.regularizers]
-    found.selections = [_selection(study, group) for group in study.grid.groups if group.searches]
-    found.test_selected = [
+        _pair_up([entry for entry in entries if entry.setting == setting], numbers.baseline)
+    numbers.overall = [_overall(numbers, regularizer) for regularizer in numbers.regularizers]
+    numbers.selections = [_selection(study, group) for group in study.grid.groups if group.searches]
+    numbers.test_selected = [
         row for group in study.grid.groups if group.searches and group.selection.test_selected and (row := _test_selected(study, group))
     ]
-    found.costs = [_cost(found, method) for method in found.methods]
-    return found
+    numbers.costs = [_cost(numbers, method) for method in numbers.methods]
+    return numbers
 
 
 def _entry(study: Study, group: Group) -> Entry:
@@ -248,29 +248,29 @@ def _paired(base: Entry, entry: Entry) -> dict[str, Any] | None:
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return None
-    found = paired_summary([first[seed] or 0.0 for seed in seeds], [second[seed] or 0.0 for seed in seeds])
-    low, high = found.pop("interval") or (None, None)
+    numbers = paired_summary([first[seed] or 0.0 for seed in seeds], [second[seed] or 0.0 for seed in seeds])
+    low, high = numbers.pop("interval") or (None, None)
     each = [(second[seed] or 0.0) - (first[seed] or 0.0) for seed in seeds]
-    return {**found, "low": low, "high": high, "seeds": seeds, "each": each}
+    return {**numbers, "low": low, "high": high, "seeds": seeds, "each": each}
 
 
-def _overall(found: StudyNumbers, regularizer: str) -> Overall:
-    entries = found.of(regularizer)
+def _overall(numbers: StudyNumbers, regularizer: str) -> Overall:
+    entries = numbers.of(regularizer)
     left_out = [f"{entry.method} in {entry.setting} ({entry.seeds} runs)" for entry in entries if not entry.complete]
-    rows = [row for method in found.methods if method != found.baseline and (row := _over_tasks(found, entries, method))]
+    rows = [row for method in numbers.methods if method != numbers.baseline and (row := _over_tasks(numbers, entries, method))]
     for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = p
-    methods, scores = _ranked_scores(found, entries)
+    methods, scores = _ranked_scores(numbers, entries)
     ranks = dict(zip(methods, average_ranks(scores), strict=True)) if scores else {}
     return Overall(regularizer, rows, ranks, len(scores), rank_tests(scores), left_out)
 
 
-def _over_tasks(found: StudyNumbers, entries: list[Entry], method: str) -> dict[str, Any] | None:
+def _over_tasks(numbers: StudyNumbers, entries: list[Entry], method: str) -> dict[str, Any] | None:
     """One difference a task, averaged over its sizes."""
     differences: dict[str, list[float]] = {}
     verdicts = []
     for entry in entries:
-        base = found.by_place.get((entry.setting, found.baseline))
+        base = numbers.by_place.get((entry.setting, numbers.baseline))
         if entry.method == method and entry.complete and base and base.complete and entry.pair:
             differences.setdefault(entry.setting.task, []).append(entry.pair["difference"])
             verdicts.append(entry.verdict)
@@ -284,12 +284,12 @@ def _over_tasks(found: StudyNumbers, entries: list[Entry], method: str) -> dict[
     }  # fmt: skip
 
 
-def _ranked_scores(found: StudyNumbers, entries: list[Entry]) -> tuple[list[str], list[list[float]]]:
+def _ranked_scores(numbers: StudyNumbers, entries: list[Entry]) -> tuple[list[str], list[list[float]]]:
     """(tasks, methods) mean accuracies, over the settings in which every method of this regulariser has all runs."""
-    methods = [method for method in found.methods if any(entry.method == method for entry in entries)]
+    methods = [method for method in numbers.methods if any(entry.method == method for entry in entries)]
     complete: dict[Setting, list[float]] = {}
     for setting in dict.fromkeys(entry.setting for entry in entries):
-        row = [found.by_place.get((setting, method)) for method in methods]
+        row = [numbers.by_place.get((setting, method)) for method in methods]
         if all(entry is not None and entry.complete for entry in row):
             complete[setting] = [entry.mean or 0.0 for entry in row if entry is not None]
     by_task: dict[str, list[list[float]]] = {}
@@ -320,15 +320,15 @@ def _test_selected(study: Study, group: Group) -> dict[str, Any] | None:
     }
 
 
-def _cost(found: StudyNumbers, method: str) -> dict[str, Any]:
-    mine = [entry for entry in found.entries if entry.method == method]
+def _cost(numbers: StudyNumbers, method: str) -> dict[str, Any]:
+    mine = [entry for entry in numbers.entries if entry.method == method]
     ratios = []
     for entry in mine:
-        base = found.by_place.get((entry.setting, found.baseline))
+        base = numbers.by_place.get((entry.setting, numbers.baseline))
         if base and base.seconds and entry.seconds:
             ratios.append(entry.seconds / base.seconds)
-    groups = [group for group in found.study.grid.groups if group.method == method]
-    choosing = [_outcome(found.study, cell) for group in groups for cell in group.selection_cells]
+    groups = [group for group in numbers.study.grid.groups if group.method == method]
+    choosing = [_outcome(numbers.study, cell) for group in groups for cell in group.selection_cells]
     return {
         "method": method, "runs": sum(len(entry.done) for entry in mine), "ratio": median(ratios) if ratios else None,
         "candidates": max((entry.candidates for entry in mine), default=0),

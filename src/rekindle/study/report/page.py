@@ -29,48 +29,48 @@ def write(study: Study, published: bool = False) -> Path:
     """
     from rekindle.report.figures import save
 
-    found = study_numbers(study)
+    numbers = study_numbers(study)
     folder = study.folder / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = {setting: figure for setting in study.grid.settings if (figure := figures.curves(found, setting))}
+    drawn = {setting: figure for setting in study.grid.settings if (figure := figures.curves(numbers, setting))}
     pictures = {}
     for number, (setting, figure) in enumerate(drawn.items()):
         save(figure, folder / f"curves-{number}.png")
         pictures[f"Learning curves: {setting}"] = f"curves-{number}.png"
-    over_all, notes = plots(found)
+    over_all, notes = plots(numbers)
     for name, (caption, figure) in over_all.items():
         save(figure, folder / f"{name}.png")
         pictures[caption] = f"{name}.png"
-    write_atomic(folder / "report.md", formats.markdown(found, {escape(caption): name for caption, name in pictures.items()}, published))
-    write_atomic(folder / "runs.csv", formats.runs_csv(found))
-    write_atomic(folder / "table.csv", formats.table_csv(found))
-    write_atomic(folder / "table.tex", formats.latex(found))
+    write_atomic(folder / "report.md", formats.markdown(numbers, {escape(caption): name for caption, name in pictures.items()}, published))
+    write_atomic(folder / "runs.csv", formats.runs_csv(numbers))
+    write_atomic(folder / "table.csv", formats.table_csv(numbers))
+    write_atomic(folder / "table.tex", formats.latex(numbers))
     inside = {
         "curves": [figures.svg(figure) for figure in drawn.values()],
         "plots": [figures.svg(figure) for _, figure in over_all.values()],
         "notes": notes,
     }
-    write_atomic(folder / "report.html", html(found, inside, published))
+    write_atomic(folder / "report.html", html(numbers, inside, published))
     return folder
 
 
-def html(found: StudyNumbers, inside: dict[str, Any], published: bool) -> str:
+def html(numbers: StudyNumbers, inside: dict[str, Any], published: bool) -> str:
     """The page.
 
     Args:
-        found: The numbers.
+        numbers: The numbers.
         inside: curves and plots as SVG, and notes on those that could not be drawn.
         published: Whether the RIFLE paper's numbers stand beside ours.
     """
     script = files("rekindle.study.report").joinpath("study.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    slowest = max((row["ratio"] or 0.0 for row in found.costs), default=0.0)
+    slowest = max((row["ratio"] or 0.0 for row in numbers.costs), default=0.0)
     content = {
-        "found": found,
+        "numbers": numbers,
         "text": tables,
         "script": script,
         "digest": digest,
-        "colours": figures.palette(found),
+        "colours": figures.palette(numbers),
         "published": published,
         "slowest": slowest or 1.0,
         **inside,
@@ -83,15 +83,15 @@ def run_link(run: str) -> str:
     return urllib.parse.quote(f"../{Path(run).as_posix()}/report.html")
 
 
-def plots(found: StudyNumbers) -> tuple[dict[str, tuple[str, Any]], list[str]]:
+def plots(numbers: StudyNumbers) -> tuple[dict[str, tuple[str, Any]], list[str]]:
     """Figures over all settings, by file name, with captions; and why some are missing."""
     made: dict[str, tuple[str, Any]] = {}
     notes = []
-    if figure := figures.differences(found):
-        made["differences"] = f"Paired differences from {found.baseline}", figure
-    for number, overall in enumerate(found.overall):
+    if figure := figures.differences(numbers):
+        made["differences"] = f"Paired differences from {numbers.baseline}", figure
+    for number, overall in enumerate(numbers.overall):
         try:
-            figure = figures.critical_difference(found, overall)
+            figure = figures.critical_difference(numbers, overall)
         except ImportError:
             notes.append("The diagram of critical differences needs scikit-posthocs: pip install 'rekindle[study]'.")
             continue

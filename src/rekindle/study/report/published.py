@@ -24,14 +24,14 @@ def published() -> dict[Key, tuple[float, float]]:
     }
 
 
-def beside(found: StudyNumbers) -> list[dict[str, Any]]:
+def beside(numbers: StudyNumbers) -> list[dict[str, Any]]:
     """A row for each published number of a task and method that the study has: regularizer, task, size, method, mean, std, difference
     (from the published Original), and ours as `entry`."""
-    baseline = _method(found, found.baseline)
+    baseline = _method(numbers, numbers.baseline)
     rows = []
-    for entry in found.entries:
-        names = found.study.grid.published["tasks"]
-        place = entry.setting.regularizer, names.get(entry.setting.task, entry.setting.task), _method(found, entry.method)
+    for entry in numbers.entries:
+        names = numbers.study.grid.published["tasks"]
+        place = entry.setting.regularizer, names.get(entry.setting.task, entry.setting.task), _method(numbers, entry.method)
         if place in published():
             base = published().get((place[0], place[1], baseline))
             figures = published()[place]
@@ -39,23 +39,23 @@ def beside(found: StudyNumbers) -> list[dict[str, Any]]:
     return rows
 
 
-def differences(found: StudyNumbers) -> list[dict[str, Any]]:
+def differences(numbers: StudyNumbers) -> list[dict[str, Any]]:
     """For each regulariser and method: the published differences from Original over the paper's nine tasks, and ours over our tasks.
 
     Returns:
         regularizer, method, published (mean), low and high (range), tasks, ours (mean or None), our_tasks; all in points.
     """
-    baseline = _method(found, found.baseline)
+    baseline = _method(numbers, numbers.baseline)
     rows = []
-    for overall in found.overall:
+    for overall in numbers.overall:
         ours = {row["method"]: row for row in overall.rows}
-        for method in found.methods:
-            name = _method(found, method)
+        for method in numbers.methods:
+            name = _method(numbers, method)
             values = [
                 figures[0] - published()[regularizer, task, baseline][0] for (regularizer, task, other), figures in published().items()
                 if (regularizer, other) == (overall.regularizer, name) and (regularizer, task, baseline) in published()
             ]  # fmt: skip
-            if not values or method == found.baseline:
+            if not values or method == numbers.baseline:
                 continue
             own = ours.get(method)
             rows.append({
@@ -65,5 +65,5 @@ def differences(found: StudyNumbers) -> list[dict[str, Any]]:
     return rows
 
 
-def _method(found: StudyNumbers, method: str) -> str:
-    return found.study.grid.published["methods"].get(method, method)
+def _method(numbers: StudyNumbers, method: str) -> str:
+    return numbers.study.grid.published["methods"].get(method, method)

@@ -13,33 +13,33 @@ PAIRED = ("difference", "low", "high", "p", "p_holm")
 Table = tuple[list[str], list[list[str]]]
 
 
-def sentences(found: StudyNumbers) -> list[str]:
+def sentences(numbers: StudyNumbers) -> list[str]:
     """What was run, and what is missing."""
-    done = sum(len(entry.done) for entry in found.entries)
-    planned = sum(len(entry.outcomes) for entry in found.entries)
-    seeds = sorted({len(entry.outcomes) for entry in found.entries})
+    done = sum(len(entry.done) for entry in numbers.entries)
+    planned = sum(len(entry.outcomes) for entry in numbers.entries)
+    seeds = sorted({len(entry.outcomes) for entry in numbers.entries})
     split = {
         frozenset({"test"}): "the test split, read once at the end",
         frozenset({"val"}): "the validation split, since there is no test split",
     }
-    where = split.get(frozenset(found.splits), "the test split where there is one, or else the validation split")
-    failed = f", {len(found.failures)} failed" if found.failures else ""
+    where = split.get(frozenset(numbers.splits), "the test split where there is one, or else the validation split")
+    failed = f", {len(numbers.failures)} failed" if numbers.failures else ""
     text = [
-        f"{len(found.methods)} methods in {len(found.study.grid.settings)} settings with {' or '.join(map(str, seeds))} seeds: {done} of {planned} runs done{failed}.",
+        f"{len(numbers.methods)} methods in {len(numbers.study.grid.settings)} settings with {' or '.join(map(str, seeds))} seeds: {done} of {planned} runs done{failed}.",
         f"Accuracy is on {where}; means and standard deviations (ddof 1) are over seeds.",
         "Runs of one seed share their pictures, splits and batch order across methods.",
     ]
-    if found.selections and len({entry.candidates for entry in found.entries}) > 1:
+    if numbers.selections and len({entry.candidates for entry in numbers.entries}) > 1:
         text.append(
             "Budgets were unequal: some methods had more candidates to choose from than others, which favours them (see How values were chosen)."
         )
     return text
 
 
-def legend(found: StudyNumbers) -> str:
+def legend(numbers: StudyNumbers) -> str:
     """How to read the tables of accuracies."""
     return (
-        f"Mean ± standard deviation (seeds). Bold: significantly higher than {escape(found.baseline)}; ▼: significantly lower "
+        f"Mean ± standard deviation (seeds). Bold: significantly higher than {escape(numbers.baseline)}; ▼: significantly lower "
         f"(paired t test over seeds, p < {LEVEL} after Holm's correction over the methods of the row)."
     )
 
@@ -52,12 +52,12 @@ SELECTED = "Mean validation accuracy over seeds that the final runs do not use; 
 TEST_SELECTED = "The candidate that is best on the test split itself, as in the papers: optimistic, and no evidence for a method."
 
 
-def accuracies(found: StudyNumbers, regularizer: str) -> Table:
+def accuracies(numbers: StudyNumbers, regularizer: str) -> Table:
     """Settings by methods, as in the papers."""
-    methods = [method for method in found.methods if any(entry.method == method for entry in found.of(regularizer))]
+    methods = [method for method in numbers.methods if any(entry.method == method for entry in numbers.of(regularizer))]
     rows = []
-    for setting in settings_text(found, regularizer):
-        entries = [found.by_place.get((setting, method)) for method in methods]
+    for setting in settings_text(numbers, regularizer):
+        entries = [numbers.by_place.get((setting, method)) for method in methods]
         rows.append([setting.task, size_text(setting.size), *(accuracy_text(entry) if entry else "" for entry in entries)])
     return ["task", "size", *methods], rows
 
@@ -70,9 +70,9 @@ def accuracy_text(entry: Entry) -> str:
     return f"{100 * entry.mean:.2f}{spread} ({entry.seeds})"
 
 
-def pairs(found: StudyNumbers) -> Table:
+def pairs(numbers: StudyNumbers) -> Table:
     """A row for each method and setting but the baseline's."""
-    rows = [[str(entry.setting), entry.method, *pair_texts(entry)] for entry in found.entries if entry.method != found.baseline]
+    rows = [[str(entry.setting), entry.method, *pair_texts(entry)] for entry in numbers.entries if entry.method != numbers.baseline]
     return ["setting", "method", "seeds", "difference", "95 % interval", "p", "p (Holm)", "reading"], rows
 
 
@@ -139,10 +139,10 @@ def over_tasks_notes(overall: Overall) -> list[str]:
     return notes
 
 
-def selections(found: StudyNumbers) -> Table:
+def selections(numbers: StudyNumbers) -> Table:
     """A row for each candidate."""
     rows = []
-    for row in found.selections:
+    for row in numbers.selections:
         for name, values in (row["scores"] or {}).items():
             whole = [value for value in values if value is not None]
             mean = (
@@ -156,16 +156,16 @@ def selections(found: StudyNumbers) -> Table:
     return ["setting", "method", "values", "validation %", "seeds", "outcome"], rows
 
 
-def test_selected(found: StudyNumbers) -> Table:
+def test_selected(numbers: StudyNumbers) -> Table:
     """A row for each method with a grid."""
     rows = []
-    for row in found.test_selected:
+    for row in numbers.test_selected:
         spread = f" ± {100 * row['std']:.2f}" if row["std"] is not None else ""
         rows.append([str(row["setting"]), row["method"], row["candidate"], f"{100 * row['mean']:.2f}{spread} ({row['seeds']})"])
     return ["setting", "method", "values", "test %, best on test (seeds)"], rows
 
 
-def costs(found: StudyNumbers) -> Table:
+def costs(numbers: StudyNumbers) -> Table:
     """A row a method."""
     rows = [
         [
@@ -176,15 +176,15 @@ def costs(found: StudyNumbers) -> Table:
             str(row["candidates"]),
             duration(row["selection"]),
         ]
-        for row in found.costs
+        for row in numbers.costs
     ]
-    return ["method", "runs", "training time", f"a run, as a multiple of {found.baseline}", "candidates", "time to choose"], rows
+    return ["method", "runs", "training time", f"a run, as a multiple of {numbers.baseline}", "candidates", "time to choose"], rows
 
 
-def failures(found: StudyNumbers) -> Table:
+def failures(numbers: StudyNumbers) -> Table:
     """A row for each failed run."""
     return ["setting", "method", "seed", "message"], [
-        [str(entry.setting), entry.method, str(outcome.seed), outcome.error] for entry, outcome in found.failures
+        [str(entry.setting), entry.method, str(outcome.seed), outcome.error] for entry, outcome in numbers.failures
     ]
 
 
@@ -194,30 +194,30 @@ PUBLISHED = (
 )
 
 
-def published_rows(found: StudyNumbers) -> Table:
+def published_rows(numbers: StudyNumbers) -> Table:
     """Ours and the paper's, and the differences from the baseline of each, for tasks and methods that both have."""
     rows = []
-    for row in beside(found):
+    for row in beside(numbers):
         entry = row["entry"]
         own = f"{100 * entry.pair['difference']:+.2f}" if entry.pair else NONE
-        theirs = NONE if row["difference"] is None or entry.method == found.baseline else f"{row['difference']:+.2f}"
+        theirs = NONE if row["difference"] is None or entry.method == numbers.baseline else f"{row['difference']:+.2f}"
         rows.append([str(entry.setting), entry.method, accuracy_text(entry), f"{row['mean']:.2f} ± {row['std']:.2f} (5)", own, theirs])
     return ["setting", "method", "ours (seeds)", "published (runs)", "our difference", "published difference"], rows
 
 
-def published_differences(found: StudyNumbers) -> Table:
+def published_differences(numbers: StudyNumbers) -> Table:
     """Mean differences over tasks, ours and the paper's."""
     rows = [
         [
             row["regularizer"], row["method"], f"{row['published']:+.2f}", f"{row['low']:+.2f} to {row['high']:+.2f}", str(row["tasks"]),
             NONE if row["ours"] is None else f"{row['ours']:+.2f}", str(row["our_tasks"]),
-        ] for row in differences(found)
+        ] for row in differences(numbers)
     ]  # fmt: skip
     return ["regulariser", "method", "published", "range over tasks", "tasks", "ours", "our tasks"], rows
 
 
-def settings_text(found: StudyNumbers, regularizer: str) -> list[Setting]:
-    return list(dict.fromkeys(entry.setting for entry in found.of(regularizer)))
+def settings_text(numbers: StudyNumbers, regularizer: str) -> list[Setting]:
+    return list(dict.fromkeys(entry.setting for entry in numbers.of(regularizer)))
 
 
 def _p(value: float | None) -> str:

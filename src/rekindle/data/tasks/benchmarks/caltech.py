@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from rekindle.data.splits import rank
+from rekindle.data.splits import split_key
 from rekindle.data.tasks.parsing import home_of
 from rekindle.data.tasks.task import LabeledPaths, Layout, Task, TaskFile
 from rekindle.errors import UserError
@@ -23,7 +23,7 @@ def read(folder: Path, train: int = TRAIN, test: int = TEST) -> Layout:
             raise UserError(
                 f"class {kind.name} has {len(names)} pictures, {train + test} are wanted; the archive is damaged or not the official one."
             )
-        names.sort(key=lambda name: rank(0, PURPOSE, f"{kind.name}/{name}"))
+        names.sort(key=lambda name: split_key(0, PURPOSE, f"{kind.name}/{name}"))
         splits["test"] += [(kind / name, label) for name in sorted(names[:test])]
         splits["train"] += [(kind / name, label) for name in sorted(names[test : test + train])]
     return Layout([kind.name for kind in kinds], splits)

@@ -4,7 +4,7 @@ import json
 from functools import partial
 from pathlib import Path
 
-from rekindle.data.splits import rank
+from rekindle.data.splits import split_key
 from rekindle.data.tasks.parsing import by_class, home_of
 from rekindle.data.tasks.task import Layout, Task, TaskFile
 
@@ -25,7 +25,7 @@ def read(folder: Path, per_class: int) -> Layout:
 
 def chosen(names: list[str], count: int) -> list[str]:
     """The `count` names that come first by hash of (0, "food101", name), sorted: the 30 of a class are among its 150."""
-    return sorted(sorted(names, key=lambda name: rank(0, PURPOSE, name))[:count])
+    return sorted(sorted(names, key=lambda name: split_key(0, PURPOSE, name))[:count])
 
 
 def _task(per_class: int) -> Task:
