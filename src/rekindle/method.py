@@ -19,6 +19,7 @@ checkpoint                     `state_dict`, `load_state_dict`
 """
 
 import copy
+import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rekindle.rng import keyed_generator
+from rekindle.spec import check_fields
 
 GradientPairs = list[tuple[nn.Parameter, Tensor]]
 PassOverData = Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -211,6 +213,11 @@ class Method:
     def __init_subclass__(cls) -> None:
         _name(cls)
 
+    def __post_init__(self) -> None:
+        """Refuse options that their annotations do not allow. A subclass with checks of its own calls this first."""
+        if dataclasses.is_dataclass(self):
+            check_fields(f"{self.name}: ", self)
+
     @property
     def needs_data(self) -> bool:
         """Whether `prepare` must be called before the first epoch."""
@@ -298,6 +305,11 @@ class Direction:
 
     def __init_subclass__(cls) -> None:
         _name(cls)
+
+    def __post_init__(self) -> None:
+        """Refuse options that their annotations do not allow."""
+        if dataclasses.is_dataclass(self):
+            check_fields(f"{self.name}: ", self)
 
     def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
         """Weights for g and h from <g,g>, <g,h> and <h,h>."""
