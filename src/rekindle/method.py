@@ -20,17 +20,16 @@ checkpoint                     `state_dict`, `load_state_dict`
 
 import copy
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rekindle.rng import keyed_generator
-from rekindle.spec import check_fields
+from rekindle.spec import Granularity, check_fields, snake
 
 GradientPairs = list[tuple[nn.Parameter, Tensor]]
 PassOverData = Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -199,6 +198,7 @@ class Method:
         hook_layers: What `penalty` needs of the network: names of modules for their outputs, "NAME:input" for a module's first input.
         source_hook_layers: The same of the source.
         needs_hard_labels: Whether it takes each label for one class; pictures that are mixed, and have shares of two, are refused then.
+        splits_batches: Whether the gradients of a batch's micro-batches add up to the batch's; False where it acts on statistics of a batch.
     """
 
     name: ClassVar[str] = ""
@@ -206,6 +206,7 @@ class Method:
     neutral: ClassVar[dict[str, Any] | None] = {}
     example: ClassVar[dict[str, Any]] = {}
     needs_hard_labels: ClassVar[bool] = False
+    splits_batches: ClassVar[bool] = True
     uses_source: bool = False
     hook_layers: Sequence[str] = ()
     source_hook_layers: Sequence[str] = ()
@@ -301,7 +302,7 @@ class Direction:
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    granularity: Literal["global", "layer", "tensor"] = "global"
+    granularity: Granularity = "global"
 
     def __init_subclass__(cls) -> None:
         _name(cls)
@@ -324,11 +325,6 @@ def _name(kind: type["Method"] | type["Direction"]) -> None:
     """Name a class after itself, unless its own body says how."""
     if "name" not in vars(kind):
         kind.name = snake(kind.__name__)
-
-
-def snake(name: str) -> str:
-    """``L2SP`` -> ``l2_sp``, ``Rifle`` -> ``rifle``, ``L2SPFisher`` -> ``l2_sp_fisher``: a class's name in a recipe."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def require(condition: bool, message: str) -> None:

@@ -5,41 +5,51 @@ A method or direction is found when its module lies anywhere below `rekindle.met
 
 import ast
 import dataclasses
-import difflib
 import importlib
-import inspect
 import pkgutil
-import re
 from functools import cache
-from importlib.resources import files
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rekindle.methods
 from rekindle.errors import UserError
-from rekindle.method import Direction, Method, snake
+from rekindle.method import Direction, Method
+from rekindle.methods._catalog import VARIANTS, check_known, library, others_bring_some
+from rekindle.methods._plugins import plugins
+from rekindle.spec import snake
 
 if TYPE_CHECKING:
     from rekindle.data.augment import Augment
 
 Kind = TypeVar("Kind")
 
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "rifle_a": ("rifle", {"cycle": "none"}),
-    "rifle_b": ("rifle", {"reinitialize": False}),
-}
-
 
 @cache
 def methods() -> dict[str, type[Method]]:
-    """Every method class by name, sorted."""
-    return classes_below(rekindle.methods, Method)
+    """Every method class by name, sorted: the library's, then those of other packages."""
+    return _all(Method)
 
 
 @cache
 def directions() -> dict[str, type[Direction]]:
-    """Every direction class by name, sorted."""
-    return classes_below(rekindle.methods, Direction)
+    """Every direction class by name, sorted likewise."""
+    return _all(Direction)
+
+
+def _all(base: type[Kind]) -> dict[str, type[Kind]]:
+    others = plugins(frozenset(library())).kinds if others_bring_some() else {}
+    return {**classes_below(rekindle.methods, base), **{name: kind for name, kind in others.items() if issubclass(kind, base)}}
+
+
+def _of_the_caller(name: str) -> dict[str, Any]:
+    """A method class of that name that the running program has defined for itself."""
+    waiting = list(Method.__subclasses__())
+    while waiting:
+        kind = waiting.pop()
+        if kind.name == name and not kind.__module__.rpartition(".")[2].startswith("_"):
+            return {name: kind}
+        waiting += kind.__subclasses__()
+    return {}
 
 
 def classes_below(package: ModuleType, base: type[Kind]) -> dict[str, type[Kind]]:
@@ -106,44 +116,6 @@ def parse_augment(text: str) -> "Augment | None":
     return Augment(made)
 
 
-def summaries() -> dict[str, dict[str, Any]]:
-    """Family, first line, paper and options with their defaults of every method and direction, by name."""
-    found = {}
-    kinds: dict[str, type[Method | Direction]] = {**methods(), **directions()}
-    for name, kind in kinds.items():
-        first = (kind.__doc__ or "").strip().splitlines()[0]
-        options = {field.name: field.default for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
-        found[name] = {"family": kind.__module__.split(".")[2], "summary": first, "paper": kind.paper, "options": options}
-    return found
-
-
-def card(name: str) -> str:
-    """The card of a method or direction: what it does, formula, when to use it, its options, and how the papers' code differs.
-
-    One that has no card yet, such as a method of one's own, shows its docstring.
-
-    Raises:
-        UserError: If there is no such method.
-    """
-    base, preset = VARIANTS.get(name, (name, {}))
-    kinds: dict[str, Any] = {**methods(), **directions()}
-    _known("method", name, base, [*kinds, *VARIANTS])
-    written = files("rekindle.methods").joinpath("cards", f"{base}.md")
-    text = written.read_text("utf-8") if written.is_file() else f"# {base}\n\n{(inspect.getdoc(kinds[base]) or '').partition('Args:')[0]}"
-    fixed = f"\n`{name}` is `{base}` with {', '.join(f'{option}={value!r}' for option, value in preset.items())}.\n" if preset else ""
-    return f"{text.rstrip()}\n{fixed}\n## Options\n\n{_options(kinds[base])}"
-
-
-def _options(kind: type) -> str:
-    """Each option with its default and what the docstring says of it."""
-    section = (inspect.getdoc(kind) or "").partition("Args:")[2].partition("Raises:")[0]
-    texts = {
-        name: " ".join(text.split()) for name, text in re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w+: |\Z)", section, re.MULTILINE | re.DOTALL)
-    }
-    lines = [f"- `{field.name}={field.default!r}`: {texts.get(field.name, '')}" for field in dataclasses.fields(kind) if field.init]
-    return "\n".join(lines) or "None."
-
-
 def unparse(chosen: list[Method]) -> str:
     """The recipe that parses back to equal methods, holding only what differs from a default."""
     return "+".join(describe(method) for method in chosen) or "none"
@@ -176,17 +148,13 @@ def _build(node: ast.expr, asked: str, what: str, kinds: dict[str, type[Kind]], 
         joined = ", joined by '+'" if what != "direction" else ""
         raise UserError(f"{asked}: write each part as name or name(option=value){joined}.")
     name = call.func.id
+    kinds = {**(_of_the_caller(name) if what == "method" else {}), **kinds}
+    if name not in kinds and others_bring_some() and name in plugins(frozenset(library())).broken:
+        raise UserError(f"{asked}: {plugins(frozenset(library())).broken[name]}.")
     base, preset = variants.get(name, (name, {}))
-    _known(what, name, base, [*kinds, *variants])
+    check_known(what, name, base, [*kinds, *variants])
     given = {keyword.arg or "**": _value(keyword, name) for keyword in call.keywords}
     return _construct(kinds[base], name, preset, given)
-
-
-def _known(what: str, name: str, base: str, known: list[str]) -> None:
-    if base not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise UserError(f"there is no {what} {name!r}{hint} Known: {', '.join(sorted(known))}.")
 
 
 def _construct(kind: type[Kind], name: str, preset: dict[str, Any], given: dict[str, Any]) -> Kind:

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, Union
 
-from annotated_types import Ge, Gt, Interval, Le, Lt
+from annotated_types import Ge, Gt, Interval, Le, Lt, Predicate
 
 from rekindle.errors import UserError
 
@@ -24,6 +25,7 @@ Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
+Granularity = Literal["global", "layer", "tensor"]  # What counts as one vector, for a direction.
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def check_fields(owner: str, holder: Any) -> None:
     """Refuse a value that its field's annotation does not allow.
 
     Known are bool, int, float (finite; an int passes), str, Literal, None, tuples and unions of them, and Annotated with the bounds
-    of `annotated_types` or with `Means`.
+    of `annotated_types`, with its `Predicate`, or with `Means`.
 
     Args:
         owner: Who is meant, at the beginning of the message, such as "rifle: ".
@@ -64,7 +66,9 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether an annotation allows a value."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return fits(value, parts[0]) and all(_within(value, bound) for bound in _bounds(parts[1:]))
+        tests = [extra.func for extra in parts[1:] if isinstance(extra, Predicate)]
+        bounds = _bounds(parts[1:])
+        return fits(value, parts[0]) and all(_within(value, bound) for bound in bounds) and all(test(value) for test in tests)
     if origin in (Union, types.UnionType):
         return any(fits(value, part) for part in parts)
     if origin is Literal:
@@ -78,6 +82,11 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
+
+
+def distinct(values: tuple[Any, ...]) -> bool:
+    """Whether no two items are equal: for `Annotated[tuple[str, ...], Predicate(distinct)]`."""
+    return len(set(values)) == len(values)
 
 
 def _all_fit(values: tuple[Any, ...], parts: tuple[Any, ...]) -> bool:
@@ -107,7 +116,7 @@ def wanted(hint: Any) -> str:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         said = [extra.words for extra in parts[1:] if isinstance(extra, Means)]
-        return said[0] if said else " ".join([wanted(parts[0]), " and ".join(map(_bound_words, _bounds(parts[1:])))])
+        return said[0] if said else " ".join([wanted(parts[0]), " and ".join(map(_bound_words, _bounds(parts[1:])))]).rstrip()
     if origin in (Union, types.UnionType):
         return " or ".join(wanted(part) for part in parts)
     if origin is Literal:
@@ -124,6 +133,11 @@ def _bound_words(bound: Ge | Gt | Le | Lt) -> str:
     if isinstance(bound, Gt):
         return f"above {bound.gt}"
     return f"at most {bound.le}" if isinstance(bound, Le) else f"below {bound.lt}"
+
+
+def snake(name: str) -> str:
+    """``L2SP`` -> ``l2_sp``, ``Rifle`` -> ``rifle``, ``L2SPFisher`` -> ``l2_sp_fisher``: a class's name in a recipe."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 @dataclass(frozen=True)

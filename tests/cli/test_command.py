@@ -13,6 +13,7 @@ from PIL import Image
 
 import rekindle
 from rekindle.cli import main
+from rekindle.report.run_pictures import PICTURES
 from tests.toys import picture_folder
 
 FAST = ["--model", "cifar_resnet8", "--weights", "none", "--epochs", "2", "--lr", "0.05", "--batch-size", "8", "--precision", "32"]
@@ -38,7 +39,7 @@ def test_the_folder_explains_itself(run: Path) -> None:
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} - {".lock"} == expected
     page = (run / "report.html").read_text("utf-8")
-    assert "http://" not in page and "https://" not in page and page.count("data:image/png") == 4
+    assert "http://" not in page and "https://" not in page and page.count("data:image/png") == len(PICTURES)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["restarted"] for line in lines] == [False, True]
     result = json.loads((run / "result.json").read_text())

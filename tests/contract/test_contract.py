@@ -125,11 +125,9 @@ def test_resume_is_exact(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_accumulation_equals_none(name: str) -> None:
-    """Without BatchNorm; and BSS, a penalty on a whole batch's spectrum, cannot be split."""
-    if name == "stoch_norm":
-        pytest.skip("stoch_norm needs BatchNorm, whose batch statistics a split batch changes")
-    if name == "bss":
-        pytest.skip("the spectrum of a batch is not the sum of its halves' spectra")
+    """Without BatchNorm, whose statistics a split batch changes."""
+    if not methods()[name].splits_batches:
+        pytest.skip(f"{name} acts on statistics of a whole batch")
     if draws_in_forward(name):
         pytest.skip(f"{name} draws masks in each forward pass")
     one, two = (Loop([make(name)], hybrid(norm=False).double(), epochs=2, accumulate=number) for number in (1, 2))

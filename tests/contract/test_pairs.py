@@ -8,23 +8,21 @@ import pytest
 import torch
 
 from rekindle import Direction, Method, Source
-from rekindle.registry import describe, directions, methods, parse, parse_direction, summaries
+from rekindle.methods._catalog import library
+from rekindle.registry import describe, directions, methods, parse, parse_direction
 from rekindle.tuner.net import operate
 from tests.contract.network import Loop, batch, hybrid
 
 FAMILIES = {"penalties": "regulariser", "distillation": "regulariser", "restarts": "restart", "noise": "noise", "heads": "head",
             "layer_wise": "head", "directions": "direction"}  # fmt: skip
-REFUSED = {
-    frozenset({"lp_ft", "rifle"}): "rifle draws the head anew, which discards what lp_ft has fitted",
-}
 ACTIVE = {name: describe(kind(**kind.example)) for name, kind in methods().items()} | {name: name for name in directions()}
 
 
 def families() -> dict[str, list[str]]:
     """Names by family."""
     found: dict[str, list[str]] = {}
-    for name, item in summaries().items():
-        found.setdefault(FAMILIES[item["family"]], []).append(name)
+    for name, entry in library().items():
+        found.setdefault(FAMILIES[entry.family], []).append(name)
     return found
 
 
@@ -37,6 +35,18 @@ def made(names: list[str]) -> tuple[list[Method], Direction | None]:
     recipe = "+".join(ACTIVE[name] for name in names if name in methods()) or "none"
     direction = [parse_direction(ACTIVE[name]) for name in names if name in directions()]
     return parse(recipe), direction[0] if direction else None
+
+
+def refused() -> dict[frozenset[str], str]:
+    """Reasons by pair, as the methods themselves give them."""
+    found: dict[frozenset[str], str] = {}
+    for pair in pairs():
+        both = itertools.permutations(made(list(pair))[0], 2)
+        found |= {frozenset(pair): reason for one, other in both for reason in [one.incompatible_with(other)] if reason}
+    return found
+
+
+REFUSED = refused()
 
 
 def covering() -> list[list[str]]:
@@ -68,7 +78,7 @@ def test_what_is_refused_is_refused_with_its_reason_and_nothing_else_is() -> Non
 def test_the_set_covers_every_pair() -> None:
     covered = {frozenset(pair) for recipe in covering() for pair in itertools.combinations(recipe, 2)}
     assert {frozenset(pair) for pair in pairs()} - covered == REFUSED.keys()
-    assert all(len({FAMILIES[summaries()[name]["family"]] for name in recipe}) == len(recipe) for recipe in covering())
+    assert all(len({FAMILIES[library()[name].family] for name in recipe}) == len(recipe) for recipe in covering())
 
 
 @pytest.mark.parametrize("recipe", covering(), ids="+".join)

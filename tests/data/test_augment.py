@@ -149,10 +149,11 @@ def test_pictures_show_their_shares() -> None:
         ("mixop", "there is no augmentation 'mixop'; did you mean mixup"),
         ("mixup+mixup", "names an augmentation more than once"),
         ("mixup(beta=1)", "mixup has no option 'beta'; it has alpha"),
-        ("mixup(alpha=0)", "mixup: alpha must be a number from 0.001 to 100, found 0"),
-        ("randaugment(magnitude=31)", "randaugment: magnitude must be a whole number from 0 to 30, found 31"),
-        ("color_jitter(hue=0.6)", "color_jitter: hue must be a number from 0 to 0.5, found 0.6"),
-        ("random_erasing(least=0.5)", "random_erasing: most must be a number from 0.5 to 1, found 0.33"),
+        ("mixup(alpha=0)", "mixup: alpha must .*0.001 .*100, found 0"),
+        ("randaugment(magnitude=31)", "randaugment: magnitude must .*whole number .*0 .*30, found 31"),
+        ("color_jitter(hue=0.6)", "color_jitter: hue must .*0 .*0.5, found 0.6"),
+        ("random_erasing(least=0.5)", "random_erasing: most must .*least, 0.5, found 0.33"),
+        ("random_erasing(most=1.5)", "random_erasing: most must .*1, found 1.5"),
         ("cutmix)", "cannot be read; write it like"),
         ("cutmix(1.0)", r"write each part as name or name\(option=value\), joined by '\+'"),
     ],
@@ -171,7 +172,7 @@ def test_methods_that_need_whole_labels_are_refused_beside_mixing(method: str, t
 
 def test_it_is_part_of_the_run_and_off_by_default() -> None:
     spec = rekindle.RunSpec(data="x")
-    assert parse_augment(spec.augment) is None
+    assert spec.augment is None
     assert rekindle.RunSpec(data="x", augment="mixup").run_id("d", "w") != spec.run_id("d", "w")
 
 

@@ -44,13 +44,13 @@ def predicts(run: rekindle.Run, picture: bytes, folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", [pytest.param("clothing", marks=pytest.mark.slow), "sign_digits"])
 def test_folders_of_photographs(kind: str, shared: Path, tmp_path: Path) -> None:
-    run = trained(shared / "data" / kind, tmp_path / "runs", "--per-class", "5", "--no-read-test")
+    run = trained(shared / "data" / kind, tmp_path / "runs", "--per-class", "5", "--no-test")
     assert len(run.result["classes"]) == 10
     predicts(run, (shared / "data" / kind / names(run)[0]).read_bytes(), tmp_path)
 
 
 def test_pictures_inside_parquet(shared: Path, tmp_path: Path) -> None:
-    run = trained(shared / "data/cifar10", tmp_path / "runs", "--per-class", "5", "--no-read-test")
+    run = trained(shared / "data/cifar10", tmp_path / "runs", "--per-class", "5", "--no-test")
     assert run.result["val"]["count"] == 10 and names(run)[0].startswith("train.parquet[")
     data = open_data(shared / "data/cifar10", per_class=5)
     predicts(run, read(data.find(names(run)[0])), tmp_path)

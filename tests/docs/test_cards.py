@@ -13,13 +13,14 @@ import yaml
 
 from rekindle.cli import main
 from rekindle.method import Direction, Method, Net
+from rekindle.methods._catalog import VARIANTS
 from rekindle.methods.distillation._layers import stage_layers
 from rekindle.methods.distillation.delta import DELTA
 from rekindle.methods.noise.cnn_dropout import READERS, block_places
 from rekindle.methods.penalties._fisher import MANY_CLASSES, MEMORY
 from rekindle.models.stages import stages
 from rekindle.models.structure import ENDS, SLOT, residual_blocks
-from rekindle.registry import VARIANTS, directions, methods, parse, parse_direction
+from rekindle.registry import directions, methods, parse, parse_direction
 
 ROOT = Path(__file__).resolve().parents[2]
 CARDS = ROOT / "src/rekindle/methods/cards"
@@ -118,7 +119,7 @@ def test_the_command_prints_it(name: str, capsys: pytest.CaptureFixture[str]) ->
     assert main(["methods", name]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(text(base).rstrip())
-    described = re.findall(r"^- `(\w+)=.+`: \S", printed.partition("## Options")[2], re.MULTILINE)
+    described = re.findall(r"^- `(\w+)=.+` \(.+\): \S", printed.partition("## Options")[2], re.MULTILINE)
     assert described == list(defaults(KINDS[base]))
 
 

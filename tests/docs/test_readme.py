@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 import rekindle
-from rekindle.registry import VARIANTS, directions, methods
+from rekindle.methods._catalog import VARIANTS
+from rekindle.registry import directions, methods
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

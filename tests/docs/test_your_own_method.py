@@ -9,6 +9,7 @@ import pytest
 
 from rekindle import registry
 from rekindle.methods import penalties
+from rekindle.methods._catalog import card, library
 from tests.contract import test_contract as contract
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "your_own_method.md"
@@ -30,12 +31,12 @@ def _one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 def test_it_is_found_and_passes() -> None:
     name = "early_strong"
     assert registry.unparse(registry.parse(f"l2_sp+{name}(alpha=0.1)")) == f"l2_sp+{name}(alpha=0.1)"
-    listed = registry.summaries()[name]
-    assert (listed["family"], listed["summary"]) == ("penalties", "Pull the new head towards zero, ever less.")
-    card = registry.card(name)
+    listed = library()[name]
+    assert (listed.family, listed.summary) == ("penalties", "Pull the new head towards zero, ever less.")
+    shown = card(name, library())
     assert (
-        card.startswith(f"# {name}\n\nPull the new head towards zero")
-        and "- `alpha=0.01`: Strength in the first epoch, at least 0." in card
+        shown.startswith(f"# {name}\n\nPull the new head towards zero")
+        and "- `alpha=0.01` (a finite number of at least 0): Strength in the first epoch." in shown
     )
     contract.test_neutral_settings_change_nothing(name)
     contract.test_repr_and_recipe_parse_back(name)

@@ -68,11 +68,11 @@ def test_a_network_without_one_classifier_is_refused() -> None:
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, True, float("nan")])
 def test_k_is_checked(k: object) -> None:
-    with pytest.raises(ValueError, match="k must be a whole number of at least 1"):
+    with pytest.raises(ValueError, match=f"bss: k must .*whole number .*1, found {k!r}"):
         BSS(k=k)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("eta", [-1.0, float("nan"), float("inf"), True])
 def test_eta_is_checked(eta: object) -> None:
-    with pytest.raises(ValueError, match="eta must be a finite number of at least 0"):
+    with pytest.raises(ValueError, match=f"bss: eta must .*0, found {eta!r}"):
         BSS(eta=eta)  # type: ignore[arg-type]

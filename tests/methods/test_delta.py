@@ -323,17 +323,17 @@ def test_a_head_without_parameters_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "said"),
+    ("option", "value", "allowed"),
     [
-        ("alpha", -1.0, "alpha must be a finite number of at least 0"),
-        ("beta", float("inf"), "beta must be a finite number of at least 0"),
-        ("weights", "learned", 'weights must be "attention" or "uniform"'),
-        ("layers", 3, 'layers must be "stages", the name of a layer, or a tuple'),
-        ("reduction", "mean", 'reduction must be "relative" or "batchmean" or "sum"'),
-        ("batches", 0, "batches must be a whole number of at least 1"),
-        ("batches", True, "batches must be a whole number of at least 1"),
+        ("alpha", -1.0, "at least 0"),
+        ("beta", float("inf"), "at least 0"),
+        ("weights", "learned", '"attention" or "uniform"'),
+        ("layers", 3, '"stages"'),
+        ("reduction", "mean", '"relative" or "batchmean" or "sum"'),
+        ("batches", 0, "whole number .*1"),
+        ("batches", True, "whole number .*1"),
     ],
 )
-def test_options_are_checked(option: str, value: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_options_are_checked(option: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"delta: {option} must .*{allowed}.*found {value!r}"):
         DELTA(**{option: value})

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from typing import Any
 
 import pytest
@@ -493,32 +494,32 @@ def test_lwf_warm_up_must_end_and_owns_the_backbones_rate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "option", "value", "said"),
+    ("kind", "option", "value", "allowed"),
     [
-        (SoftTargets, "weight", 1.1, "weight must be a number from 0 to 1"),
-        (SoftTargets, "weight", float("nan"), "weight must be a number from 0 to 1"),
-        (SoftTargets, "temperature", 0, "temperature must be a finite number above 0"),
-        (SoftTargets, "scale_t2", 1, "scale_t2 must be True or False"),
-        (LwF, "strength", -1, "strength must be a finite number of at least 0"),
-        (LwF, "strength", True, "strength must be a finite number of at least 0"),
-        (LwF, "temperature", float("inf"), "temperature must be a finite number above 0"),
-        (LwF, "loss", "mse", 'loss must be "kl" or "ce"'),
-        (LwF, "scale_t2", "no", "scale_t2 must be True or False"),
-        (LwF, "warmup_epochs", -1, "warmup_epochs must be a whole number of at least 0"),
-        (LwF, "warmup_epochs", True, "warmup_epochs must be a whole number of at least 0"),
-        (FeatureMaps, "strength", float("nan"), "strength must be a finite number of at least 0"),
-        (FeatureMaps, "reduction", "mean", 'reduction must be "relative" or "batchmean" or "sum"'),
-        (FeatureMaps, "layers", (), 'layers must be "stages", the name of a layer, or a tuple'),
-        (FeatureMaps, "layers", ["layer1"], 'layers must be "stages", the name of a layer, or a tuple'),
-        (FeatureMaps, "layers", ("a", "a"), "layers must name each layer once"),
-        (FSP, "strength", "1", "strength must be a finite number of at least 0"),
-        (FSP, "layers", ("",), 'layers must be "stages", the name of a layer, or a tuple'),
-        (AttentionTransfer, "beta", -1.0, "beta must be a finite number of at least 0"),
-        (AttentionTransfer, "form", "code", 'form must be "mean_square" or "norm"'),
+        (SoftTargets, "weight", 1.1, "number .*0 .*1"),
+        (SoftTargets, "weight", float("nan"), "number .*0 .*1"),
+        (SoftTargets, "temperature", 0, "above 0"),
+        (SoftTargets, "scale_t2", 1, "True or False"),
+        (LwF, "strength", -1, "number .*0"),
+        (LwF, "strength", True, "number .*0"),
+        (LwF, "temperature", float("inf"), "above 0"),
+        (LwF, "loss", "mse", '"kl" or "ce"'),
+        (LwF, "scale_t2", "no", "True or False"),
+        (LwF, "warmup_epochs", -1, "whole number .*0"),
+        (LwF, "warmup_epochs", True, "whole number .*0"),
+        (FeatureMaps, "strength", float("nan"), "number .*0"),
+        (FeatureMaps, "reduction", "mean", '"relative" or "batchmean" or "sum"'),
+        (FeatureMaps, "layers", (), '"stages", .*name'),
+        (FeatureMaps, "layers", ["layer1"], '"stages", .*name'),
+        (FeatureMaps, "layers", ("a", "a"), "names, each once"),
+        (FSP, "strength", "1", "number .*0"),
+        (FSP, "layers", ("",), '"stages", .*name'),
+        (AttentionTransfer, "beta", -1.0, "number .*0"),
+        (AttentionTransfer, "form", "code", '"mean_square" or "norm"'),
     ],
 )
-def test_options_are_checked(kind: type[Method], option: str, value: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_options_are_checked(kind: type[Method], option: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"{kind.name}: {option} must .*{allowed}.*found {re.escape(repr(value))}"):
         kind(**{option: value})
 
 

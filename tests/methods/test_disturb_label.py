@@ -78,5 +78,5 @@ def test_the_head_tells_the_number_of_classes() -> None:
 
 @pytest.mark.parametrize("gamma", [-0.1, 1.1, float("nan"), float("inf"), "0.1", True])
 def test_arguments_are_checked(gamma: object) -> None:
-    with pytest.raises(ValueError, match="disturb_label: gamma must be a number at least 0 and at most 1, found"):
+    with pytest.raises(ValueError, match=f"disturb_label: gamma must .*0 .*1, found {gamma!r}"):
         DisturbLabel(gamma=gamma)  # type: ignore[arg-type]

@@ -136,9 +136,9 @@ def test_in_a_tuner_taps_see_what_the_head_computes_with() -> None:
 @pytest.mark.parametrize("p", [-0.1, 1, 1.5, float("nan"), float("inf"), "0.5", True, None])
 def test_arguments_are_checked(p: object) -> None:
     for kind, name in ((Dropout, "dropout"), (DropConnect, "dropconnect")):
-        with pytest.raises(ValueError, match=f"{name}: p must be a number at least 0 and below 1, found"):
+        with pytest.raises(ValueError, match=f"{name}: p must .*0 .*below 1, found {p!r}"):
             kind(p=p)
-    with pytest.raises(ValueError, match='per must be "batch" or "sample", found \'row\''):
+    with pytest.raises(ValueError, match='per must .*"batch" or "sample", found \'row\''):
         DropConnect(per="row")  # type: ignore[arg-type]
 
 

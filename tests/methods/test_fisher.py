@@ -311,10 +311,10 @@ def test_a_network_without_a_classifier_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"estimate": "exact"}, 'estimate must be "auto" or "expected" or "sampled" or "empirical"'),
-        ({"normalize": "max"}, 'normalize must be "none" or "mean"'),
-        ({"stabilizer": "log"}, 'stabilizer must be "add" or "clip"'),
-        ({"eps": -1.0}, "eps must be a finite number of at least 0"),
+        ({"estimate": "exact"}, 'estimate must .*"auto" or "expected" or "sampled" or "empirical", found'),
+        ({"normalize": "max"}, 'normalize must .*"none" or "mean", found'),
+        ({"stabilizer": "log"}, 'stabilizer must .*"add" or "clip", found'),
+        ({"eps": -1.0}, "eps must .*0, found -1.0"),
         ({"stabilizer": "clip"}, "eps must be above 0"),
     ],
 )

@@ -1,5 +1,6 @@
 """Source classifier (oracles P1 to P4), LP-FT, and what RIFLE does to them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from rekindle import L2, L2SP, Rifle, Source, Tuner, models
 from rekindle.method import Clock, DataPasses
 from rekindle.methods.heads.lp_ft import LPFT, fit_head
 from rekindle.methods.heads.source_classifier import NormScale, SourceClassifier
+from rekindle.registry import methods
 from rekindle.tuner.net import operate
 from tests.contract.network import Loop, batch, hybrid, passes
 
@@ -109,7 +111,7 @@ def test_a_source_without_one_classifier_is_refused() -> None:
     "bad", [{"hidden": -1}, {"hidden": (3, 0)}, {"hidden": 2.5}, {"gamma": 0.0}, {"gamma": "wide"}, {"activation": "gelu"}]
 )
 def test_bad_options(bad: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=rf"source_classifier: {next(iter(bad))} must"):
+    with pytest.raises(ValueError, match=rf"source_classifier: {next(iter(bad))} must .*found {re.escape(repr(next(iter(bad.values()))))}"):
         SourceClassifier(**bad)  # type: ignore[arg-type]
 
 
@@ -159,6 +161,11 @@ def test_lp_ft_refusals() -> None:
     loop = Loop([LPFT(strengths=1)])
     with pytest.raises(ValueError, match="lp_ft: class 2 has no training image"):
         loop.tuner.prepare(lambda: [(batch(0)[0], batch(0)[1].clamp(max=1))])
+
+
+def test_lp_ft_and_rifle_are_the_only_two_that_refuse_each_other() -> None:
+    made = [kind(**kind.example) for kind in methods().values()]
+    assert {(one.name, other.name) for one in made for other in made if one.incompatible_with(other)} == {("lp_ft", "rifle")}
 
 
 def test_the_grown_head_comes_back_in_predict(tmp_path: Path) -> None:

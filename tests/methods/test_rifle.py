@@ -221,21 +221,23 @@ def test_a_relu_on_the_logits_is_said(head_type: str, said: list[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"periods": 0}, "periods must be a whole number of at least 1, found 0"),
+        ({"periods": 0}, "periods must .*1, found 0"),
         ({"periods": 2.5}, "found 2.5"),
-        ({"unit": "batch"}, 'unit must be "epoch" or "step", found \'batch\''),
-        ({"shape": "third"}, "shape must be"),
-        ({"cycle": "tail"}, 'cycle must be "head" or "all" or "none"'),
-        ({"scale": 0.0}, "scale must be a finite number above 0"),
-        ({"optimizer_state": "drop"}, '"clear" or "keep"'),
-        ({"min_tail_epochs": 0}, "min_tail_epochs"),
-        ({"preset": "paper"}, "preset must be one of ['algorithm1', 'paper_code'], found 'paper'"),
+        ({"unit": "batch"}, 'unit must .*"epoch" or "step", found \'batch\''),
+        ({"shape": "third"}, 'shape must .*"half" or "full", found'),
+        ({"cycle": "tail"}, 'cycle must .*"head" or "all" or "none", found'),
+        ({"scale": 0.0}, "scale must .*above 0 .*found 0.0"),
+        ({"optimizer_state": "drop"}, 'optimizer_state must .*"clear" or "keep", found'),
+        ({"min_tail_epochs": 0}, "min_tail_epochs must .*1, found 0"),
+        ({"period": -1}, "period must .*1, or 0 .*periods, found -1"),
+        ({"trim": True, "unit": "step"}, "trim .*unit='step'"),
+        ({"preset": ["paper_code"]}, "preset must .*found"),
+        ({"preset": "paper"}, 'preset must .*"paper_code" or "algorithm1" .*found \'paper\''),
     ],
 )
 def test_bad_arguments_name_the_range(options: dict[str, object], words: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=f"rifle: .*{words}"):
         Rifle(**options)  # type: ignore[arg-type]
-    assert words in str(caught.value)
 
 
 def test_heads_that_cannot_be_drawn_anew_are_refused() -> None:

@@ -120,7 +120,7 @@ def test_keys_stay_under_a_tuner_and_another_hook_comes_later() -> None:
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan"), float("inf"), "0.5", False])
 def test_arguments_are_checked(p: object) -> None:
-    with pytest.raises(ValueError, match="stoch_norm: p must be a number at least 0 and at most 1, found"):
+    with pytest.raises(ValueError, match=f"stoch_norm: p must .*0 .*1, found {p!r}"):
         StochNorm(p=p)  # type: ignore[arg-type]
 
 

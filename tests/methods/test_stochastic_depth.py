@@ -205,17 +205,17 @@ def test_p_last_1_is_no_surgery() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"p_last": 0}, "p_last must be a number above 0 and at most 1, found 0"),
+        ({"p_last": 0}, "p_last must .*above 0 .*1, found 0"),
         ({"p_last": 1.1}, "found 1.1"),
         ({"p_last": float("nan")}, "found nan"),
         ({"p_last": True}, "found True"),
-        ({"first_block_always": 1}, "first_block_always must be True or False, found 1"),
-        ({"mode": "row"}, 'mode must be "batch" or "sample", found \'row\''),
-        ({"scaling": "none"}, 'scaling must be "train" or "test", found \'none\''),
+        ({"first_block_always": 1}, "first_block_always must .*True or False, found 1"),
+        ({"mode": "row"}, 'mode must .*"batch" or "sample", found \'row\''),
+        ({"scaling": "none"}, 'scaling must .*"train" or "test", found \'none\''),
     ],
 )
 def test_arguments_are_checked(options: dict[str, object], words: str) -> None:
-    with pytest.raises(ValueError, match=f"stochastic_depth: .*{words}|{words}"):
+    with pytest.raises(ValueError, match=f"stochastic_depth: .*{words}"):
         StochasticDepth(**options)  # type: ignore[arg-type]
 
 

@@ -280,20 +280,20 @@ def test_bfloat16_returns_to_the_start() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: L1SP(solver="newton"), 'solver must be "subgradient" or "proximal"'),  # type: ignore[arg-type]
-        (lambda: L1SP(alpha=-1.0), "l1_sp: alpha must be a finite number of at least 0"),
-        (lambda: L1SP(alpha=True), "alpha must be a finite number of at least 0"),
-        (lambda: L1SP(scope="bn"), 'scope must be "all" or "weights"'),
-        (lambda: GroupLassoSP(group="row"), 'group must be "channel" or "layer"'),  # type: ignore[arg-type]
-        (lambda: GroupLassoSP(fisher=1), "fisher must be True or False"),  # type: ignore[arg-type]
-        (lambda: GroupLassoSP(eps=float("nan")), "eps must be a finite number of at least 0"),
+        (lambda: L1SP(solver="newton"), 'solver must .*"subgradient" or "proximal", found'),  # type: ignore[arg-type]
+        (lambda: L1SP(alpha=-1.0), "l1_sp: alpha must .*0, found -1.0"),
+        (lambda: L1SP(alpha=True), "alpha must .*0, found True"),
+        (lambda: L1SP(scope="bn"), 'scope must .*"all" or "weights", found'),
+        (lambda: GroupLassoSP(group="row"), 'group must .*"channel" or "layer", found'),  # type: ignore[arg-type]
+        (lambda: GroupLassoSP(fisher=1), "fisher must .*True or False, found"),  # type: ignore[arg-type]
+        (lambda: GroupLassoSP(eps=float("nan")), "eps must .*0, found nan"),
         (lambda: GroupLassoSP(fisher=True, solver="proximal"), "no closed proximal operator"),
         (lambda: GroupLassoSP(eps=1e-8, solver="proximal"), "eps must be 0"),
-        (lambda: L2SP(orthogonal=0), "orthogonal must be True or False"),  # type: ignore[arg-type]
-        (lambda: L2Mixture(decay=float("inf")), "l2_mixture: decay must be"),
-        (lambda: L2Mixture(stages=[("a", 1, 1)]), "stages must be a tuple of"),  # type: ignore[arg-type]
-        (lambda: L2Mixture(stages=(("a", 1),)), "stages must be a tuple of"),  # type: ignore[arg-type]
-        (lambda: L2Mixture(stages=(("a", 1.0, -1.0),)), "stages: decay of a must be"),
+        (lambda: L2SP(orthogonal=0), "orthogonal must .*True or False, found"),  # type: ignore[arg-type]
+        (lambda: L2Mixture(decay=float("inf")), "l2_mixture: decay must .*0, found inf"),
+        (lambda: L2Mixture(stages=[("a", 1, 1)]), r"stages must .*tuple of \(stage, alpha, decay\)"),  # type: ignore[arg-type]
+        (lambda: L2Mixture(stages=(("a", 1),)), r"stages must .*tuple of \(stage, alpha, decay\)"),  # type: ignore[arg-type]
+        (lambda: L2Mixture(stages=(("a", 1.0, -1.0),)), "stages must .*0, found .*-1.0"),
         (lambda: L2Mixture(stages=(("a", 1.0, 1.0), ("a", 2.0, 1.0))), "each stage once"),
     ],
 )

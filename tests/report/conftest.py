@@ -15,7 +15,7 @@ from PIL import Image
 from rekindle.analysis import summarize
 from rekindle.report import figures
 from rekindle.report.run_page import write_report
-from rekindle.report.run_pictures import write_pictures
+from rekindle.report.run_pictures import Finished, write_pictures
 from rekindle.spec import RunSpec
 
 CLASSES = ["cat", "<script>alert('dog')</script>", "$_{emu 鳥 " + "x" * 60]
@@ -68,7 +68,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                 )
         if report:
             figures.save(figures.samples(np.zeros((2, 8, 8, 3), np.uint8), CLASSES[1:]), folder / "samples.png")
-            write_pictures(folder, lines, result, root.joinpath)
+            write_pictures(Finished(folder, lines, result, root.joinpath))
             write_report(folder, result)
         (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
         return folder

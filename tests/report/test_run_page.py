@@ -10,6 +10,7 @@ from rekindle.cli import parser as command_parser
 from rekindle.errors import UserError
 from rekindle.report.results import confused_pairs
 from rekindle.report.run_page import fit_command, write_report
+from rekindle.report.run_pictures import PICTURES
 from rekindle.report.statistics import wilson
 from rekindle.spec import RunSpec
 
@@ -42,7 +43,7 @@ class Page(HTMLParser):
 
 def test_the_page_asks_nothing_of_the_network(make_run: MakeRun) -> None:
     page = Page(make_run("run", ANSWERS) / "report.html")
-    assert len(page.addresses) == 4, "curves, confusion, mistakes and samples"
+    assert len(page.addresses) == len(PICTURES)
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert "url(" not in page.source and "@import" not in page.source and "http://" not in page.source and "https://" not in page.source
 
@@ -50,7 +51,7 @@ def test_the_page_asks_nothing_of_the_network(make_run: MakeRun) -> None:
 def test_names_are_text_and_nothing_else(make_run: MakeRun) -> None:
     folder = make_run("run", ANSWERS, data="<img src=x onerror=alert(1)>")
     page = Page(folder / "report.html")
-    assert "script" not in page.tags and page.tags.count("img") == 4 and not page.handlers
+    assert "script" not in page.tags and page.tags.count("img") == len(PICTURES) and not page.handlers
     assert "<script>alert('dog')</script>" in page.text
     assert "<img src=x onerror=alert(1)>" in page.text
     assert "a <b>note</b>" in page.text and "b" not in page.tags

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from rekindle.cli.output import add_command, add_json
 from rekindle.errors import UserError
+from rekindle.methods._catalog import VARIANTS, Entry, card, library, others_bring_some
 
 OK = 0
 
@@ -22,27 +24,36 @@ def register(commands: Any) -> None:
 
 
 def _methods(options: argparse.Namespace) -> int:
-    from rekindle.registry import VARIANTS, card, summaries
+    entries = library()
+    if others_bring_some():
+        from rekindle.methods._plugins import plugins
 
+        found = plugins(frozenset(entries))
+        entries |= found.entries
+        for sentence in found.broken.values():
+            print(f"rekindle: {sentence}.", file=sys.stderr)
     if options.name:
-        print(card(options.name))
-        return OK
-    found = summaries()
-    if options.json:
-        print(json.dumps({"methods": found, "variants": {name: {"of": base, **fixed} for name, (base, fixed) in VARIANTS.items()}}))
-        return OK
-    for family in dict.fromkeys(item["family"] for item in found.values()):
+        print(card(options.name, entries))
+    elif options.json:
+        variants = {name: {"of": base, **fixed} for name, (base, fixed) in VARIANTS.items()}
+        print(json.dumps({"methods": {name: entry.to_dict() for name, entry in entries.items()}, "variants": variants}))
+    else:
+        _list(entries)
+    return OK
+
+
+def _list(entries: dict[str, Entry]) -> None:
+    for family in dict.fromkeys(entry.family for entry in entries.values()):
         print(f"\n{family.replace('_', '-')}")
-        for name, item in found.items():
-            if item["family"] == family:
-                listed = ", ".join(f"{option}={value!r}" for option, value in item["options"].items())
-                print(f"  {name}({listed})\n      {item['summary']}\n      {item['paper']}")
+        for name, entry in entries.items():
+            if entry.family == family:
+                listed = ", ".join(f"{option}={told.default!r}" for option, told in entry.options.items())
+                print(f"  {name}({listed})\n      {entry.summary}\n      {entry.paper}")
     print()
     for name, (base, fixed) in VARIANTS.items():
         print(f"{name}: {base} with {', '.join(f'{option}={value!r}' for option, value in fixed.items())}")
     print("Join methods with +, as in --method 'l2_sp(alpha=0.01)+rifle(periods=4)'; --direction takes one of the directions.")
     print("rekindle methods NAME shows the card of one.")
-    return OK
 
 
 def _models(options: argparse.Namespace) -> int:

@@ -7,18 +7,37 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Interval
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torchvision.transforms import v2
 
+from rekindle.errors import UserError
 from rekindle.rng import keyed_generator
+from rekindle.spec import Share, check_fields
+
+Strength = Annotated[float, Interval(ge=1e-3, le=100)]
+
+
+class _Checked:
+    """What an augmentation is called, and a check of its options.
+
+    Attributes:
+        name: In `--augment`.
+    """
+
+    name: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Refuse options that their annotations do not allow."""
+        check_fields(f"{self.name}: ", self)
 
 
 @dataclass(frozen=True)
-class Augmentation(ABC):
+class Augmentation(_Checked, ABC):
     """Changes pictures one by one."""
 
     @abstractmethod
@@ -31,16 +50,14 @@ class RandAugment(Augmentation):
     """A few random operations on colours and geometry (Cubuk, Zoph, Shlens, Le, CVPR Workshops 2020, arXiv 1909.13719).
 
     Args:
-        num_ops: Operations a picture, at least 1.
+        num_ops: Operations a picture, from 1 to 20.
         magnitude: Strength of each, from 0 to 30.
     """
 
-    num_ops: int = 2
-    magnitude: int = 9
+    num_ops: Annotated[int, Interval(ge=1, le=20)] = 2
+    magnitude: Annotated[int, Interval(ge=0, le=30)] = 9
 
-    def __post_init__(self) -> None:
-        _check("randaugment", "num_ops", self.num_ops, 1, 20, int)
-        _check("randaugment", "magnitude", self.magnitude, 0, 30, int)
+    name: ClassVar[str] = "randaugment"
 
     def transform(self, fill: tuple[int, int, int]) -> v2.Transform:
         return v2.RandAugment(self.num_ops, self.magnitude, fill=list(fill))
@@ -57,14 +74,12 @@ class ColorJitter(Augmentation):
         hue: Shift drawn from -hue to hue, in turns of the colour circle; at most 0.5.
     """
 
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.0
+    brightness: Share = 0.4
+    contrast: Share = 0.4
+    saturation: Share = 0.4
+    hue: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
 
-    def __post_init__(self) -> None:
-        for name, most in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
-            _check("color_jitter", name, getattr(self, name), 0, most)
+    name: ClassVar[str] = "color_jitter"
 
     def transform(self, fill: tuple[int, int, int]) -> v2.Transform:
         return v2.ColorJitter(self.brightness, self.contrast, self.saturation, self.hue)
@@ -76,35 +91,34 @@ class RandomErasing(Augmentation):
 
     Args:
         p: Probability for a picture, from 0 to 1.
-        least: Smallest share of the area, above 0.
-        most: Largest share of the area, at most 1.
+        least: Smallest share of the area, at least 0.
+        most: Largest share of the area, from `least` to 1.
     """
 
-    p: float = 0.25
-    least: float = 0.02
-    most: float = 0.33
+    p: Share = 0.25
+    least: Share = 0.02
+    most: Share = 0.33
+
+    name: ClassVar[str] = "random_erasing"
 
     def __post_init__(self) -> None:
-        _check("random_erasing", "p", self.p, 0, 1)
-        _check("random_erasing", "least", self.least, 0, 1)
-        _check("random_erasing", "most", self.most, self.least, 1)
+        super().__post_init__()
+        if self.most < self.least:
+            raise UserError(f"random_erasing: most must be at least as large as least, {self.least!r}, found {self.most!r}.")
 
     def transform(self, fill: tuple[int, int, int]) -> v2.Transform:
         return v2.RandomErasing(self.p, (self.least, self.most), value=list(fill))
 
 
 @dataclass(frozen=True)
-class Mixing(ABC):
+class Mixing(_Checked, ABC):
     """Mixes each picture of a batch with another, and their labels with them.
 
     Args:
-        alpha: Both parameters of the beta distribution that the share is drawn from, above 0, at most 100.
+        alpha: Both parameters of the beta distribution that the share is drawn from, from 0.001 to 100.
     """
 
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check(type(self).__name__.lower(), "alpha", self.alpha, 1e-3, 100)
+    alpha: Strength = 1.0
 
     @abstractmethod
     def mixer(self, classes: int) -> v2.Transform:
@@ -116,10 +130,12 @@ class Mixup(Mixing):
     """Blend pictures (Zhang, Cisse, Dauphin, Lopez-Paz, ICLR 2018, arXiv 1710.09412).
 
     Args:
-        alpha: Both parameters of the beta distribution that the share is drawn from, above 0, at most 100.
+        alpha: Both parameters of the beta distribution that the share is drawn from, from 0.001 to 100.
     """
 
-    alpha: float = 0.2
+    alpha: Strength = 0.2
+
+    name: ClassVar[str] = "mixup"
 
     def mixer(self, classes: int) -> v2.Transform:
         return v2.MixUp(alpha=self.alpha, num_classes=classes)
@@ -130,18 +146,18 @@ class Cutmix(Mixing):
     """Paste a rectangle of another picture (Yun, Han, Oh, Chun, Choe, Yoo, ICCV 2019, arXiv 1905.04899).
 
     Args:
-        alpha: Both parameters of the beta distribution that the share is drawn from, above 0, at most 100.
+        alpha: Both parameters of the beta distribution that the share is drawn from, from 0.001 to 100.
     """
 
-    alpha: float = 1.0
+    alpha: Strength = 1.0
+
+    name: ClassVar[str] = "cutmix"
 
     def mixer(self, classes: int) -> v2.Transform:
         return v2.CutMix(alpha=self.alpha, num_classes=classes)
 
 
-KINDS: dict[str, type[Augmentation] | type[Mixing]] = {
-    "randaugment": RandAugment, "color_jitter": ColorJitter, "random_erasing": RandomErasing, "mixup": Mixup, "cutmix": Cutmix,
-}  # fmt: skip
+KINDS: dict[str, type[Augmentation] | type[Mixing]] = {kind.name: kind for kind in (RandAugment, ColorJitter, RandomErasing, Mixup, Cutmix)}
 
 
 @dataclass(frozen=True)
@@ -226,10 +242,3 @@ RANDOM = {
 @lru_cache(maxsize=16)
 def _composed(parts: tuple[Augmentation, ...], fill: tuple[int, int, int]) -> v2.Transform:
     return v2.Compose([part.transform(fill) for part in parts])
-
-
-def _check(kind: str, option: str, value: float, low: float, high: float, type_: type = float) -> None:
-    wanted = (int,) if type_ is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, wanted) or not low <= value <= high:
-        number = "a whole number" if type_ is int else "a number"
-        raise ValueError(f"{kind}: {option} must be {number} from {low:g} to {high:g}, found {value!r}.")

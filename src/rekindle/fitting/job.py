@@ -295,9 +295,9 @@ class _Job:
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
         }  # fmt: skip
         from rekindle.report.run_page import write_report
-        from rekindle.report.run_pictures import write_pictures
+        from rekindle.report.run_pictures import Finished, write_pictures
 
-        write_pictures(self.folder, training.history, result, self.dataset.find)
+        write_pictures(Finished(self.folder, training.history, result, self.dataset.find))
         write_report(self.folder, result)
         write_json(self.folder / "result.json", result)
 

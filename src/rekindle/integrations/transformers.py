@@ -23,8 +23,8 @@ from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rekindle.method import DataPasses, PassOverData, require
+from rekindle.models.structure import logits
 from rekindle.tuner import Criterion, Tuner
-from rekindle.tuner.net import logits
 from rekindle.tuner.scheduler import TunerScheduler
 
 NOT_INPUTS = ("labels", "indices", "num_items_in_batch")

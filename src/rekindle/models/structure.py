@@ -1,5 +1,7 @@
 """What a network is made of, told from its modules: residual blocks, transformer blocks, channels, the layers that are watched.
 
+Also its logits, wherever it returns them.
+
 A residual block, y = shortcut(x) + branch(x), is known by class name and parts, so that neither timm nor torchvision need be there:
 
 - a part called `drop_path`, `drop_path1` and so on, `attn_drop_path` and the like (timm), or `stochastic_depth` or
@@ -11,6 +13,7 @@ A block whose shapes leave no room for a shortcut counts as none.
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -183,6 +186,14 @@ def channel_axis(activation: Tensor, net: Net, layer: str) -> int:
 def _works_in_nhwc(model: nn.Module) -> bool:
     kinds = [(kind.__name__, kind.__module__.partition(".")[0]) for kind in type(model).__mro__]
     return "NHWC" in str(getattr(model, "output_fmt", "")).upper() or ("SwinTransformer", "torchvision") in kinds
+
+
+def logits(outputs: Any) -> Tensor:
+    """A network's (B, C) logits, also where it returns an object that holds them, as those of transformers do."""
+    for found in (outputs, getattr(outputs, "logits", None)):
+        if isinstance(found, Tensor):
+            return found
+    raise ValueError(f"the network returned a {type(outputs).__name__}; wanted are logits, or an object with .logits.")
 
 
 def watched_layers(net: Net) -> dict[str, nn.Parameter]:

@@ -4,6 +4,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
+WORST = 18
+
 
 def final_split(result: dict[str, Any]) -> str:
     """ "test", or "val" where there is no test split."""

@@ -11,15 +11,14 @@ import yaml
 
 from rekindle.files import write_atomic
 from rekindle.report.format import duration, split_title
-from rekindle.report.results import confused_pairs, final_split, worst_mistakes
+from rekindle.report.results import WORST, confused_pairs, final_split, worst_mistakes
+from rekindle.report.run_pictures import PICTURES
 from rekindle.report.statistics import wilson
 from rekindle.report.template import Filters, render
 from rekindle.run import Run
 from rekindle.spec import RunSpec
 
-WORST = 18
 PAIRS = 10
-PICTURES = ("curves", "confusion", "mistakes", "samples")
 
 
 def write_report(folder: Path, result: dict[str, Any] | None = None) -> Path:
@@ -63,7 +62,7 @@ def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
         "weights": start_weights(settings) if settings else None, "fit": fit_command(settings) if settings else None,
         "predict": f"rekindle predict {shlex.quote(str(folder))} new-pictures/",
         "spec": spec, "environment": _text(folder / "environment.json"),
-        "pictures": {name: _embed(folder / f"{name}.png") for name in PICTURES if (folder / f"{name}.png").is_file()},
+        "pictures": {name: (picture, _embed(folder / f"{name}.png")) for name, picture in PICTURES.items() if (folder / f"{name}.png").is_file()},
     }  # fmt: skip
 
 

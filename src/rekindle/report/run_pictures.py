@@ -1,11 +1,13 @@
-"""What a finished run leaves to look at: its pictures, and the page that holds them."""
+"""The pictures of a run, and what its page says of each."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from rekindle.data import Picture, Undecodable
@@ -13,8 +15,7 @@ from rekindle.data.batches import preview
 from rekindle.data.cache.decode import decode
 from rekindle.data.samples import Samples
 from rekindle.report import figures
-from rekindle.report.results import final_split, worst_mistakes
-from rekindle.report.run_page import WORST
+from rekindle.report.results import WORST, final_split, worst_mistakes
 
 THUMB = 160
 LONGEST = 2
@@ -29,30 +30,99 @@ def write_samples(folder: Path, train: Samples, classes: list[str], seed: int) -
     figures.save(figures.samples(images, [_label(label, classes) for label in labels]), folder / "samples.png")
 
 
-def write_pictures(folder: Path, history: list[dict[str, Any]], result: dict[str, Any], find: Callable[[str], Picture]) -> None:
-    """Write curves.png, confusion.png and mistakes.png.
+@dataclass(frozen=True)
+class Finished:
+    """What the pictures of a finished run are drawn from.
 
-    Args:
+    Attributes:
         folder: The run's; its predictions.csv is read.
         history: Lines of metrics.jsonl.
         result: What result.json will hold.
-        find: The picture of a name in predictions.csv, for those of mistakes; those that cannot be read are left out, and mistakes.png with
-            them where none can be read: it would claim that there are no mistakes.
+        find: The picture of a name in predictions.csv.
     """
-    split = final_split(result)
-    figures.save(figures.curves(history), folder / "curves.png")
-    figures.save(figures.confusion(result[split]["confusion"], result["classes"]), folder / "confusion.png")
-    wrong = worst_mistakes(folder, split, WORST)
-    shown = [(row, image) for row in wrong if (image := _thumbnail(find(row["path"]))) is not None]
+
+    folder: Path
+    history: list[dict[str, Any]]
+    result: dict[str, Any]
+    find: Callable[[str], Picture]
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """Figures of the split that counts."""
+        figures_of_split: dict[str, Any] = self.result[final_split(self.result)]
+        return figures_of_split
+
+
+def _curves(run: Finished) -> Figure:
+    return figures.curves(run.history)
+
+
+def _confusion(run: Finished) -> Figure:
+    return figures.confusion(run.measured["confusion"], run.result["classes"])
+
+
+def _mistakes(run: Finished) -> Figure | None:
+    """Those that cannot be read are left out; None where none can be read, for the figure would claim that there are no mistakes."""
+    wrong = worst_mistakes(run.folder, final_split(run.result), WORST)
+    shown = [(row, image) for row in wrong if (image := _thumbnail(run.find(row["path"]))) is not None]
     if wrong and not shown:
-        return
-    figure = figures.mistakes(
+        return None
+    return figures.mistakes(
         [image for _, image in shown],
         [row["label"] for row, _ in shown],
         [row["prediction"] for row, _ in shown],
         [float(row["confidence"]) for row, _ in shown],
     )
-    figures.save(figure, folder / "mistakes.png")
+
+
+@dataclass(frozen=True)
+class RunPicture:
+    """A picture of a run: NAME.png in its folder, and a section of its page.
+
+    Attributes:
+        title: The section's heading.
+        text: What stands below it.
+        alt: What the picture shows, for whoever cannot see it.
+        draw: Makes it from a finished run, or None where there is nothing to show; None for one that is drawn before training.
+    """
+
+    title: str
+    text: str
+    alt: str
+    draw: Callable[[Finished], Figure | None] | None
+
+
+# In the order of the page. A further picture is a further entry here.
+PICTURES = {
+    "curves": RunPicture(
+        "Learning curves",
+        "Training figures come from cropped and mirrored pictures while the weights still move, validation figures from whole ones after "
+        "each epoch.",
+        "Loss, accuracy and learning rate by epoch",
+        _curves,
+    ),
+    "confusion": RunPicture("Confusion matrix", "Rows are true classes, columns what the network said.", "Confusion matrix", _confusion),
+    "mistakes": RunPicture(
+        "Worst mistakes",
+        "The wrong answers that the network was surest of. Wrong labels in the data often show up here.",
+        "Pictures classified wrongly with the greatest confidence",
+        _mistakes,
+    ),
+    "samples": RunPicture(
+        "What the network sees",
+        "Pictures of the training set as they go in, cropped and mirrored differently in each epoch.",
+        "Training pictures after cropping and mirroring",
+        None,
+    ),
+}
+
+
+def write_pictures(run: Finished) -> None:
+    """Write every picture of a finished run into its folder."""
+    for name, picture in PICTURES.items():
+        figure = picture.draw(run) if picture.draw is not None else None
+        if figure is not None:
+            figures.save(figure, run.folder / f"{name}.png")
 
 
 def _thumbnail(picture: Picture) -> np.ndarray | None:

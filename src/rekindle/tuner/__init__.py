@@ -30,8 +30,9 @@ from rekindle.hooks import FeatureHooks
 from rekindle.method import Batch, Clock, DataPasses, Direction, Method, PassOverData, Source, require
 from rekindle.methods.directions.plain import PlainSum
 from rekindle.methods.restarts.cosine import Cosine
+from rekindle.models.structure import logits
 from rekindle.tuner.combine import ConflictStats, GradientSeparator, combine_gradients_
-from rekindle.tuner.net import logits, operate
+from rekindle.tuner.net import operate
 from rekindle.tuner.scheduler import TunerScheduler
 
 GROUPS = ("backbone", "head")

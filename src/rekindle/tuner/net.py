@@ -1,20 +1,11 @@
-"""Naming the parts of a network and letting methods change them; what a network returns."""
+"""Naming the parts of a network and letting methods change them."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from rekindle.method import Method, Net, Source, require
 from rekindle.models import find_classifier, source_classifier, stages
-
-
-def logits(outputs: Any) -> Tensor:
-    """A network's (B, C) logits, also where it returns an object that holds them, as those of transformers do."""
-    for found in (outputs, getattr(outputs, "logits", None)):
-        if isinstance(found, Tensor):
-            return found
-    raise ValueError(f"the network returned a {type(outputs).__name__}; wanted are logits, or an object with .logits.")
 
 
 def operate(

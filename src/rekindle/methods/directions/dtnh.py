@@ -10,11 +10,11 @@ as one vector, is our reading of it.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from rekindle.method import Direction, require
+from rekindle.method import Direction
+from rekindle.spec import Granularity
 
-GRANULARITIES = ("global", "layer", "tensor")
 LARGEST = 1e38  # Weights multiply float32 tensors.
 
 
@@ -26,12 +26,9 @@ class DTNH(Direction):
         granularity: "global" takes all shared parameters as one vector, "layer" those of a module, "tensor" each by itself.
     """
 
-    granularity: Literal["global", "layer", "tensor"] = "global"
+    granularity: Granularity = "global"
 
     paper: ClassVar[str] = "Wan, Xiong, Li, Zhu, Huan, ICDM 2019, arXiv 1911.07489"
-
-    def __post_init__(self) -> None:
-        check_granularity("dtnh", self.granularity)
 
     def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
         """The plain sum at acute angles, g + P(h) else."""
@@ -43,8 +40,3 @@ def orthogonal(gg: float, gh: float) -> tuple[float, float]:
     if gg == 0 or not math.isfinite(gh / gg) or abs(gh / gg) > LARGEST:
         return 1.0, 1.0
     return 1.0 - gh / gg, 1.0
-
-
-def check_granularity(owner: str, value: str) -> None:
-    """Refuse an unknown granularity."""
-    require(value in GRANULARITIES, f"{owner}: granularity must be one of {', '.join(GRANULARITIES)}, found {value!r}.")

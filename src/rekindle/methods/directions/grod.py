@@ -7,12 +7,15 @@ projects on w instead of g); the formula is what stands here.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from rekindle.method import Clock, Direction, require
-from rekindle.methods.directions.dtnh import check_granularity, orthogonal
+from annotated_types import Interval
 
-PRESET = {"granularity": "tensor", "rho": 0.99}
+from rekindle.method import Clock, Direction
+from rekindle.methods.directions.dtnh import orthogonal
+from rekindle.spec import Granularity
+
+PRESETS = {"code": {"granularity": "tensor", "rho": 0.99}}
 
 
 @dataclass(frozen=True)
@@ -25,21 +28,17 @@ class GrOD(Direction):
         preset: "code" sets what the authors' code does: each tensor, rho 0.99.
     """
 
-    granularity: Literal["global", "layer", "tensor"] = "tensor"
-    rho: float = 1.0
-    preset: str | None = None
+    granularity: Granularity = "tensor"
+    rho: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    preset: Literal["code"] | None = None
 
     name: ClassVar[str] = "grod"
     paper: ClassVar[str] = "Xiong, Wan, Zhao, Chen, Li, Zhu, Huan, ACM TKDD 2022"
 
     def __post_init__(self) -> None:
-        require(self.preset in (None, "code"), f"grod: preset must be 'code' or None, found {self.preset!r}.")
-        if self.preset:
-            for option, value in PRESET.items():
-                object.__setattr__(self, option, value)
-        check_granularity("grod", self.granularity)
-        ok = isinstance(self.rho, int | float) and not isinstance(self.rho, bool) and 0 < self.rho <= 1
-        require(ok, f"grod: rho must be above 0 and at most 1, found {self.rho!r}.")
+        for option, value in PRESETS.get(str(self.preset), {}).items():  # An unknown one is refused below.
+            object.__setattr__(self, option, value)
+        super().__post_init__()
 
     def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
         """g + P(h)."""

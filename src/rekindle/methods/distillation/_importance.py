@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from rekindle.hooks import INPUT, FeatureHooks
 from rekindle.method import DataPasses, Net, require
-from rekindle.methods.distillation._layers import wide
+from rekindle.methods._math import wide
 from rekindle.methods.distillation._rerun import Rerun
-from rekindle.models.structure import channel_axis
+from rekindle.models.structure import channel_axis, logits
 from rekindle.rng import keyed_generator
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -158,8 +158,7 @@ def _same(activation: Tensor) -> Tensor:
 
 
 def _loss(outputs: Any, labels: Tensor) -> Tensor:
-    logits: Tensor = outputs if isinstance(outputs, Tensor) else outputs.logits
-    return F.cross_entropy(wide(logits), labels)
+    return F.cross_entropy(wide(logits(outputs)), labels)
 
 
 def _announce(net: Net, layers: Sequence[str], batches: Batches, data: DataPasses) -> dict[str, int]:

@@ -2,16 +2,26 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
 
-import torch
 import torch.nn.functional as F
+from annotated_types import Predicate
 from torch import Tensor
 
 from rekindle.hooks import INPUT
 from rekindle.method import Batch, Net, Source, require
+from rekindle.methods._math import safe_divide, wide
 from rekindle.models.structure import channel_axis
+from rekindle.spec import Means, distinct
 
 STAGES, STEM = "stages", "stem"
+
+Name = Annotated[str, Predicate(bool)]
+Layers = Annotated[
+    Name | Annotated[tuple[Name, ...], Predicate(bool), Predicate(distinct)],
+    Means('"stages", the name of a layer, or a tuple of names, each once'),
+]
+Reduction = Literal["relative", "batchmean", "sum"]
 
 
 def stage_layers(net: Net) -> tuple[str, ...]:
@@ -50,11 +60,6 @@ def find_layers(net: Net, source: Source, layers: str | tuple[str, ...], owner: 
 def _candidates(name: str, net: Net) -> list[str]:
     inside = [other for other, _ in net.model.named_modules() if other]
     return list(dict.fromkeys([*difflib.get_close_matches(name, inside, n=5), *stage_layers(net)])) or inside[:10]
-
-
-def wide(x: Tensor) -> Tensor:
-    """In float32 or better."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def channels_first(activation: Tensor, net: Net, layer: str) -> Tensor:
@@ -111,8 +116,7 @@ def relative(distances: Tensor, theirs: Tensor) -> Tensor:
         distances: (B,).
         theirs: (B, ...), without gradients.
     """
-    length = theirs.flatten(1).square().sum(1)
-    return distances / torch.where(length > 0, length, torch.ones_like(length))
+    return safe_divide(distances, theirs.flatten(1).square().sum(1))
 
 
 def _kept(activations: dict[str, Tensor], layer: str, owner: str) -> Tensor:

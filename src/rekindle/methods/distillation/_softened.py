@@ -3,16 +3,18 @@
 Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015 (arXiv 1503.02531), section 2.
 """
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from rekindle.method import Batch, require
-from rekindle.methods.distillation._layers import wide
+from rekindle.methods._math import wide
 
-LOSSES = ("kl", "ce")
+Loss = Literal["kl", "ce"]
 
 
-def softened_loss(logits: Tensor, targets: Tensor, temperature: float, loss: str = "kl", scale_t2: bool = False) -> Tensor:
+def softened_loss(logits: Tensor, targets: Tensor, temperature: float, loss: Loss = "kl", scale_t2: bool = False) -> Tensor:
     """KL(p_t || p_s) or the cross entropy -sum p_t log p_s, with p = softmax(z / T), averaged over the batch.
 
     The two differ by the entropy of p_t, which has no gradient.

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source
-from rekindle.methods._options import check_choice, check_number
-from rekindle.methods.distillation._layers import find_layers, paired
-from rekindle.methods.distillation._options import check_layers
+from rekindle.methods._math import safe_divide
+from rekindle.methods.distillation._layers import Layers, find_layers, paired
+from rekindle.spec import NonNegative
 
-FORMS = ("mean_square", "norm")
+Form = Literal["mean_square", "norm"]
 
 
 @dataclass
@@ -33,17 +33,15 @@ class AttentionTransfer(Method):
         ValueError: For an argument out of range or an unknown layer.
     """
 
-    beta: float = 1e3
-    form: Literal["mean_square", "norm"] = "mean_square"
-    layers: str | tuple[str, ...] = "stages"
+    beta: NonNegative = 1e3
+    form: Form = "mean_square"
+    layers: Layers = "stages"
 
     paper: ClassVar[str] = "Zagoruyko, Komodakis, ICLR 2017, arXiv 1612.03928"
     neutral: ClassVar[dict[str, Any]] = {"beta": 0.0}
 
     def __post_init__(self) -> None:
-        check_number("attention_transfer", "beta", self.beta)
-        check_choice("attention_transfer", "form", self.form, FORMS)
-        check_layers("attention_transfer", self.layers)
+        super().__post_init__()
         self.uses_source = self.beta > 0
 
     def attach(self, net: Net, source: Source) -> None:
@@ -64,12 +62,10 @@ class AttentionTransfer(Method):
 def attention(activation: Tensor) -> Tensor:
     """(B, C, P) to (B, P): mean square over channels, at length 1 a sample; 0 where all is 0."""
     energy = activation.square().mean(1)
-    length = torch.linalg.vector_norm(energy, dim=1, keepdim=True)
-    # Dividing by a length of 0 would give NaN; there the energy itself is 0.
-    return energy / torch.where(length > 0, length, torch.ones_like(length))
+    return safe_divide(energy, torch.linalg.vector_norm(energy, dim=1, keepdim=True))
 
 
-def attention_distance(ours: Tensor, theirs: Tensor, form: str) -> Tensor:
+def attention_distance(ours: Tensor, theirs: Tensor, form: Form) -> Tensor:
     """Distance of (B, P) maps: the mean of squares, or half the norm of the difference, averaged over the batch."""
     difference = ours - theirs
     if form == "mean_square":

@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rekindle.method import Batch, DataPasses, Method, Net, Source, require
-from rekindle.methods._options import check_choice, check_number
+from rekindle.methods._math import wide
 from rekindle.methods._source_head import keep_source_head
-from rekindle.methods.distillation._layers import wide
+from rekindle.models.structure import logits
 from rekindle.rng import keyed_generator
+from rekindle.spec import NonNegative
 
-RELATIONSHIPS = ("direct", "calibrated")
 HELD_OUT = 0.2
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
 
@@ -40,7 +40,7 @@ class CoTuning(Method):
         ValueError: For an argument out of range, a source without a classifier or with two, or a class without images.
     """
 
-    strength: float = 2.3
+    strength: NonNegative = 2.3
     relationship: Literal["direct", "calibrated"] = "direct"
 
     paper: ClassVar[str] = "You, Kou, Long, Wang, NeurIPS 2020"
@@ -48,8 +48,7 @@ class CoTuning(Method):
     needs_hard_labels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_number("co_tuning", "strength", self.strength)
-        check_choice("co_tuning", "relationship", self.relationship, RELATIONSHIPS)
+        super().__post_init__()
         self._relationship: Tensor | None = None
 
     def surgery(self, net: Net, source: Source) -> None:
@@ -81,9 +80,9 @@ class CoTuning(Method):
             return None
         require(self._relationship is not None, "co_tuning: the relationship is not known yet; call tuner.prepare(pass_over_data) first.")
         assert self._relationship is not None
-        logits = wide(batch.activations[self.hook_layers[0]]).flatten(1)
-        self._relationship = self._relationship.to(logits)
-        return self.strength * relationship_loss(logits, batch.labels, self._relationship)
+        kept = wide(batch.activations[self.hook_layers[0]]).flatten(1)
+        self._relationship = self._relationship.to(kept)
+        return self.strength * relationship_loss(kept, batch.labels, self._relationship)
 
     def state_dict(self) -> dict[str, Any]:
         """The relationship, (C, C_s)."""
@@ -94,15 +93,15 @@ class CoTuning(Method):
         self._relationship = state["relationship"].clone() if "relationship" in state else None
 
 
-def relationship_loss(logits: Tensor, labels: Tensor, relationship: Tensor) -> Tensor:
-    """Mean over the batch of -sum_s p(s | label) * log softmax(logits)_s.
+def relationship_loss(kept: Tensor, labels: Tensor, relationship: Tensor) -> Tensor:
+    """Mean over the batch of -sum_s p(s | label) * log softmax(kept)_s.
 
     Args:
-        logits: (B, C_s) of the source's classifier.
+        kept: (B, C_s) logits of the source's classifier.
         labels: (B,) target classes.
         relationship: (C, C_s), rows of sum 1.
     """
-    return -(relationship[labels] * F.log_softmax(logits, 1)).sum(1).mean()
+    return -(relationship[labels] * F.log_softmax(kept, 1)).sum(1).mean()
 
 
 @torch.no_grad()
@@ -111,16 +110,11 @@ def source_probabilities(model: nn.Module, source: nn.Module, data: DataPasses) 
     probabilities, labels = [], []
     classes = 0
     for x, y in data.target():
-        classes = classes or _logits(model(x)).shape[1]
-        probabilities.append(_logits(source(x)).double().softmax(1).cpu())
+        classes = classes or logits(model(x)).flatten(1).shape[1]
+        probabilities.append(logits(source(x)).flatten(1).double().softmax(1).cpu())
         labels.append(y.cpu())
     require(bool(labels), "co_tuning: there is no training data to look at.")
     return torch.cat(probabilities), torch.cat(labels), classes
-
-
-def _logits(outputs: Any) -> Tensor:
-    found: Tensor = outputs if isinstance(outputs, Tensor) else outputs.logits
-    return found.flatten(1)
 
 
 def class_means(probabilities: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -17,13 +17,11 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Batch, Clock, DataPasses, GradientPairs, Method, Net, Source, require
-from rekindle.methods._options import check_choice, check_number, check_whole
 from rekindle.methods.distillation._importance import channel_importance, draw_batches, fit_heads, swapped_weights
-from rekindle.methods.distillation._layers import find_layers, paired, relative
-from rekindle.methods.distillation._options import REDUCTIONS, check_layers
+from rekindle.methods.distillation._layers import Layers, Reduction, find_layers, paired, relative
 from rekindle.methods.penalties._pull import Pull
+from rekindle.spec import Count, NonNegative
 
-WEIGHTS = ("attention", "uniform")
 SOFTENING = 5.0
 
 
@@ -48,23 +46,18 @@ class DELTA(Method):
         ValueError: For an argument out of range or an unknown layer.
     """
 
-    alpha: float = 1.0
-    beta: float = 0.01
+    alpha: NonNegative = 1.0
+    beta: NonNegative = 0.01
     weights: Literal["attention", "uniform"] = "attention"
-    layers: str | tuple[str, ...] = "stages"
-    reduction: Literal["relative", "batchmean", "sum"] = "relative"
-    batches: int = 4
+    layers: Layers = "stages"
+    reduction: Reduction = "relative"
+    batches: Count = 4
 
     paper: ClassVar[str] = "Li et al., ICLR 2019, arXiv 1901.09229"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0, "beta": 0.0}
 
     def __post_init__(self) -> None:
-        check_number("delta", "alpha", self.alpha)
-        check_number("delta", "beta", self.beta)
-        check_choice("delta", "weights", self.weights, WEIGHTS)
-        check_layers("delta", self.layers)
-        check_choice("delta", "reduction", self.reduction, REDUCTIONS)
-        check_whole("delta", "batches", self.batches, 1)
+        super().__post_init__()
         self.uses_source = self.alpha > 0
         self._weights: dict[str, Tensor] = {}
 

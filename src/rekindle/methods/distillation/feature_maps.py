@@ -6,15 +6,14 @@ the activations and of the batch, and makes SqueezeNet diverge in three steps; h
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source
-from rekindle.methods._options import check_choice, check_number
-from rekindle.methods.distillation._layers import find_layers, paired, relative
-from rekindle.methods.distillation._options import REDUCTIONS, check_layers
+from rekindle.methods.distillation._layers import Layers, Reduction, find_layers, paired, relative
+from rekindle.spec import NonNegative
 
 
 @dataclass
@@ -32,17 +31,15 @@ class FeatureMaps(Method):
         ValueError: For an argument out of range or an unknown layer.
     """
 
-    strength: float = 1.0
-    layers: str | tuple[str, ...] = "stages"
-    reduction: Literal["relative", "batchmean", "sum"] = "relative"
+    strength: NonNegative = 1.0
+    layers: Layers = "stages"
+    reduction: Reduction = "relative"
 
     paper: ClassVar[str] = "Romero et al. (FitNets), ICLR 2015, arXiv 1412.6550"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __post_init__(self) -> None:
-        check_number("feature_maps", "strength", self.strength)
-        check_layers("feature_maps", self.layers)
-        check_choice("feature_maps", "reduction", self.reduction, REDUCTIONS)
+        super().__post_init__()
         self.uses_source = self.strength > 0
 
     def attach(self, net: Net, source: Source) -> None:

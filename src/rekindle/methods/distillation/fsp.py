@@ -15,9 +15,9 @@ from torch import Tensor
 
 from rekindle.hooks import INPUT
 from rekindle.method import Batch, Method, Net, Source
-from rekindle.methods._options import check_flag, check_number
-from rekindle.methods.distillation._layers import find_layers, paired_maps, pooled
-from rekindle.methods.distillation._options import check_layers
+from rekindle.methods._math import safe_divide
+from rekindle.methods.distillation._layers import Layers, find_layers, paired_maps, pooled
+from rekindle.spec import NonNegative
 
 
 @dataclass
@@ -34,17 +34,15 @@ class FSP(Method):
         ValueError: For an argument out of range or an unknown layer.
     """
 
-    strength: float = 1.0
+    strength: NonNegative = 1.0
     normalize: bool = True
-    layers: str | tuple[str, ...] = "stages"
+    layers: Layers = "stages"
 
     paper: ClassVar[str] = "Yim, Joo, Bae, Kim, CVPR 2017"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __post_init__(self) -> None:
-        check_number("fsp", "strength", self.strength)
-        check_flag("fsp", "normalize", self.normalize)
-        check_layers("fsp", self.layers)
+        super().__post_init__()
         self.uses_source = self.strength > 0
 
     def attach(self, net: Net, source: Source) -> None:
@@ -78,5 +76,4 @@ def flow(a: Tensor, b: Tensor) -> Tensor:
 
 def unit(matrices: Tensor) -> Tensor:
     """(B, C, D) matrices at Frobenius length 1; those of zeros stay."""
-    length = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
-    return matrices / torch.where(length > 0, length, torch.ones_like(length))
+    return safe_divide(matrices, torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True))

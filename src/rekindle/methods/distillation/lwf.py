@@ -6,16 +6,17 @@ frozen source computes them on each batch in evaluation mode, so they belong to 
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
+from annotated_types import Ge
 from torch import Tensor
 from torch.optim import Optimizer
 
 from rekindle.method import Batch, Clock, Method, Net, Source, require
-from rekindle.methods._options import check_choice, check_flag, check_number, check_whole
 from rekindle.methods._source_head import keep_source_head
-from rekindle.methods.distillation._softened import LOSSES, softened_loss, source_logits
+from rekindle.methods.distillation._softened import Loss, softened_loss, source_logits
 from rekindle.methods.restarts.cosine import half_cosine
+from rekindle.spec import NonNegative, Positive
 
 
 @dataclass
@@ -37,22 +38,18 @@ class LwF(Method):
         ValueError: For an argument out of range, or a source without a classifier, or with two.
     """
 
-    strength: float = 1.0
-    temperature: float = 2.0
-    loss: Literal["kl", "ce"] = "kl"
+    strength: NonNegative = 1.0
+    temperature: Positive = 2.0
+    loss: Loss = "kl"
     scale_t2: bool = False
-    warmup_epochs: int = 0
+    warmup_epochs: Annotated[int, Ge(0)] = 0
 
     name: ClassVar[str] = "lwf"
     paper: ClassVar[str] = "Li, Hoiem, ECCV 2016, arXiv 1606.09282"
     neutral: ClassVar[dict[str, Any]] = {"strength": 0.0}
 
     def __post_init__(self) -> None:
-        check_number("lwf", "strength", self.strength)
-        check_number("lwf", "temperature", self.temperature, positive=True)
-        check_choice("lwf", "loss", self.loss, LOSSES)
-        check_flag("lwf", "scale_t2", self.scale_t2)
-        check_whole("lwf", "warmup_epochs", self.warmup_epochs, 0)
+        super().__post_init__()
         self.uses_source = self.strength > 0
 
     def surgery(self, net: Net, source: Source) -> None:

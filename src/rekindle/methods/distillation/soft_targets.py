@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from rekindle.method import Batch, Method, Net, Source, require
-from rekindle.methods._options import check_flag, check_number
+from rekindle.method import Batch, Method, Net, Source
 from rekindle.methods._source_head import keep_source_head
 from rekindle.methods.distillation._softened import softened_loss, source_logits
+from rekindle.spec import Positive, Share
 
 
 @dataclass
@@ -29,18 +29,15 @@ class SoftTargets(Method):
         ValueError: For an argument out of range, or a source without a classifier, or with two.
     """
 
-    weight: float = 0.9
-    temperature: float = 4.0
+    weight: Share = 0.9
+    temperature: Positive = 4.0
     scale_t2: bool = True
 
     paper: ClassVar[str] = "Hinton, Vinyals, Dean, 2015, arXiv 1503.02531"
     neutral: ClassVar[dict[str, Any]] = {"weight": 0.0}
 
     def __post_init__(self) -> None:
-        ok = isinstance(self.weight, int | float) and not isinstance(self.weight, bool) and 0 <= self.weight <= 1
-        require(ok, f"soft_targets: weight must be a number from 0 to 1, found {self.weight!r}.")
-        check_number("soft_targets", "temperature", self.temperature, positive=True)
-        check_flag("soft_targets", "scale_t2", self.scale_t2)
+        super().__post_init__()
         self.uses_source = self.weight > 0
 
     def surgery(self, net: Net, source: Source) -> None:

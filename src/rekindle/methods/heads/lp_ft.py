@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from rekindle.hooks import FeatureHooks
 from rekindle.method import DataPasses, Method, Net, Source, require
-from rekindle.methods._options import check_flag, check_whole
 from rekindle.methods.restarts.rifle import Rifle
 from rekindle.rng import keyed_generator
+from rekindle.spec import Count
 
 HELD_OUT = 0.2
 LOWEST, HIGHEST = -7, 2
@@ -35,16 +35,12 @@ class LPFT(Method):
         ValueError: For an argument out of range, a head that is not one linear layer, or a class without images.
     """
 
-    strengths: int = 100
+    strengths: Count = 100
     rescale: bool = False
 
     name: ClassVar[str] = "lp_ft"
     paper: ClassVar[str] = "Kumar et al., ICLR 2022, arXiv 2202.10054"
     neutral: ClassVar[dict[str, Any] | None] = None
-
-    def __post_init__(self) -> None:
-        check_whole("lp_ft", "strengths", self.strengths, 1)
-        check_flag("lp_ft", "rescale", self.rescale)
 
     def incompatible_with(self, other: Method) -> str | None:
         """RIFLE's draws would discard the fitted head."""

@@ -14,14 +14,17 @@ leave gamma alone: to shrink it would weaken every unit behind it without making
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from rekindle.method import DataPasses, Method, Net, Source, require
+from rekindle.methods._math import safe_divide, wide
 from rekindle.methods._source_head import source_part
 from rekindle.rng import keyed_generator, use_generator
+from rekindle.spec import Count, Means, Positive
 
 
 @dataclass
@@ -38,22 +41,12 @@ class SourceClassifier(Method):
         ValueError: For an argument out of range, or a source without a classifier, or with two.
     """
 
-    hidden: int | tuple[int, ...] = 0
+    hidden: Annotated[Annotated[int, Ge(0)] | tuple[Count, ...], Means("a width of at least 1, a tuple of them, or 0 for none")] = 0
     activation: Literal["none", "relu"] = "none"
-    gamma: float | Literal["unit", "mean"] = "unit"
+    gamma: Literal["unit", "mean"] | Positive = "unit"
 
     paper: ClassVar[str] = "Shermin et al., PSIVT 2019, arXiv 1903.10150; Wang, Ramanan, Hebert, CVPR 2017, arXiv 1907.07844"
     neutral: ClassVar[dict[str, Any] | None] = None
-
-    def __post_init__(self) -> None:
-        ok = all(isinstance(width, int) and not isinstance(width, bool) and width >= 1 for width in self.widths)
-        require(ok, f"source_classifier: hidden must be a width of at least 1, a tuple of them, or 0 for none, found {self.hidden!r}.")
-        require(self.activation in ("none", "relu"), f"source_classifier: activation must be none or relu, found {self.activation!r}.")
-        number = isinstance(self.gamma, int | float) and not isinstance(self.gamma, bool) and 0 < self.gamma < float("inf")
-        require(
-            number or self.gamma in ("unit", "mean"),
-            f"source_classifier: gamma must be unit, mean or a number above 0, found {self.gamma!r}.",
-        )
 
     @property
     def needs_data(self) -> bool:
@@ -150,10 +143,8 @@ class NormScale(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, D) to (B, D), in float32 or better."""
-        wide = h.to(torch.promote_types(h.dtype, torch.float32))
-        length = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-        # The quotient's gradient at length 0 would be infinite: divide by 1 there, where h itself is 0.
-        return self.gamma * (wide / torch.where(length > 0, length, torch.ones_like(length)))
+        h = wide(h)
+        return self.gamma * safe_divide(h, torch.linalg.vector_norm(h, dim=1, keepdim=True))
 
 
 def output_width(part: nn.Module, owner: str) -> int:

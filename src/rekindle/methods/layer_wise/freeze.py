@@ -5,11 +5,12 @@ Yosinski, Clune, Bengio, Lipson: How transferable are features in deep neural ne
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from torch import nn
 
 from rekindle.method import Method, Net, Source, require
+from rekindle.spec import Means
 
 
 @dataclass
@@ -24,16 +25,12 @@ class Freeze(Method):
         ValueError: For an argument out of range, or a network without that stage.
     """
 
-    until: str = ""
+    until: Annotated[str, Means("the name of a stage")] = ""
     norm: Literal["eval", "train"] = "eval"
 
     paper: ClassVar[str] = "Yosinski, Clune, Bengio, Lipson, NeurIPS 2014, arXiv 1411.1792"
     neutral: ClassVar[dict[str, Any] | None] = {"until": ""}
     example: ClassVar[dict[str, Any]] = {"until": "layer1"}
-
-    def __post_init__(self) -> None:
-        require(isinstance(self.until, str), f"freeze: until must be the name of a stage, found {self.until!r}.")
-        require(self.norm in ("eval", "train"), f"freeze: norm must be eval or train, found {self.norm!r}.")
 
     def attach(self, net: Net, source: Source) -> None:
         """Freeze parameters, and BatchNorm whose parameters are all frozen."""

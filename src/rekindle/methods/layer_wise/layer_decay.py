@@ -6,9 +6,11 @@ ICLR 2022 (arXiv 2106.08254), where each block has 0.65 to 0.75 of the one above
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from rekindle.method import Method, Net, Source, require
+from annotated_types import Interval
+
+from rekindle.method import Method, Net, Source
 
 
 @dataclass
@@ -19,14 +21,10 @@ class LayerDecay(Method):
         factor: From above 0 to 1; 1 changes nothing. The last stage gets factor, the one before it factor squared, and so on.
     """
 
-    factor: float = 0.75
+    factor: Annotated[float, Interval(gt=0, le=1)] = 0.75
 
     paper: ClassVar[str] = "Howard and Ruder, ACL 2018, arXiv 1801.06146; Bao et al., ICLR 2022, arXiv 2106.08254"
     neutral: ClassVar[dict[str, Any] | None] = {"factor": 1.0}
-
-    def __post_init__(self) -> None:
-        ok = isinstance(self.factor, int | float) and not isinstance(self.factor, bool) and 0 < self.factor <= 1
-        require(ok, f"layer_decay: factor must be above 0 and at most 1, found {self.factor!r}.")
 
     def attach(self, net: Net, source: Source) -> None:
         """Number the stages from the head down."""

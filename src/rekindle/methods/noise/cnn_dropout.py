@@ -7,19 +7,20 @@ that of Srivastava et al., JMLR 15 (2014), or of Tompson et al., CVPR 2015 (arXi
 
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods._options import check_choice, check_probability
 from rekindle.models.structure import residual_blocks
 
 STAGE = re.compile(r"((layer|stage|block|level|s)_?)?\d+")
 # The convolution that reads the activation: the last of a bottleneck or an inverted residual, the second 3x3 of a basic block.
 READERS = ("conv3", "conv3_1x1", "conv_pwl", "pw_proj", "conv2", "conv2_kxk", "conv2_1x1", "conv_pw")
 SEQUENCES = ("conv", "block", "layers", "f")  # torchvision's branches that are one sequence.
+Kind = Literal["element", "channel"]
 
 
 @dataclass
@@ -35,17 +36,12 @@ class CNNDropout(Method):
         ValueError: For an argument out of range, or a network without such a place.
     """
 
-    p: float = 0.1
+    p: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     where: Literal["block", "stage"] = "block"
-    kind: Literal["element", "channel"] = "element"
+    kind: Kind = "element"
 
     paper: ClassVar[str] = "Li, Xiong, An, Xu, Dou, ICML 2020, arXiv 2007.03349, Table 1"
     neutral: ClassVar[dict[str, Any] | None] = {"p": 0.0}
-
-    def __post_init__(self) -> None:
-        check_probability("cnn_dropout", "p", self.p, below_one=True)
-        check_choice("cnn_dropout", "where", self.where, ("block", "stage"))
-        check_choice("cnn_dropout", "kind", self.kind, ("element", "channel"))
 
     def surgery(self, net: Net, source: Source) -> None:
         """Watch the places."""
@@ -81,7 +77,7 @@ def stage_places(net: Net) -> list[nn.Module]:
     return [net.model.get_submodule(name) for name in names]
 
 
-def drop(x: Tensor, p: float, kind: str) -> Tensor:
+def drop(x: Tensor, p: float, kind: Kind) -> Tensor:
     """Dropout with inverted scaling, of single numbers or of channels.
 
     Args:
@@ -119,7 +115,7 @@ def _last_reader(branch: nn.Sequential) -> nn.Module | None:
 class _DropBefore:
     """A forward pre-hook: dropout of a module's first input while it trains."""
 
-    def __init__(self, p: float, kind: str) -> None:
+    def __init__(self, p: float, kind: Kind) -> None:
         self.p, self.kind = p, kind
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -129,7 +125,7 @@ class _DropBefore:
 class _DropAfter:
     """A forward hook: dropout of a module's output, or of each map where it gives several, while it trains."""
 
-    def __init__(self, p: float, kind: str) -> None:
+    def __init__(self, p: float, kind: Kind) -> None:
         self.p, self.kind = p, kind
 
     def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rekindle.method import Clock, Method, Net, Source, require
-from rekindle.methods._options import check_probability
 from rekindle.rng import uniform
+from rekindle.spec import Share
 
 
 @dataclass
@@ -30,14 +30,11 @@ class DisturbLabel(Method):
         ValueError: For an argument out of range, or a head whose number of classes cannot be read.
     """
 
-    gamma: float = 0.1
+    gamma: Share = 0.1
 
     paper: ClassVar[str] = "Xie, Wang, Wei, Wang, Tian, CVPR 2016, arXiv 1605.00055"
     neutral: ClassVar[dict[str, Any] | None] = {"gamma": 0.0}
     needs_hard_labels: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_probability("disturb_label", "gamma", self.gamma)
 
     def attach(self, net: Net, source: Source) -> None:
         """Count the classes."""

@@ -8,14 +8,14 @@ weights. The class called DropConnect in the RIFLE authors' script masks whole s
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods._options import check_choice, check_probability
 
 CONVOLUTIONS = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
 
@@ -32,7 +32,7 @@ class DropConnect(Method):
         ValueError: For an argument out of range, or a head that is neither linear nor a plain convolution.
     """
 
-    p: float = 0.5
+    p: Annotated[float, Interval(ge=0, lt=1)] = 0.5
     per: Literal["batch", "sample"] = "batch"
 
     name: ClassVar[str] = "dropconnect"
@@ -40,8 +40,7 @@ class DropConnect(Method):
     neutral: ClassVar[dict[str, Any] | None] = {"p": 0.0}
 
     def __post_init__(self) -> None:
-        check_probability("dropconnect", "p", self.p, below_one=True)
-        check_choice("dropconnect", "per", self.per, ("batch", "sample"))
+        super().__post_init__()
         self._hooks: list[Any] = []
 
     def attach(self, net: Net, source: Source) -> None:

@@ -5,13 +5,13 @@ comparison method of Li et al., RIFLE, ICML 2020 (arXiv 2007.03349), Table 1, wi
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import nn
 
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods._options import check_probability
 
 
 @dataclass
@@ -25,13 +25,13 @@ class Dropout(Method):
         ValueError: For an argument out of range, or a network without a named head.
     """
 
-    p: float = 0.5
+    p: Annotated[float, Interval(ge=0, lt=1)] = 0.5
 
     paper: ClassVar[str] = "Srivastava et al., JMLR 15 (2014) 1929-1958"
     neutral: ClassVar[dict[str, Any] | None] = {"p": 0.0}
 
     def __post_init__(self) -> None:
-        check_probability("dropout", "p", self.p, below_one=True)
+        super().__post_init__()
         self._hooks: list[Any] = []
 
     def attach(self, net: Net, source: Source) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods._options import check_probability
+from rekindle.spec import Share
 
 
 @dataclass
@@ -27,13 +27,11 @@ class StochNorm(Method):
         ValueError: For an argument out of range, or a network without BatchNorm that keeps running statistics.
     """
 
-    p: float = 0.5
+    p: Share = 0.5
 
     paper: ClassVar[str] = "Kou, You, Long, Wang, NeurIPS 2020"
     neutral: ClassVar[dict[str, Any] | None] = {"p": 1.0}
-
-    def __post_init__(self) -> None:
-        check_probability("stoch_norm", "p", self.p)
+    splits_batches: ClassVar[bool] = False  # BatchNorm's statistics are those of each micro-batch.
 
     def surgery(self, net: Net, source: Source) -> None:
         """Watch every BatchNorm; their weights and buffers stay where they are."""

@@ -12,15 +12,18 @@ BatchNorms use running statistics then, and leave them as they are.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rekindle.method import Clock, Method, Net, Source
-from rekindle.methods._options import check_choice, check_flag, check_probability
 from rekindle.models.structure import ResidualBlock, residual_blocks
+
+Mode = Literal["batch", "sample"]
+Scaling = Literal["train", "test"]
 
 
 @dataclass
@@ -41,19 +44,13 @@ class StochasticDepth(Method):
         ValueError: For an argument out of range, or a network without a residual block that is known.
     """
 
-    p_last: float = 0.5
+    p_last: Annotated[float, Interval(gt=0, le=1)] = 0.5
     first_block_always: bool = False
-    mode: Literal["batch", "sample"] = "batch"
-    scaling: Literal["train", "test"] = "train"
+    mode: Mode = "batch"
+    scaling: Scaling = "train"
 
     paper: ClassVar[str] = "Huang, Sun, Liu, Sedra, Weinberger, ECCV 2016, arXiv 1603.09382"
     neutral: ClassVar[dict[str, Any] | None] = {"p_last": 1.0}
-
-    def __post_init__(self) -> None:
-        check_probability("stochastic_depth", "p_last", self.p_last, above_zero=True)
-        check_flag("stochastic_depth", "first_block_always", self.first_block_always)
-        check_choice("stochastic_depth", "mode", self.mode, ("batch", "sample"))
-        check_choice("stochastic_depth", "scaling", self.scaling, ("train", "test"))
 
     def surgery(self, net: Net, source: Source) -> None:
         """Hang a gate on each residual block."""
@@ -111,8 +108,8 @@ class Gate:
     """
 
     chance: float
-    mode: str
-    scaling: str
+    mode: Mode
+    scaling: Scaling
     alive: bool | None = None
     training: bool = False
     paused: list[nn.Module] = field(default_factory=list)

@@ -12,22 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from rekindle.method import Clock, GradientPairs, Method, Net, Source, require
-from rekindle.methods._options import check_choice, check_number
-from rekindle.methods.penalties._pull import Measure, Pull, check_scope, in_scope
+from rekindle.methods.penalties._pull import Measure, Pull, Scope, in_scope
+from rekindle.spec import NonNegative
+
+Solver = Literal["subgradient", "proximal"]
 
 
 @dataclass
 class TowardsStart(Method):
     """Strength * measure(w - w0) on shared parameters, beta/2 * ||w||^2 on new ones; see `L2SP` for the arguments."""
 
-    alpha: float = 0.01
-    beta: float = 1e-4
-    scope: str = "all"
-
-    def __post_init__(self) -> None:
-        check_number(self.name, "alpha", self.alpha)
-        check_number(self.name, "beta", self.beta)
-        check_scope(self.name, self.scope)
+    alpha: NonNegative = 0.01
+    beta: NonNegative = 1e-4
+    scope: Scope = "all"
 
     def attach(self, net: Net, source: Source) -> None:
         """Copy the anchors: float32, detached, never from weights that may have moved."""
@@ -64,12 +61,8 @@ class TowardsStart(Method):
 class Shrinking(TowardsStart):
     """The same for measures with a kink at 0: by their subgradient, or by their proximal operator after each step."""
 
-    alpha: float = 1e-4
-    solver: Literal["subgradient", "proximal"] = "subgradient"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(self.name, "solver", self.solver, ("subgradient", "proximal"))
+    alpha: NonNegative = 1e-4
+    solver: Solver = "subgradient"
 
     def gradient(self, clock: Clock) -> GradientPairs:
         """The subgradient, 0 at the kink; the proximal solver leaves only that of new parameters."""

@@ -10,7 +10,7 @@ let gradients of opposite sign cancel.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,11 +20,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import log_softmax, one_hot
 
 from rekindle.method import DataPasses, Net, PassOverData, Source, noop, require
+from rekindle.methods._math import wide
+from rekindle.models.structure import logits
 from rekindle.rng import uniform
 
-ESTIMATES = ("auto", "expected", "sampled", "empirical")
-NORMALIZATIONS = ("none", "mean")
-STABILIZERS = ("add", "clip")
+Estimate = Literal["auto", "expected", "sampled", "empirical"]
+Normalization = Literal["none", "mean"]
+Stabilizer = Literal["add", "clip"]
 MANY_CLASSES = 100  # With more of them "auto" samples.
 MEMORY = 2**27  # Numbers that the gradients of single samples may take at once: half a gigabyte in float32.
 
@@ -33,9 +35,7 @@ Weights = dict[str, Tensor]
 
 def log_probabilities(model: nn.Module, weights: Weights, x: Tensor) -> Tensor:
     """(B, C) log p of a batch (B, ...) under other values of some of the weights, in float32 or better."""
-    outputs = functional_call(model, weights, (x,))
-    logits = outputs if isinstance(outputs, Tensor) else outputs.logits
-    return log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
+    return log_softmax(wide(logits(functional_call(model, weights, (x,)))), dim=1)
 
 
 class Squares:
@@ -116,7 +116,7 @@ class Squares:
 
 def _square(gradient: Tensor) -> Tensor:
     """In float32 or better: in float16 the square of a small gradient is 0."""
-    return gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square()
+    return wide(gradient).square()
 
 
 def agree(found: Weights, other: Weights) -> bool:
@@ -139,7 +139,7 @@ def drawn_labels(log_p: Tensor, start: int, seed: int) -> Tensor:
 
 
 def diagonal_fisher(
-    model: nn.Module, names: Sequence[str], batches: Iterable[tuple[Tensor, Tensor]], estimate: str, seed: int = 0,
+    model: nn.Module, names: Sequence[str], batches: Iterable[tuple[Tensor, Tensor]], estimate: Estimate, seed: int = 0,
     done: Callable[[int], None] = noop,
 ) -> Weights:  # fmt: skip
     """Estimate F of the named parameters.
@@ -174,7 +174,7 @@ def diagonal_fisher(
     return {name: tensor / count for name, tensor in total.items()}
 
 
-def _labels(model: nn.Module, x: Tensor, y: Tensor, estimate: str, start: int, seed: int) -> Tensor:
+def _labels(model: nn.Module, x: Tensor, y: Tensor, estimate: Estimate, start: int, seed: int) -> Tensor:
     log_p = log_probabilities(model, {}, x)
     if estimate == "sampled":
         return drawn_labels(log_p, start, seed)
@@ -192,7 +192,7 @@ def check_fisher(fisher: Weights) -> None:
         require(ok, f"fisher: the information of {name} must be finite and at least 0.")
 
 
-def normalized(fisher: Weights, how: str) -> Weights:
+def normalized(fisher: Weights, how: Normalization) -> Weights:
     """ "none": as it is; "mean": divided by the mean over all weights, so that alpha has the scale of L2-SP's."""
     if how == "none":
         return fisher
@@ -201,7 +201,7 @@ def normalized(fisher: Weights, how: str) -> Weights:
     return {name: tensor / mean for name, tensor in fisher.items()}
 
 
-def stabilized(fisher: Weights, how: str, eps: float) -> Weights:
+def stabilized(fisher: Weights, how: Stabilizer, eps: float) -> Weights:
     """ "add": F + eps; "clip": min(F, eps)."""
     return {name: tensor + eps if how == "add" else tensor.clamp_max(eps) for name, tensor in fisher.items()}
 
@@ -227,7 +227,12 @@ class Information:
         self._untrained = classifier_is_new(net, source)
 
     def estimate_(
-        self, data: DataPasses, estimate: str = "auto", normalize: str = "none", stabilizer: str = "add", eps: float = 0.0
+        self,
+        data: DataPasses,
+        estimate: Estimate = "auto",
+        normalize: Normalization = "none",
+        stabilizer: Stabilizer = "add",
+        eps: float = 0.0,
     ) -> None:
         """Estimate from the source's data, or from the target's through the source's classifier; the cost is told first.
 
@@ -281,7 +286,7 @@ class Information:
         if self._untrained:
             data.note(f"{self.name}: the source's classifier is the new, untrained one; give the tuner the pre-trained network as source.")
 
-    def _say_cost(self, data: DataPasses, estimate: str, total: int, classes: int) -> None:
+    def _say_cost(self, data: DataPasses, estimate: Estimate, total: int, classes: int) -> None:
         size = sum(tensor.numel() for tensor in self.tensors)
         backward = f"{classes} backward passes" if estimate == "expected" else "1 backward pass"
         cost = f"takes {backward} for each of {total:,} images, before training starts"

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from rekindle.method import GradientPairs
-from rekindle.methods._options import check_choice
+from rekindle.methods._math import wide
 
-SCOPES = ("all", "weights")
+Scope = Literal["all", "weights"]
 
 
 class Measure:
@@ -72,15 +73,10 @@ class Pull:
 
     def _distances(self, rows: list[int], detached: bool = False) -> list[Tensor]:
         parameters = [self.parameters[row].detach() if detached else self.parameters[row] for row in rows]
-        wide = [p.to(torch.promote_types(p.dtype, torch.float32)) for p in parameters]
-        return wide if self.anchors is None else list(torch._foreach_sub(wide, [self.anchors[row] for row in rows]))
+        values = [wide(p) for p in parameters]
+        return values if self.anchors is None else list(torch._foreach_sub(values, [self.anchors[row] for row in rows]))
 
 
-def in_scope(parameters: dict[str, nn.Parameter], scope: str) -> dict[str, nn.Parameter]:
+def in_scope(parameters: dict[str, nn.Parameter], scope: Scope) -> dict[str, nn.Parameter]:
     """All parameters, or for "weights" those with two or more dimensions (no biases, no BatchNorm)."""
     return {name: p for name, p in parameters.items() if scope == "all" or p.ndim >= 2}
-
-
-def check_scope(owner: str, scope: str) -> None:
-    """Refuse an unknown scope."""
-    check_choice(owner, "scope", scope, SCOPES)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Batch, Method, Net, Source, require
-from rekindle.methods._options import check_number, check_whole
+from rekindle.methods._math import wide
+from rekindle.spec import Count, NonNegative
 
 
 @dataclass
@@ -27,15 +28,12 @@ class BSS(Method):
         ValueError: If an argument is out of range, or the network has no single classifier whose input are the features.
     """
 
-    eta: float = 1e-3
-    k: int = 1
+    eta: NonNegative = 1e-3
+    k: Count = 1
 
     paper: ClassVar[str] = "Chen, Wang, Fu, Long, Wang, NeurIPS 2019"
     neutral: ClassVar[dict[str, Any]] = {"eta": 0.0}
-
-    def __post_init__(self) -> None:
-        check_number("bss", "eta", self.eta)
-        check_whole("bss", "k", self.k, 1)
+    splits_batches: ClassVar[bool] = False  # The spectrum of a batch is not the sum of its parts' spectra.
 
     def attach(self, net: Net, source: Source) -> None:
         """Watch what the classifier is given."""
@@ -62,9 +60,7 @@ def smallest_squares(features: Tensor, k: int) -> Tensor:
         k: From 1 to min(B, D).
     """
     with torch.autocast(features.device.type, enabled=False):
-        matrix = (features.mean((2, 3)) if features.ndim == 4 else features.flatten(1)).to(
-            torch.promote_types(features.dtype, torch.float32)
-        )
+        matrix = wide(features.mean((2, 3)) if features.ndim == 4 else features.flatten(1))
         samples, width = matrix.shape
         most = f"at most {min(samples, width)}, the smaller of the batch's {samples} samples and {width} features"
         require(k <= min(samples, width), f"bss: k must be {most}, found {k}; take a smaller k, or a larger batch.")

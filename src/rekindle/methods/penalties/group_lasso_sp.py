@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from rekindle.method import DataPasses, Net, Source, require
-from rekindle.methods._options import check_choice, check_flag, check_number
-from rekindle.methods.penalties._anchored import Shrinking
+from rekindle.methods._math import safe_divide
+from rekindle.methods.penalties._anchored import Shrinking, Solver
 from rekindle.methods.penalties._fisher import Information
-from rekindle.methods.penalties._pull import Measure
+from rekindle.methods.penalties._pull import Measure, Scope
+from rekindle.spec import NonNegative
+
+Group = Literal["channel", "layer"]
 
 
 @dataclass
@@ -39,22 +42,19 @@ class GroupLassoSP(Shrinking):
         ValueError: If an argument is out of range, two do not go together, or the network shares nothing with its source.
     """
 
-    alpha: float = 1e-4
-    beta: float = 1e-4
-    scope: str = "all"
-    solver: Literal["subgradient", "proximal"] = "subgradient"
-    group: Literal["channel", "layer"] = "channel"
+    alpha: NonNegative = 1e-4
+    beta: NonNegative = 1e-4
+    scope: Scope = "all"
+    solver: Solver = "subgradient"
+    group: Group = "channel"
     fisher: bool = False
-    eps: float = 0.0
+    eps: NonNegative = 0.0
 
     paper: ClassVar[str] = "Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483 (Group-Lasso-SP)"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0, "beta": 0.0}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self.name, "group", self.group, ("channel", "layer"))
-        check_flag(self.name, "fisher", self.fisher)
-        check_number(self.name, "eps", self.eps)
         plain = self.solver == "subgradient"
         require(plain or not self.fisher, f'{self.name}: fisher=True has no closed proximal operator; take solver="subgradient".')
         require(plain or not self.eps, f'{self.name}: eps must be 0 with solver="proximal", which needs no smoothing, found {self.eps!r}.')
@@ -89,7 +89,7 @@ class Groups(Measure):
         fisher: F, one tensor a parameter; None is 1.
     """
 
-    def __init__(self, group: str, eps: float = 0.0, fisher: list[Tensor] | None = None) -> None:
+    def __init__(self, group: Group, eps: float = 0.0, fisher: list[Tensor] | None = None) -> None:
         self._group, self._eps, self._fisher = group, eps, fisher
 
     def costs(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
@@ -105,7 +105,7 @@ class Groups(Measure):
         found = []
         for distance, row in zip(distances, rows, strict=True):
             d, root = self._in_groups(distance), self._root(row)
-            direction = _quotient(root * d, self._lengths(root * d))
+            direction = safe_divide(root * d, self._lengths(root * d))
             found.append((math.sqrt(d.shape[1]) * root * direction).view_as(distance))
         return found
 
@@ -114,7 +114,7 @@ class Groups(Measure):
         d = self._in_groups(distance)
         lengths = self._lengths(d)
         kept = (lengths - amount * math.sqrt(d.shape[1])).clamp_min(0)
-        return (_quotient(d, lengths) * kept).view_as(distance)
+        return (safe_divide(d, lengths) * kept).view_as(distance)
 
     def _in_groups(self, tensor: Tensor) -> Tensor:
         """(groups, size): one row a group."""
@@ -128,8 +128,3 @@ class Groups(Measure):
             return (d.square().sum(1, keepdim=True) + self._eps).sqrt()
         lengths: Tensor = torch.linalg.vector_norm(d, dim=1, keepdim=True)
         return lengths
-
-
-def _quotient(d: Tensor, lengths: Tensor) -> Tensor:
-    """d / length, 0 where the length is 0."""
-    return d / torch.where(lengths > 0, lengths, torch.ones_like(lengths))

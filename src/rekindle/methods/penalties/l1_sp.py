@@ -6,15 +6,16 @@ hover around w0; the proximal operator sets them to it.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
 from rekindle.method import Net, Source
-from rekindle.methods.penalties._anchored import Shrinking
-from rekindle.methods.penalties._pull import Measure
+from rekindle.methods.penalties._anchored import Shrinking, Solver
+from rekindle.methods.penalties._pull import Measure, Scope
+from rekindle.spec import NonNegative
 
 
 @dataclass
@@ -32,10 +33,10 @@ class L1SP(Shrinking):
         ValueError: If an argument is out of range, or the network shares nothing with its source.
     """
 
-    alpha: float = 1e-4
-    beta: float = 1e-4
-    scope: str = "all"
-    solver: Literal["subgradient", "proximal"] = "subgradient"
+    alpha: NonNegative = 1e-4
+    beta: NonNegative = 1e-4
+    scope: Scope = "all"
+    solver: Solver = "subgradient"
 
     paper: ClassVar[str] = "Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483 (L1-SP)"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0, "beta": 0.0}

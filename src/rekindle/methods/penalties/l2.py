@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from rekindle.method import Clock, GradientPairs, Method, Net, Source
-from rekindle.methods._options import check_number
-from rekindle.methods.penalties._pull import Pull, check_scope, in_scope
+from rekindle.methods.penalties._pull import Pull, Scope, in_scope
+from rekindle.spec import NonNegative
 
 
 @dataclass
@@ -23,15 +23,11 @@ class L2(Method):
         scope: "all", or "weights" for tensors with two or more dimensions.
     """
 
-    alpha: float = 1e-4
-    scope: str = "all"
+    alpha: NonNegative = 1e-4
+    scope: Scope = "all"
 
     paper: ClassVar[str] = "weight decay; as in Li et al., RIFLE, ICML 2020, section 4.1"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0}
-
-    def __post_init__(self) -> None:
-        check_number("l2", "alpha", self.alpha)
-        check_scope("l2", self.scope)
 
     def attach(self, net: Net, source: Source) -> None:
         """Take every parameter of the network."""

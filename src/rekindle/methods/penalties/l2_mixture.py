@@ -6,15 +6,15 @@ alpha/(alpha + decay) * w0, and a constant.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rekindle.method import Net, Source, require
-from rekindle.methods._options import check_number
 from rekindle.methods.penalties._anchored import TowardsStart
-from rekindle.methods.penalties._pull import Measure
+from rekindle.methods.penalties._pull import Measure, Scope
+from rekindle.spec import Means, NonNegative
 
 
 @dataclass
@@ -32,25 +32,19 @@ class L2Mixture(TowardsStart):
         ValueError: If an argument is out of range, the network shares nothing with its source, or has no stage of a name.
     """
 
-    alpha: float = 0.01
-    decay: float = 1e-4
-    beta: float = 1e-4
-    scope: str = "all"
-    stages: tuple[tuple[str, float, float], ...] = ()
+    alpha: NonNegative = 0.01
+    decay: NonNegative = 1e-4
+    beta: NonNegative = 1e-4
+    scope: Scope = "all"
+    stages: Annotated[
+        tuple[tuple[str, NonNegative, NonNegative], ...], Means("a tuple of (stage, alpha, decay) triples, with numbers of at least 0")
+    ] = ()
 
     paper: ClassVar[str] = "Plested, Shen, Gedeon, 2021, arXiv 2107.08585"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0, "decay": 0.0, "beta": 0.0}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self.name, "decay", self.decay)
-        ok = isinstance(self.stages, tuple) and all(
-            isinstance(item, tuple) and len(item) == 3 and isinstance(item[0], str) for item in self.stages
-        )
-        require(ok, f"{self.name}: stages must be a tuple of (stage, alpha, decay) triples, found {self.stages!r}.")
-        for stage, alpha, decay in self.stages:
-            check_number(self.name, f"stages: alpha of {stage}", alpha)
-            check_number(self.name, f"stages: decay of {stage}", decay)
         names = [stage for stage, _, _ in self.stages]
         require(len(set(names)) == len(names), f"{self.name}: stages must name each stage once, found {names}.")
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from rekindle.method import Net, Source
-from rekindle.methods._options import check_flag
+from rekindle.methods._math import safe_divide
 from rekindle.methods.penalties._anchored import TowardsStart
-from rekindle.methods.penalties._pull import Measure
+from rekindle.methods.penalties._pull import Measure, Scope
+from rekindle.spec import NonNegative
 
 
 @dataclass
@@ -32,17 +33,13 @@ class L2SP(TowardsStart):
         ValueError: If an argument is out of range, or the network shares nothing with its source.
     """
 
-    alpha: float = 0.01
-    beta: float = 1e-4
-    scope: str = "all"
+    alpha: NonNegative = 0.01
+    beta: NonNegative = 1e-4
+    scope: Scope = "all"
     orthogonal: bool = False
 
     paper: ClassVar[str] = "Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0, "beta": 0.0}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_flag(self.name, "orthogonal", self.orthogonal)
 
     def _measure(self, net: Net, source: Source) -> Measure:
         return Orthogonal(self._anchors) if self.orthogonal else Measure()
@@ -73,6 +70,5 @@ class Orthogonal(Measure):
 def orthogonal_part(distance: Tensor, anchor: Tensor) -> Tensor:
     """(O, ...) the part of each output channel's distance that is orthogonal to the anchor's channel."""
     d, a = distance.flatten(1), anchor.flatten(1)
-    length = torch.linalg.vector_norm(a, dim=1, keepdim=True)
-    unit = a / torch.where(length > 0, length, torch.ones_like(length))
+    unit = safe_divide(a, torch.linalg.vector_norm(a, dim=1, keepdim=True))
     return (d - (d * unit).sum(1, keepdim=True) * unit).view_as(distance)

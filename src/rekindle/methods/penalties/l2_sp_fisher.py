@@ -6,16 +6,16 @@ consolidation (Kirkpatrick et al., PNAS 2017), weights that the source's predict
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rekindle.method import DataPasses, Net, Source, require
-from rekindle.methods._options import check_choice, check_number
 from rekindle.methods.penalties._anchored import TowardsStart
-from rekindle.methods.penalties._fisher import ESTIMATES, NORMALIZATIONS, STABILIZERS, Information
-from rekindle.methods.penalties._pull import Measure
+from rekindle.methods.penalties._fisher import Estimate, Information, Normalization, Stabilizer
+from rekindle.methods.penalties._pull import Measure, Scope
+from rekindle.spec import NonNegative
 
 
 @dataclass
@@ -37,23 +37,19 @@ class L2SPFisher(TowardsStart):
         ValueError: If an argument is out of range, the network shares nothing with its source, or that has no single classifier.
     """
 
-    alpha: float = 0.01
-    beta: float = 1e-4
-    scope: str = "all"
-    estimate: Literal["auto", "expected", "sampled", "empirical"] = "auto"
-    normalize: Literal["none", "mean"] = "none"
-    stabilizer: Literal["add", "clip"] = "add"
-    eps: float = 0.0
+    alpha: NonNegative = 0.01
+    beta: NonNegative = 1e-4
+    scope: Scope = "all"
+    estimate: Estimate = "auto"
+    normalize: Normalization = "none"
+    stabilizer: Stabilizer = "add"
+    eps: NonNegative = 0.0
 
     paper: ClassVar[str] = "Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483 (L2-SP-Fisher)"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0, "beta": 0.0}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self.name, "estimate", self.estimate, ESTIMATES)
-        check_choice(self.name, "normalize", self.normalize, NORMALIZATIONS)
-        check_choice(self.name, "stabilizer", self.stabilizer, STABILIZERS)
-        check_number(self.name, "eps", self.eps)
         ok = self.stabilizer == "add" or self.eps > 0
         require(ok, f'{self.name}: eps must be above 0 with stabilizer="clip", which lets F be no larger than that.')
 

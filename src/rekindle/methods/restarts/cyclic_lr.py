@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rekindle.method import Clock, Method, require
-from rekindle.methods._options import check_flag, check_whole
 from rekindle.methods.restarts.rifle import cycle_factor, period_starts
+from rekindle.spec import Count
 
 
 @dataclass
@@ -25,15 +25,11 @@ class CyclicLR(Method):
         ValueError: For an argument out of range.
     """
 
-    cycles: int = 2
+    cycles: Count = 2
     trim: bool = False
 
     paper: ClassVar[str] = "Smith, WACV 2017, arXiv 1506.01186; Li et al., ICML 2020, arXiv 2007.03349"
     neutral: ClassVar[dict[str, Any] | None] = {"cycles": 1}
-
-    def __post_init__(self) -> None:
-        check_whole("cyclic_lr", "cycles", self.cycles, 1)
-        check_flag("cyclic_lr", "trim", self.trim)
 
     def run_epochs(self, epochs: int) -> int:
         """K * (E // K) with `trim`; E without."""

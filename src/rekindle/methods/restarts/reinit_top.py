@@ -6,14 +6,14 @@ authors' sample command takes L = 5, with bias-corrected Adam at 2e-5 and a tent
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rekindle.method import Method, Net, Source, require
-from rekindle.methods._options import check_flag, check_whole
 from rekindle.models.structure import transformer_blocks
 from rekindle.rng import keyed_generator
 
@@ -35,15 +35,14 @@ class ReinitTop(Method):
         ValueError: For an argument out of range, or a network without transformer blocks or with fewer than asked for.
     """
 
-    blocks: int = 1
+    blocks: Annotated[int, Ge(0)] = 1
     norm: bool = False
 
     paper: ClassVar[str] = "Zhang, Wu, Katiyar, Weinberger, Artzi, ICLR 2021, arXiv 2006.05987"
     neutral: ClassVar[dict[str, Any] | None] = {"blocks": 0}
 
     def __post_init__(self) -> None:
-        check_whole("reinit_top", "blocks", self.blocks, 0)
-        check_flag("reinit_top", "norm", self.norm)
+        super().__post_init__()
         require(self.blocks > 0 or not self.norm, "reinit_top: norm needs blocks of at least 1, found 0.")
 
     def surgery(self, net: Net, source: Source) -> None:

@@ -18,15 +18,18 @@ the draw after the last epoch is never made.
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rekindle.method import Clock, Method, Net, Source, require
-from rekindle.methods._options import check_choice, check_flag, check_number, check_whole
 from rekindle.rng import use_generator
+from rekindle.spec import Count, Means, Positive
+
+Shape = Literal["half", "full"]
 
 ENOUGH_STEPS = 200
 """Optimiser steps after the last draw below which our own runs stayed behind plain fine-tuning: docs/results/small_study."""
@@ -49,7 +52,7 @@ def period_starts(length: int, periods: int, period: int = 0) -> list[int]:
     return list(range(0, length, period)) if period else [k * (length // periods) for k in range(periods)]
 
 
-def cycle_factor(position: int, length: int, starts: list[int], period: int = 0, shape: str = "half") -> float:
+def cycle_factor(position: int, length: int, starts: list[int], period: int = 0, shape: Shape = "half") -> float:
     """Learning-rate factor inside the period that `position` falls in.
 
     "half" falls from 1 towards 0 (the authors' code); "full" is 1, 0, 1 (Algorithm 1, line 14 as printed). Without `period`
@@ -88,38 +91,25 @@ class Rifle(Method):
             backbone, or holds a parameter that no `reset_parameters` covers.
     """
 
-    periods: int = 2
+    periods: Count = 2
     unit: Literal["epoch", "step"] = "epoch"
-    shape: Literal["half", "full"] = "half"
+    shape: Shape = "half"
     cycle: Literal["head", "all", "none"] = "head"
     reinitialize: bool = True
     optimizer_state: Literal["clear", "keep"] = "clear"
-    min_tail_epochs: int = 1
+    min_tail_epochs: Count = 1
     trim: bool = False
-    preset: str | None = None
-    period: int = 0
-    scale: float | None = None
+    preset: Literal["paper_code", "algorithm1"] | None = None
+    period: Annotated[int, Ge(0), Means("a whole number of at least 1, or 0 to leave it to periods")] = 0
+    scale: Positive | None = None
 
     paper: ClassVar[str] = "Li, Xiong, An, Xu, Dou, ICML 2020, arXiv 2007.03349"
     neutral: ClassVar[dict[str, Any]] = {"periods": 1}
 
     def __post_init__(self) -> None:
-        if self.preset is not None:
-            require(self.preset in PRESETS, f"rifle: preset must be one of {sorted(PRESETS)}, found {self.preset!r}.")
-            for option, value in PRESETS[self.preset].items():
-                setattr(self, option, value)
-        check_choice("rifle", "unit", self.unit, ("epoch", "step"))
-        check_choice("rifle", "shape", self.shape, ("half", "full"))
-        check_choice("rifle", "cycle", self.cycle, ("head", "all", "none"))
-        check_choice("rifle", "optimizer_state", self.optimizer_state, ("clear", "keep"))
-        check_whole("rifle", "periods", self.periods, 1)
-        check_whole("rifle", "min_tail_epochs", self.min_tail_epochs, 1)
-        ok = isinstance(self.period, int) and self.period >= 0
-        require(ok, f"rifle: period must be a whole number of at least 1, or 0 to leave it to periods, found {self.period!r}.")
-        for option in ("reinitialize", "trim"):
-            check_flag("rifle", option, getattr(self, option))
-        if self.scale is not None:
-            check_number("rifle", "scale", self.scale, positive=True)
+        for option, value in PRESETS.get(str(self.preset), {}).items():  # An unknown one is refused below.
+            setattr(self, option, value)
+        super().__post_init__()
         require(not (self.trim and self.unit == "step"), "rifle: trim counts epochs; leave it out with unit='step'.")
 
     def attach(self, net: Net, source: Source) -> None:

@@ -1,0 +1,65 @@
+from .directions.dtnh import DTNH
+from .directions.grod import GrOD
+from .directions.plain import PlainSum
+from .distillation.attention_transfer import AttentionTransfer
+from .distillation.co_tuning import CoTuning
+from .distillation.delta import DELTA
+from .distillation.feature_maps import FeatureMaps
+from .distillation.fsp import FSP
+from .distillation.lwf import LwF
+from .distillation.soft_targets import SoftTargets
+from .heads.lp_ft import LPFT
+from .heads.source_classifier import SourceClassifier
+from .layer_wise.freeze import Freeze
+from .layer_wise.layer_decay import LayerDecay
+from .noise.cnn_dropout import CNNDropout
+from .noise.disturb_label import DisturbLabel
+from .noise.dropconnect import DropConnect
+from .noise.dropout import Dropout
+from .noise.stoch_norm import StochNorm
+from .noise.stochastic_depth import StochasticDepth
+from .penalties.bss import BSS
+from .penalties.group_lasso_sp import GroupLassoSP
+from .penalties.l1_sp import L1SP
+from .penalties.l2 import L2
+from .penalties.l2_mixture import L2Mixture
+from .penalties.l2_sp import L2SP
+from .penalties.l2_sp_fisher import L2SPFisher
+from .restarts.cosine import Cosine
+from .restarts.cyclic_lr import CyclicLR
+from .restarts.reinit_top import ReinitTop
+from .restarts.rifle import Rifle
+
+__all__ = [
+    "BSS",
+    "DELTA",
+    "DTNH",
+    "FSP",
+    "L1SP",
+    "L2",
+    "L2SP",
+    "LPFT",
+    "AttentionTransfer",
+    "CNNDropout",
+    "CoTuning",
+    "Cosine",
+    "CyclicLR",
+    "DisturbLabel",
+    "DropConnect",
+    "Dropout",
+    "FeatureMaps",
+    "Freeze",
+    "GrOD",
+    "GroupLassoSP",
+    "L2Mixture",
+    "L2SPFisher",
+    "LayerDecay",
+    "LwF",
+    "PlainSum",
+    "ReinitTop",
+    "Rifle",
+    "SoftTargets",
+    "SourceClassifier",
+    "StochNorm",
+    "StochasticDepth",
+]
