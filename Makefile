@@ -8,7 +8,7 @@ demo: $(READY)
 	$(BIN)/rekindle demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks tools

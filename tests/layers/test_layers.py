@@ -88,7 +88,7 @@ def test_import_is_light() -> None:
 
 
 STATIC = [
-    ["fit", "--help"], ["data", "list"], ["data", "info", "dtd"], ["data", "cache"], ["study", "status", "STUDY"],
+    ["fit", "--help"], ["data", "list"], ["data", "info", "dtd"], ["data", "cache"], ["study", "status", "STUDY"], ["methods"], ["methods", "rifle"], ["--version"],
 ]  # fmt: skip
 
 
