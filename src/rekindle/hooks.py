@@ -1,4 +1,4 @@
-"""Activations of named modules, kept while a network computes."""
+"""Forward hooks that keep the activations of named modules."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +13,7 @@ class FeatureHooks:
 
     Args:
         model: Where the modules are.
-        names: Taps.
+        names: Modules by name for their outputs, or "NAME:input" for a module's first input.
     """
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:

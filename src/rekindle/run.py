@@ -35,7 +35,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one picture.
+    """What the network predicts for one picture.
 
     Attributes:
         path: The file.

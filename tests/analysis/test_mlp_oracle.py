@@ -13,7 +13,8 @@ from scipy import stats
 import rekindle
 from rekindle.cli import main
 from rekindle.method import Source
-from rekindle.oracle.experiment import METHODS, Layers, Networks, OracleSettings, _samples, _teachers, run_oracle, train, transport
+from rekindle.oracle.experiment import METHODS, Layers, Networks, _samples, _teachers, run_oracle, train, transport
+from rekindle.oracle.settings import OracleSettings
 from rekindle.oracle.tables import chosen_rate, comparisons, page, write_oracle
 
 SMALL = OracleSettings(seeds=3, inputs=6, hidden=4, samples=20, epochs=4, batch_size=8, periods=2, rates=(0.02, 0.1), noises=(0.1, 0.01))

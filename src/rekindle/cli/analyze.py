@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rekindle.cli.output import ProgressBar, add_command, table
+from rekindle.cli.output import ProgressBar, add_command, option_texts, table
 from rekindle.errors import UserError
+from rekindle.oracle.settings import OracleSettings
 
 OK = 0
 KINDS = {
@@ -18,19 +19,6 @@ KINDS = {
     "weight-distance": ("show how far each layer of finished runs has moved from its pre-trained weights",
                       "rekindle analyze weight-distance runs/l2-… runs/l2_sp-…"),
 }  # fmt: skip
-ORACLE: dict[str, tuple[type, str]] = {
-    "seeds": (int, "how many (default: 10)"),
-    "inputs": (int, "width of the input, 100 or 200 in the paper (default: 100)"),
-    "hidden": (int, "width of the hidden layer (default: 50)"),
-    "samples": (int, "training samples of each task (default: 1000)"),
-    "epochs": (int, "of each training (default: 200)"),
-    "batch_size": (int, "samples a step (default: 32)"),
-    "momentum": (float, "of SGD (default: 0.9)"),
-    "alpha": (float, "strength of L2 (default: 0.0001)"),
-    "periods": (int, "of RIFLE (default: 4)"),
-    "rates": (str, "learning rates, joined by commas (default: 0.005,0.01,0.02,0.05,0.1,0.2,0.5)"),
-    "noises": (str, "standard deviations of the labels' noise, joined by commas (default: 0.1,0.01)"),
-}
 
 
 def register(commands: Any) -> None:
@@ -47,8 +35,14 @@ def register(commands: Any) -> None:
         command.set_defaults(act=_analyze, kind=kind)
     oracle = add_command(parts, "mlp-oracle", "run the RIFLE paper's experiment with known teachers: every method at every learning rate and noise",
                       "rekindle analyze mlp-oracle --seeds 10 --out oracle")  # fmt: skip
-    for name, (kind_of, text) in ORACLE.items():
-        oracle.add_argument(f"--{name.replace('_', '-')}", type=kind_of, default=argparse.SUPPRESS, help=text)
+    texts = option_texts(OracleSettings)
+    for field in dataclasses.fields(OracleSettings):
+        default: Any = field.default
+        many = isinstance(default, tuple)
+        shown = ",".join(f"{value:g}" for value in default) if many else f"{default:g}"
+        kind_of: Any = str if many else type(default)
+        text = f"{texts[field.name]}{', joined by commas' if many else ''} (default: {shown})"
+        oracle.add_argument(f"--{field.name.replace('_', '-')}", type=kind_of, default=argparse.SUPPRESS, help=text)
     oracle.add_argument("--out", default="mlp_oracle", help="folder for table, numbers and picture (default: mlp_oracle)")
     oracle.add_argument("--json", action="store_true", help="print a row for each seed as JSON")
     oracle.set_defaults(act=_oracle)
@@ -112,7 +106,8 @@ def _analyze(options: argparse.Namespace) -> int:
 
 
 def _oracle(options: argparse.Namespace) -> int:
-    from rekindle.oracle.experiment import OracleSettings, run_oracle
+    from rekindle.oracle.experiment import run_oracle
+    from rekindle.oracle.settings import OracleSettings
     from rekindle.oracle.tables import brief, write_oracle
 
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(OracleSettings) if hasattr(options, field.name)}

@@ -1,10 +1,8 @@
 """The command `rekindle fit`: its options are the fields of `RunSpec`."""
 
 import argparse
-import inspect
 import json
 import os
-import re
 import sys
 import types
 import typing
@@ -12,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
-from rekindle.cli.output import ProgressBar, add_command, add_json
+from rekindle.cli.output import ProgressBar, add_command, add_json, option_texts
 from rekindle.errors import Stopped
 from rekindle.report.format import split_title
 from rekindle.spec import NONE_WORDS, RunSpec, hints, read_options
@@ -32,7 +30,7 @@ def register(commands: Any) -> None:
     """Add the command."""
     example = "rekindle fit photos/ --method 'l2_sp+rifle(periods=2)' --epochs 40;  rekindle fit --resume runs/photos-…"
     command = add_command(commands, "fit", "fine-tune a network on a folder of photographs", example)
-    texts = option_texts()
+    texts = option_texts(RunSpec)
     command.add_argument("data", nargs="?", help=texts["data"])
     groups = {title: command.add_argument_group(title) for title in GROUPS}
     for title, names in GROUPS.items():
@@ -84,12 +82,6 @@ def _reader(kind: type, word: str | None) -> Callable[[str], Any]:
 
     read.__name__ = kind.__name__ if word is None else f"{kind.__name__} or {word}"  # argparse's message for another text names it.
     return read
-
-
-def option_texts() -> dict[str, str]:
-    """What RunSpec's docstring says of each option; '%' doubled, as argparse wants it."""
-    section = inspect.cleandoc(RunSpec.__doc__ or "").split("Args:")[1]  # Python 3.13 takes the indentation away, older ones do not.
-    return {name: text.strip().rstrip(".").replace("%", "%%") for name, text in re.findall(r"^ {4}(\w+): (.+)$", section, re.MULTILINE)}
 
 
 def _fit(options: argparse.Namespace) -> int:

@@ -1,6 +1,8 @@
 """What the commands have in common: how one is declared, its tables, and the progress bar. It loads no torch."""
 
 import argparse
+import inspect
+import re
 import sys
 from datetime import timedelta
 from typing import Any, Self
@@ -85,6 +87,13 @@ def add_command(parts: Any, name: str, text: str, example: str, more: str = "") 
 def add_json(command: Any, text: str = "JSON instead of text") -> None:
     """Give a command its `--json`."""
     command.add_argument("--json", action="store_true", help=text)
+
+
+def option_texts(kind: type) -> dict[str, str]:
+    """What a dataclass's docstring says of each option, continued lines joined; '%' doubled, as argparse wants it."""
+    section = (inspect.getdoc(kind) or "").partition("Args:")[2]
+    found = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w+: |\Z)", section, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()).rstrip(".").replace("%", "%%") for name, text in found}
 
 
 def table(header: list[str], rows: list[list[str]]) -> None:

@@ -17,7 +17,7 @@ from rekindle.errors import UserError
 from rekindle.files import write_json
 
 if TYPE_CHECKING:
-    from rekindle.oracle.experiment import OracleSettings
+    from rekindle.oracle.settings import OracleSettings
 
 KEYS = ("name", "oracle")
 SETTINGS = "settings.json"
@@ -74,7 +74,7 @@ def load_oracle(path: Path | str) -> OracleStudy | None:
         return None
     if not isinstance(raw, dict) or "oracle" not in raw:
         return None
-    from rekindle.oracle.experiment import OracleSettings
+    from rekindle.oracle.settings import OracleSettings
 
     allowed = {field.name: field.default for field in dataclasses.fields(OracleSettings)}
     wrong = [key for key in raw if key not in KEYS]

@@ -11,7 +11,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from rekindle.files import csv_text, write_atomic
-from rekindle.oracle.experiment import METHODS, OracleSettings
+from rekindle.oracle.experiment import METHODS
+from rekindle.oracle.settings import OracleSettings
 from rekindle.report.figures import COLORS, GREY, STYLE, save
 from rekindle.report.statistics import holm, paired_summary
 

@@ -229,8 +229,15 @@ class Study:
         self.update(key, state="failed", error=message, progress=None)
 
     def crashed(self, key: str, why: str, pid: int | None = None) -> None:
-        """Note that the process of a cell died; the second time the cell has failed. Nothing is noted where somebody has taken it up
-        since, or where the process (of number `pid`) had not begun it."""
+        """Record that a worker died. After the second death the cell is marked failed.
+
+        Does nothing if another worker holds the lease, or if process `pid` never started the cell.
+
+        Args:
+            key: Of the cell.
+            why: How the process ended, in words.
+            pid: The process; None for whichever had the cell.
+        """
         with self.lease(key) as mine:
             record = self.record(key)
             if not mine or record.get("state") != "running" or (pid is not None and record["pid"] != pid):

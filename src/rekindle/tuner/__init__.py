@@ -415,7 +415,7 @@ class Tuner:
         return next(iter(self.net.parameters().values())).device
 
     def _follow(self) -> None:
-        """Attach the methods anew where the network has moved to another device since: anchors lie beside what they pull."""
+        """Attach the methods again if the network was moved to another device, so that anchors are on it; their state is kept."""
         device = self._find_device()
         if device == self._device:
             return

@@ -1,8 +1,8 @@
 """Compute a network again and again behind one layer, whose output is changed, without computing what lies before it.
 
 One full forward pass records the outputs of all modules that finish before the layer does. In each further pass their
-`forward` is replaced by one that hands out what was recorded. The modules around the layer have not finished, so their own
-code runs, and with it whatever they compute outside modules; the finished ones inside them do not.
+`forward` is replaced by one that hands out what was recorded. Parent modules of the layer are executed
+again (including arithmetic outside submodules); submodules that had returned before the layer give their recorded outputs.
 """
 
 import copy

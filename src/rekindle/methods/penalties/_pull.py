@@ -16,8 +16,8 @@ Scope = Literal["all", "weights"]
 class Measure:
     """What a distance w - anchor costs: half its square. Other penalties override it.
 
-    Every verb gets distances, one tensor a parameter, and their `rows`: positions among all parameters of the pull, for
-    measures that hold a tensor or a number for each of them.
+    Each method receives `distances` (one tensor per parameter) and `rows`, the indices of those parameters in the full list of
+    the pull, so that per-parameter weights can be looked up.
     """
 
     def costs(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:

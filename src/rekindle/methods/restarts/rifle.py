@@ -81,7 +81,7 @@ class Rifle(Method):
         min_tail_epochs: Skip a draw that would leave fewer epochs than this, at least 1.
         trim: Shorten the run to K * (E // K) epochs, as the authors' code.
         preset: "paper_code" or "algorithm1": sets unit, shape, cycle, optimizer_state, trim and scale.
-        period: Length P of a period in units, from 1 to that of the run, in place of `periods`; 0 leaves it to `periods`.
+        period: Length P of a period in `unit`s, 1 to the length of the run; it overrides `periods` unless it is 0.
         scale: Factor above 0 on the weights of a fresh draw; 1 as published. None takes 1 where the network has normalisation layers,
             and 0.1 where it has none (SqueezeNet, VGG): there activations grow as it learns, a full draw starts at up to three times
             the loss of guessing, and the gradients of that wreck the backbone.
