@@ -71,7 +71,7 @@ def _rank(options: argparse.Namespace) -> int:
     from rekindle.report.ranking import write_ranking
 
     with ProgressBar() as bar:
-        found = rank(
+        ranking = rank(
             options.data,
             options.models.split(","),
             image_size=options.image_size,
@@ -79,29 +79,29 @@ def _rank(options: argparse.Namespace) -> int:
             seed=options.seed,
             listener=bar,
         )
-    paths = write_ranking(found, Path(options.out))
+    paths = write_ranking(ranking, Path(options.out))
     if options.json:
-        print(json.dumps(found.to_dict()))
+        print(json.dumps(ranking.to_dict()))
         return OK
     rows = []
-    for one in found.candidates:
+    for one in ranking.candidates:
         answers = "-" if one.leep is None else f"{one.leep:.4f}"
         rows.append([one.label, str(one.image_size), str(one.features), f"{one.logme:.4f}", answers, f"{one.h_score:.3f}"])
     table(["network", "pixels", "features", "LogME", "LEEP", "H-score"], rows)
-    _end([f"{found.pictures} training pictures, {len(found.classes)} classes.", *SCORES.values(), ADVICE], paths)
+    _end([f"{ranking.pictures} training pictures, {len(ranking.classes)} classes.", *SCORES.values(), ADVICE], paths)
     return OK
 
 
 def _analyze(options: argparse.Namespace) -> int:
     from rekindle.report.analyses import analyze
 
-    found = analyze(options.kind, options.runs)
-    paths = found.write(Path(options.out or (options.runs[0] if len(options.runs) == 1 else "analysis")))
+    analysis = analyze(options.kind, options.runs)
+    paths = analysis.write(Path(options.out or (options.runs[0] if len(options.runs) == 1 else "analysis")))
     if options.json:
-        print(json.dumps(found.values))
+        print(json.dumps(analysis.values))
         return OK
-    table(found.header, found.rows)
-    _end(found.notes, paths)
+    table(analysis.header, analysis.rows)
+    _end(analysis.notes, paths)
     return OK
 
 

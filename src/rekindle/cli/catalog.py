@@ -7,7 +7,7 @@ from typing import Any
 
 from rekindle.cli.output import add_command, add_json
 from rekindle.errors import UserError
-from rekindle.methods._catalog import VARIANTS, Entry, card, library, others_bring_some
+from rekindle.methods._catalog import VARIANTS, MethodEntry, card, library, others_bring_some
 
 OK = 0
 
@@ -42,7 +42,7 @@ def _methods(options: argparse.Namespace) -> int:
     return OK
 
 
-def _list(entries: dict[str, Entry]) -> None:
+def _list(entries: dict[str, MethodEntry]) -> None:
     for family in dict.fromkeys(entry.family for entry in entries.values()):
         print(f"\n{family.replace('_', '-')}")
         for name, entry in entries.items():

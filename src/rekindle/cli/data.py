@@ -183,11 +183,11 @@ def _cache(options: argparse.Namespace) -> int:
     return OK
 
 
-def _print_cache(found: list[dict[str, Any]]) -> None:
+def _print_cache(listed: list[dict[str, Any]]) -> None:
     from datetime import datetime
 
     rows = []
-    for one in found:
+    for one in listed:
         edge = f"{one['edge']} px, {one['interpolation']}, Pillow {one['pillow']}" if "edge" in one else "unknown"
         for shard in one["shards"]:
             used = "now" if shard["in_use"] else datetime.fromtimestamp(shard["last_use"]).isoformat(" ", "minutes")
@@ -202,7 +202,7 @@ def _add_check(parts: Any) -> None:
     command = add_command(parts, "check", text, example, more)
     command.add_argument("data", help="what rekindle fit takes: a folder, a table, a Hugging Face dataset")
     for role, text in (("image", "paths or bytes of pictures"), ("label", "labels"), ("split", "train, validation or test")):
-        command.add_argument(f"--{role}-column", default="", metavar="NAME", help=f"column of a table with {text} (default: found)")
+        command.add_argument(f"--{role}-column", default="auto", metavar="NAME", help=f"column of a table with {text} (default: auto)")
     command.add_argument("--html", metavar="FILE", help="write a page with sample pictures too, which opens offline")
     add_json(command)
     command.set_defaults(act=_check)
@@ -213,52 +213,52 @@ def _check(options: argparse.Namespace) -> int:
     from rekindle.data.formats.columns import ColumnNames
 
     with ProgressBar() as bar:
-        found = check(options.data, ColumnNames(options.image_column, options.label_column, options.split_column),
+        checked = check(options.data, ColumnNames(*("" if name == "auto" else name for name in (options.image_column, options.label_column, options.split_column))),
                       progress=lambda done, total: bar.progress("checking pictures", done, total))  # fmt: skip
     if options.html:
         from pathlib import Path
 
         from rekindle.report.data_page import write_data_page
 
-        write_data_page(Path(options.html), found)
+        write_data_page(Path(options.html), checked)
     if options.json:
-        print(json.dumps(found.to_dict()))
+        print(json.dumps(checked.to_dict()))
     else:
-        _print_check(found)
+        _print_check(checked)
         if options.html:
             print(f"page: {options.html}")
-    return OK if found.usable else REFUSED
+    return OK if checked.usable else REFUSED
 
 
-def _print_check(found: "Check") -> None:
+def _print_check(checked: "Check") -> None:
 
-    splits = list(found.counts)
-    rows = [[name, *(str(found.counts[split][name]) for split in splits)] for name in found.classes[:CLASSES_SHOWN]]
-    if len(found.classes) > CLASSES_SHOWN:
-        rows.append([f"and {len(found.classes) - CLASSES_SHOWN} more", *[""] * len(splits)])
-    table(["class", *splits], [*rows, ["all", *(str(sum(found.counts[split].values())) for split in splits)]])
-    if found.taken:
-        print(f"A run takes {' and '.join(found.taken)} out of train.")
+    splits = list(checked.counts)
+    rows = [[name, *(str(checked.counts[split][name]) for split in splits)] for name in checked.classes[:CLASSES_SHOWN]]
+    if len(checked.classes) > CLASSES_SHOWN:
+        rows.append([f"and {len(checked.classes) - CLASSES_SHOWN} more", *[""] * len(splits)])
+    table(["class", *splits], [*rows, ["all", *(str(sum(checked.counts[split].values())) for split in splits)]])
+    if checked.taken:
+        print(f"A run takes {' and '.join(checked.taken)} out of train.")
     print()
-    if found.sizes:
+    if checked.sizes:
         table(
             ["pixels", "smallest", "median", "largest"],
-            [[name, str(low), f"{middle:g}", str(high)] for name, (low, middle, high) in found.sizes.items()],
+            [[name, str(low), f"{middle:g}", str(high)] for name, (low, middle, high) in checked.sizes.items()],
         )
     print(
-        f"formats: {_counted(found.formats)}; modes: {_counted(found.modes)}; turned by EXIF: {found.rotated}; animations: {found.animated}"
+        f"formats: {_counted(checked.formats)}; modes: {_counted(checked.modes)}; turned by EXIF: {checked.rotated}; animations: {checked.animated}"
     )
     repeated = [f"{len(groups)} {what}" for groups, what in (
-        (found.across, "in several splits"), (found.within, "inside one split"), (found.contradictions, "with several labels"), (found.alike, "with the same pixels in other bytes"),
+        (checked.across, "in several splits"), (checked.within, "inside one split"), (checked.contradictions, "with several labels"), (checked.alike, "with the same pixels in other bytes"),
     ) if groups]  # fmt: skip
     print(f"repeated pictures: {', '.join(repeated) or 'none'}")
     # Every broken file is named, however many there are: this is the list to mend by.
-    for title, lines in (("worth a look", found.suspicious), ("notes", found.notes), ("problems", found.problems),
-                         ("cannot be read", [f"{name}: {reason}" for name, reason in found.unreadable.items()])):  # fmt: skip
+    for title, lines in (("worth a look", checked.suspicious), ("notes", checked.notes), ("problems", checked.problems),
+                         ("cannot be read", [f"{name}: {reason}" for name, reason in checked.unreadable.items()])):  # fmt: skip
         if lines:
             print("\n".join([f"\n{title}:", *(f"  {line}" for line in lines)]))
-    wrong = len(found.problems) + len(found.unreadable)
-    print(f"\n{found.data}: " + ("ready to train on." if found.usable else f"{wrong} to mend before a run can start."))
+    wrong = len(checked.problems) + len(checked.unreadable)
+    print(f"\n{checked.data}: " + ("ready to train on." if checked.usable else f"{wrong} to mend before a run can start."))
 
 
 def _counted(counts: dict[str, int]) -> str:

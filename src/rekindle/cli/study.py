@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
 
     for name in ("jobs", "threads"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise UserError(f"--{name} must be at least 1, found {getattr(options, name)}.")
+            raise UserError(f"--{name} must be at least 1, planned {getattr(options, name)}.")
     oracle = load_oracle(options.grid)
     if oracle is not None:
         return _run_oracle(options, oracle)
@@ -108,12 +108,12 @@ def _run(options: argparse.Namespace) -> int:
     )
     if options.retry and not options.dry_run:
         study.reset_failed()
-    found = plan(study)
+    planned = plan(study)
     if options.dry_run and options.json:
-        print(json.dumps(found.to_dict()))
+        print(json.dumps(planned.to_dict()))
         return OK
     if not options.json:
-        _show_plan(found, jobs, study)
+        _show_plan(planned, jobs, study)
     if options.dry_run:
         return OK
     if options.engine == "local" and (options.address != "local" or options.cpus_per_run != 1 or options.gpus_per_run is not None):
@@ -174,26 +174,26 @@ def _jobs() -> int:
     return torch.cuda.device_count() or min(MOST_JOBS, os.cpu_count() or 1)
 
 
-def _show_plan(found: Any, jobs: int, study: "Study") -> None:
+def _show_plan(planned: Any, jobs: int, study: "Study") -> None:
     from rekindle.report.format import duration
 
     rows = [
         [str(row["setting"]), *(str(row[key]) for key in ("methods", "seeds", "runs", "done", "failed")),
-         "unknown" if row["seconds"] is None else duration(row["seconds"])] for row in found.rows
+         "unknown" if row["seconds"] is None else duration(row["seconds"])] for row in planned.rows
     ]  # fmt: skip
     table(["setting", "methods", "seeds", "runs", "done", "failed", "left"], rows)
-    for note in found.notes:
+    for note in planned.notes:
         print(note)
     source = (
         "finished runs"
-        if found.measured == len(found.rows)
+        if planned.measured == len(planned.rows)
         else "short trials, and finished runs where there are any"
-        if found.measured
+        if planned.measured
         else "short trials"
     )
-    unknown = " plus the settings of unknown cost" if any(row["seconds"] is None for row in found.rows) else ""
-    print(f"{found.runs} runs, {found.done} done, {found.failed} failed; left: about {duration(found.seconds)} of computing{unknown} (from {source}), "
-          f"{duration(found.seconds / jobs)} with {jobs} job{'s' if jobs > 1 else ''} of {study.threads} thread{'s' if study.threads > 1 else ''} each.")  # fmt: skip
+    unknown = " plus the settings of unknown cost" if any(row["seconds"] is None for row in planned.rows) else ""
+    print(f"{planned.runs} runs, {planned.done} done, {planned.failed} failed; left: about {duration(planned.seconds)} of computing{unknown} (from {source}), "
+          f"{duration(planned.seconds / jobs)} with {jobs} job{'s' if jobs > 1 else ''} of {study.threads} thread{'s' if study.threads > 1 else ''} each.")  # fmt: skip
 
 
 def _status(options: argparse.Namespace) -> int:

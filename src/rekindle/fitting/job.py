@@ -184,7 +184,7 @@ class _Job:
 
             write_samples(self.folder, train, self.dataset.classes, spec.seed)
             open_folder(self.folder, spec, self.dataset)
-        listener = _Recorder(self.listener, self.folder, self.fabric.is_global_zero)
+        listener = _MetricsWriter(self.listener, self.folder, self.fabric.is_global_zero)
         training = Training(
             fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=splits["val"],
             batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=listener,
@@ -309,7 +309,7 @@ class _Job:
         }  # fmt: skip
 
 
-class _Recorder:
+class _MetricsWriter:
     """Writes each epoch's line to metrics.jsonl and passes everything on."""
 
     def __init__(self, listener: "Listener", folder: Path, writes: bool) -> None:

@@ -42,7 +42,7 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Entry:
+class MethodEntry:
     """One method or direction.
 
     Attributes:
@@ -79,7 +79,7 @@ class Entry:
         }  # fmt: skip
 
 
-def library() -> dict[str, Entry]:
+def library() -> dict[str, MethodEntry]:
     """Every method and direction of the library by name, sorted."""
     found = [entry for module, path in modules() for entry in _entries(module, path)]
     return {entry.name: entry for entry in sorted(found, key=lambda entry: entry.name)}
@@ -99,7 +99,7 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield info.name, Path(found.origin)
 
 
-def _entries(module: str, path: Path) -> Iterator[Entry]:
+def _entries(module: str, path: Path) -> Iterator[MethodEntry]:
     file = _read(path)
     for node in file.classes.values():
         facts = {_target(item): item.value for item in node.body if isinstance(item, ast.AnnAssign) and _is_class_variable(item)}
@@ -109,7 +109,7 @@ def _entries(module: str, path: Path) -> Iterator[Entry]:
                 key: Option(at.value(default), spec.wanted(at.value(hint))) for key, (at, hint, default) in file.fields(node).items()
             }
             doc = inspect.cleandoc(ast.get_docstring(node) or "")
-            yield Entry(name or spec.snake(node.name), node.name, module, module.split(".")[2], paper, doc, options)
+            yield MethodEntry(name or spec.snake(node.name), node.name, module, module.split(".")[2], paper, doc, options)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _is_class_variable(item: ast.AnnAssign) -> bool:
     return ast.unparse(item.annotation).startswith("ClassVar")
 
 
-def card(name: str, entries: dict[str, Entry]) -> str:
+def card(name: str, entries: dict[str, MethodEntry]) -> str:
     """The card of a method or direction: what it does, formula, when to use it, its options, and how the papers' code differs.
 
     One that has no card, such as a method of one's own, shows its docstring.
@@ -190,7 +190,7 @@ def card(name: str, entries: dict[str, Entry]) -> str:
     return f"{text.rstrip()}\n{fixed}\n## Options\n\n{_options(entries[base])}"
 
 
-def _options(entry: Entry) -> str:
+def _options(entry: MethodEntry) -> str:
     """Each option with its default, what it takes, and what the docstring says of it."""
     section = entry.doc.partition("Args:")[2].partition("Raises:")[0]
     texts = {

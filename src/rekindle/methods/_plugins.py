@@ -17,7 +17,7 @@ from typing import Any
 
 from rekindle import spec
 from rekindle.method import Direction, Method
-from rekindle.methods._catalog import GROUP, Entry, Option
+from rekindle.methods._catalog import GROUP, MethodEntry, Option
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Plugins:
     """
 
     kinds: dict[str, type[Method] | type[Direction]]
-    entries: dict[str, Entry]
+    entries: dict[str, MethodEntry]
     broken: dict[str, str]
 
 
@@ -67,7 +67,7 @@ def _load(point: EntryPoint, taken: Collection[str]) -> type[Method] | type[Dire
     return kind
 
 
-def _entry(kind: type[Method] | type[Direction], package: str) -> Entry:
+def _entry(kind: type[Method] | type[Direction], package: str) -> MethodEntry:
     defaults = {field.name: field.default for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     options = {name: Option(defaults[name], spec.wanted(hint)) for name, hint in spec.hints(typing.cast("Any", kind)).items()}
-    return Entry(kind.name, kind.__name__, kind.__module__, package, kind.paper, inspect.getdoc(kind) or "", options, package)
+    return MethodEntry(kind.name, kind.__name__, kind.__module__, package, kind.paper, inspect.getdoc(kind) or "", options, package)
