@@ -350,6 +350,8 @@ def read_options(path: Path) -> dict[str, Any]:
     """
     import yaml  # Only here: --help needs none.
 
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; --config takes a YAML file of options, such as a run's spec.yaml.")
     try:
         found = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

@@ -13,7 +13,9 @@ from PIL import Image
 
 import rekindle
 from rekindle.cli import main
+from rekindle.cli.fit import GROUPS
 from rekindle.report.run_pictures import PICTURES
+from rekindle.spec import RunSpec, hints
 from tests.toys import picture_folder
 
 FAST = ["--model", "cifar_resnet8", "--weights", "none", "--epochs", "2", "--lr", "0.05", "--batch-size", "8", "--precision", "32"]
@@ -126,6 +128,12 @@ def test_compare(run: Path, folder: Path, tmp_path: Path, capsys: pytest.Capture
         (["fit", "{data}", *FAST, "--val-fraction", "1"], "below 1, found 1"),
         (["fit", "{data}", "--model", "cifar_resnet8", "--weights", "{no}.pth"], "there is no weights file"),
         (["fit", "--resume", "{no}"], "is no run folder"),
+        (["fit", "{data}", "--epoch", "3"], "--epoch; did you mean --epochs?"),
+        (["fit", "{data}", "--freez=auto"], "did you mean --freeze?"),
+        (["fit", "{data}", "--device", "tpu"], "auto, cpu, cuda, mps, found 'tpu'"),
+        (["fit", "{data}", "--config", "{no}.yaml"], "there is no file"),
+        (["fit", "{data}", *FAST, "--lr", "0"], "above 0 or auto, found 0.0"),
+        (["data", "list", "--jsn"], "did you mean --json?"),
         (["predict", "{no}", "x.jpg"], "there is no run folder"),
         (["models", "zzz"], "no network matches"),
     ],
@@ -159,3 +167,20 @@ def test_squeezenet_on_real_photographs(shared: Path, tmp_path: Path) -> None:
     for name in ("curves", "confusion", "samples", "mistakes"):
         with Image.open(run.folder / f"{name}.png") as picture:
             assert min(picture.size) > 100
+
+
+def test_a_config_file_holds_options_and_those_typed_come_before_it(run: Path, folder: Path, tmp_path: Path) -> None:
+    """A run's own spec.yaml makes the run again; a typed option comes before the file's."""
+    assert main(["fit", "--config", str(run / "spec.yaml"), "--out", str(tmp_path / "again"), "--device", "cpu"]) == 0
+    [again] = (tmp_path / "again").iterdir()
+    assert again.name == run.name and (again / "predictions.csv").read_text() == (run / "predictions.csv").read_text()
+    assert (
+        main(["fit", str(folder), "--config", str(run / "spec.yaml"), "--seed", "4", "--epochs", "2", "--out", str(tmp_path / "other")])
+        == 0
+    )
+    [other] = (tmp_path / "other").iterdir()
+    assert rekindle.Run(other).result["seed"] == 4 and rekindle.Run(other).result["method"] == "l2+rifle(periods=2)"
+
+
+def test_every_option_stands_in_a_group() -> None:
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(hints(RunSpec).keys() - {"data"})

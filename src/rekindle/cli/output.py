@@ -60,7 +60,7 @@ class ProgressBar:
     def epoch(self, record: dict[str, Any]) -> None:
         """Print an epoch's line."""
         train, val = record["train"], record["val"]
-        mark = "  (head drawn anew)" if record["restarted"] else ""
+        mark = "  (head re-initialised)" if record["restarted"] else ""
         self.note(
             f"epoch {record['epoch'] + 1:3d}  train loss {train['loss']:.3f} accuracy {100 * train['accuracy']:5.1f} %  "
             f"validation loss {val['loss']:.3f} accuracy {100 * val['accuracy']:5.1f} %  {record['timing']['images_per_second']:.0f} images/s{mark}"
@@ -81,6 +81,7 @@ def add_command(parts: Any, name: str, text: str, example: str, more: str = "") 
     command: argparse.ArgumentParser = parts.add_parser(
         name, help=text, description=f"{sentence} {more}".strip(), epilog=f"example: {example}", allow_abbrev=False
     )
+    command.set_defaults(command=command)
     return command
 
 

@@ -71,6 +71,8 @@ def execute(
     direction, augment = parse_direction(spec.direction), parse_augment(spec.augment or "none")
     _check_mixing(augment, chosen)
     checked(spec.record or "")
+    if device not in DEVICES:
+        raise UserError(f"--device must be one of {', '.join(DEVICES)}, found {device!r}.")
     if workers is not None and workers < 0:
         raise UserError(f"--workers must be at least 0, found {workers}.")
     if spec.freeze:
@@ -347,8 +349,6 @@ def _criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:
 def _fabric(spec: RunSpec, device: str) -> "Fabric":
     from lightning.fabric import Fabric
 
-    if device not in DEVICES:
-        raise UserError(f"--device must be one of {', '.join(DEVICES)}, found {device!r}.")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     precision = {"32": "32-true", "bf16": "bf16-mixed", "auto": "bf16-mixed" if bf16_is_fast() else "32-true"}[spec.precision]
     fabric = Fabric(accelerator=device, devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
