@@ -184,3 +184,9 @@ def test_a_config_file_holds_options_and_those_typed_come_before_it(run: Path, f
 
 def test_every_option_stands_in_a_group() -> None:
     assert sorted(name for names in GROUPS.values() for name in names) == sorted(hints(RunSpec).keys() - {"data"})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", str(folder), *FAST, "--device", "cuda", "--out", str(tmp_path)]) == 2
+    assert "--device cuda" in capsys.readouterr().err and not list(tmp_path.iterdir())

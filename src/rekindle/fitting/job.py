@@ -351,7 +351,13 @@ def _fabric(spec: RunSpec, device: str) -> "Fabric":
 
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     precision = {"32": "32-true", "bf16": "bf16-mixed", "auto": "bf16-mixed" if bf16_is_fast() else "32-true"}[spec.precision]
-    fabric = Fabric(accelerator=device, devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
+    try:
+        fabric = Fabric(accelerator=device, devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--device {device} with --devices {spec.devices} cannot be used here ({reason}); try --device auto --devices 1."
+        ) from error
     fabric.launch()
     return fabric
 
