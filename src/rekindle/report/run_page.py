@@ -3,7 +3,6 @@
 import base64
 import json
 import shlex
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +77,10 @@ def fit_command(spec: dict[str, Any]) -> str:
         >>> fit_command({"data": "my photos", "epochs": 40, "flip": False, "seed": 0})
         "rekindle fit 'my photos' --epochs 40 --no-flip"
     """
-    words = ["rekindle", "fit", str(spec["data"])]
-    for field in fields(RunSpec):
-        value = spec.get(field.name, field.default)
-        if field.name == "data" or value == field.default:
-            continue
-        flag = field.name.replace("_", "-")
+    chosen = RunSpec.from_dict(spec).chosen()
+    words = ["rekindle", "fit", str(chosen.pop("data"))]
+    for name, value in chosen.items():
+        flag = name.replace("_", "-")
         words += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
     return shlex.join(words)
 
