@@ -1,4 +1,4 @@
-"""Pictures divided into splits by rules that are the same everywhere, and subsets of them.
+"""Pictures divided into splits by rules that are the same everywhere, and subsets of them; the default shares stand in `RunSpec`.
 
 Each choice among pictures orders them by a hash of (seed, purpose, name), so that subsets are nested, do not depend
 on the file system's order or on which other pictures exist, and are equal on every platform.

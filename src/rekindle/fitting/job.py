@@ -1,4 +1,4 @@
-"""One run: from a frozen spec to a folder that explains itself."""
+"""One run, trained: from a frozen spec to its result. What lies in the folder is written by `rekindle.run`."""
 
 import copy
 import hashlib

@@ -1,4 +1,4 @@
-"""The pictures of a run. Class names are user input: nothing in them is taken for mathematics."""
+"""Figures drawn from plain values: curves, matrices, grids of images. Class names are user input: nothing in them is taken for mathematics."""
 
 import io
 import warnings

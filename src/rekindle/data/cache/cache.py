@@ -1,4 +1,4 @@
-"""Decoded pictures kept on disk and shared by all runs and processes: each is decoded once, whatever data set or run it is in.
+"""Decoded pictures kept on disk, shared by all runs and processes, and evicted by last use: each is decoded once, whatever run it is in.
 
 Layout: HOME/pixels/SETTINGS/NAME.arrow. SETTINGS hashes all that decides a pixel beside the file's bytes; inside a shard a picture
 is found by the SHA-256 of its bytes, so a renamed file is found again and a changed one never. One process at a time writes
