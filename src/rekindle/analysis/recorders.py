@@ -1,4 +1,6 @@
-"""What a run can be asked to write down of itself, epoch by epoch, beside loss and accuracy. Recording changes no weight.
+"""The base of all recorders, each a file of its own beside this one: what a run writes down of itself, epoch by epoch.
+
+Recording changes no weight.
 
 A recorder is found when its module lies in `rekindle.analysis`: the class `GradientNorms` is `--record gradient_norms`.
 """
