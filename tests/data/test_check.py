@@ -21,7 +21,7 @@ from rekindle.errors import UserError
 from rekindle.report.data_page import write_data_page
 
 from .pictures import jpeg, write
-from .test_folders import touch
+from .test_folders import each_says, says, touch
 
 
 def saved(path: Path, image: Image.Image, **options: object) -> None:
@@ -58,13 +58,13 @@ def test_ten_photographs_broken_on_purpose_are_all_named(shared: Path, tmp_path:
             for path in sorted(folder.iterdir())[:6]:
                 shutil.copyfile(path, root / split / folder.name / path.name)
     assert cli.main(["data", "check", str(root)]) == 0
-    assert "ready to train on" in capsys.readouterr().out
+    assert says(capsys.readouterr().out, root, "ready")
     broken = break_ten(sorted(root.rglob("*.jpg"))[::18][:10])
     assert cli.main(["data", "check", str(root), "--html", str(tmp_path / "page.html")]) == 1
     told, page = capsys.readouterr().out, (tmp_path / "page.html").read_text("utf-8")
     for path in broken:
         assert path.relative_to(root).as_posix() in told and path.relative_to(root).as_posix() in page
-    assert "10 to mend before a run can start" in told and "10 problems to mend" in page
+    assert says(told, root, "10", "mend") and says(page, "10 problems")
     found = check(root)
     assert len(found.problems) + len(found.unreadable) == 10 and not found.usable
     for name in found.unreadable:
@@ -110,9 +110,9 @@ def test_repeated_pictures(tmp_path: Path) -> None:
     assert found.contradictions == [["train/a/2.png", "train/b/unlike.png"]]
     assert found.alike == [["train/b/3.png", "test/b/other.bmp"]]
     said = "\n".join(found.suspicious)
-    assert "1 pictures have several labels, such as train/a/2.png and train/b/unlike.png" in said
-    assert "1 pictures stand in several splits, such as train/a/0.png and test/a/leak.png: accuracy on them says nothing" in said
-    assert "1 more stand in several splits, saved in other bytes, such as train/b/3.png and test/b/other.bmp" in said
+    assert says(said, "1", "labels", "train/a/2.png", "train/b/unlike.png")
+    assert says(said, "1", "splits", "train/a/0.png", "test/a/leak.png", "accuracy")
+    assert says(said, "1", "splits", "bytes", "train/b/3.png", "test/b/other.bmp")
 
 
 def test_splits_that_look_odd(tmp_path: Path) -> None:
@@ -122,14 +122,14 @@ def test_splits_that_look_odd(tmp_path: Path) -> None:
             for index in range(count):
                 made += 1
                 saved(tmp_path / split / label / f"{index}.png", noise(made, (24, 24)))
-    said = check(tmp_path).suspicious
-    assert not any("larger" in sentence for sentence in said)
-    assert "classes are unbalanced: 4 pictures of shirt to 40 of Shirt in train." in said
-    assert "1 classes have fewer than 10 training pictures: shirt (4)." in said
-    assert "classes Shirt and shirt look like one." in said
-    assert any(sentence.startswith("128 pictures have a side of less than 32 pixels: ") for sentence in said)
+    said = "\n".join(check(tmp_path).suspicious)
+    assert "larger" not in said
+    assert says(said, "unbalanced", "4 pictures", "shirt", "40", "Shirt", "train")
+    assert says(said, "1", "10 training pictures", "shirt (4)")
+    assert says(said, "Shirt and shirt", "one")
+    assert says(said, "128 pictures", "32 pixels")
     shutil.copyfile(tmp_path / "test/Shirt/0.png", tmp_path / "test/Shirt/new.png")
-    assert "test is larger than train: 65 against 64 pictures." in check(tmp_path).suspicious
+    assert says("\n".join(check(tmp_path).suspicious), "test", "larger", "train", "65", "64")
 
 
 def test_what_was_left_out_and_classes_too_small_to_divide(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_what_was_left_out_and_classes_too_small_to_divide(tmp_path: Path) -> No
         write(tmp_path / label, count)
     touch(tmp_path, "a/.DS_Store", "readme.md")
     found = check(tmp_path)
-    assert found.problems == ["class b has 2 of the at least 3 pictures that its splits need; add pictures or remove the class"]
+    assert each_says(found.problems, ("class b", "2", "at least 3"))
     assert any(".DS_Store" in note for note in found.notes) and any("readme.md" in note for note in found.notes)
 
 
@@ -145,7 +145,7 @@ def test_more_broken_files_than_a_message_lists_are_all_named(tmp_path: Path, ca
     touch(tmp_path, *(f"{label}/{number}.jpg" for label in "ab" for number in range(60)))
     assert cli.main(["data", "check", str(tmp_path)]) == 1
     told = capsys.readouterr().out
-    assert all(f"{label}/{number}.jpg: the file is empty" in told for label in "ab" for number in range(60))
+    assert all(says(told, f"{label}/{number}.jpg", "empty") for label in "ab" for number in range(60))
 
 
 def test_json_and_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,6 +171,6 @@ def test_the_page_stands_alone_and_escapes_names(tmp_path: Path) -> None:
 
 
 def test_nothing_to_check(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match=r"gone\b.*exist"):
         check(tmp_path / "gone")
     assert cli.main(["data", "check", str(tmp_path / "gone")]) == 2

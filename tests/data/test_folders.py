@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,16 @@ from rekindle.data import Dataset, find_images, open_data
 from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.splits import SplitRules, split_key
 from rekindle.errors import UserError
+
+
+def says(text: str, *parts: object) -> bool:
+    """Whether one line of a message holds all these names, numbers and options whole: how it is worded besides is free to change."""
+    return any(all(re.search(rf"(?<![\w-]){re.escape(str(part))}(?![\w/-])", line) for part in parts) for line in text.splitlines())
+
+
+def each_says(lines: list[str], *expected: tuple[object, ...]) -> bool:
+    """Whether there are as many lines as expected, each with its parts."""
+    return len(lines) == len(expected) and all(says(line, *parts) for line, parts in zip(lines, expected, strict=True))
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -62,7 +73,7 @@ def test_names_of_the_validation_folder(name: str, tmp_path: Path) -> None:
 def test_two_validation_folders_are_refused(tmp_path: Path) -> None:
     for split in ("train", "val", "validation"):
         touch(tmp_path, *many(f"{split}/a", 2), *many(f"{split}/b", 2))
-    assert "both val and validation; keep one validation folder" in problem(tmp_path)
+    assert says(problem(tmp_path), tmp_path, "both", "val", "validation")
 
 
 def test_validation_is_taken_from_train_and_test_is_never_invented(tmp_path: Path) -> None:
@@ -177,39 +188,39 @@ def test_per_class_leaves_given_splits_alone(tmp_path: Path) -> None:
 
 def test_a_subset_larger_than_a_class_names_each_such_class(tmp_path: Path) -> None:
     text = problem(touch(tmp_path, *many("train/a", 4), *many("train/b", 9), *many("train/c", 3)), per_class=5)
-    assert "class a has 4 training pictures, --per-class 5 asks for more; use at most 4" in text
-    assert "class c has 3 training pictures, --per-class 5 asks for more; use at most 3" in text
+    assert says(text, "class a", "4 training pictures", "--per-class 5", "at most 4")
+    assert says(text, "class c", "3 training pictures", "--per-class 5", "at most 3")
     assert "class b" not in text
 
 
 def test_a_bare_folders_subset_is_counted_after_its_test_split(tmp_path: Path) -> None:
     touch(tmp_path, *many("a", 10), *many("b", 10))
     assert open_data(tmp_path, per_class=8).counts()["train"] == {"a": 6, "b": 6}
-    assert "class a has 8 training pictures, --per-class 9 asks for more" in problem(tmp_path, per_class=9)
+    assert says(problem(tmp_path, per_class=9), "class a", "8 training pictures", "--per-class 9")
 
 
 def test_one_picture_a_class_cannot_also_validate(tmp_path: Path) -> None:
     touch(tmp_path, *many("train/a", 3), *many("train/b", 3))
-    assert "use --per-class 2 or more" in problem(tmp_path, per_class=1)
+    assert says(problem(tmp_path, per_class=1), "--per-class 2")
 
 
 @pytest.mark.parametrize(("prefix", "count", "need"), [("", 2, 3), ("train/", 1, 2)])
 def test_a_class_too_small_to_split_is_named(prefix: str, count: int, need: int, tmp_path: Path) -> None:
     touch(tmp_path, *many(f"{prefix}a", 9), *many(f"{prefix}b", count))
-    assert f"class b has {count} of the at least {need} pictures that its splits need" in problem(tmp_path)
+    assert says(problem(tmp_path), "class b", count, f"at least {need}")
 
 
 @pytest.mark.parametrize(
-    ("options", "text"),
+    ("options", "parts"),
     [
-        ({"val_fraction": 0.0}, "val_fraction must lie between 0 and 1, found 0.0"),
-        ({"test_fraction": 1.0}, "test_fraction must lie between 0 and 1, found 1.0"),
-        ({"val_fraction": float("nan")}, "val_fraction must lie between 0 and 1, found nan"),
-        ({"per_class": 0}, "per_class must be at least 1, found 0"),
+        ({"val_fraction": 0.0}, ("val_fraction", "0 and 1", "0.0")),
+        ({"test_fraction": 1.0}, ("test_fraction", "0 and 1", "1.0")),
+        ({"val_fraction": float("nan")}, ("val_fraction", "0 and 1", "nan")),
+        ({"per_class": 0}, ("per_class", "at least 1", "0")),
     ],
 )
-def test_wrong_shares_are_told(options: dict[str, float], text: str, tmp_path: Path) -> None:
-    assert text in problem(tmp_path, **options)
+def test_wrong_shares_are_told(options: dict[str, float], parts: tuple[str, ...], tmp_path: Path) -> None:
+    assert says(problem(tmp_path, **options), *parts)
 
 
 def test_every_fault_of_one_folder_is_told_at_once(tmp_path: Path) -> None:
@@ -222,58 +233,56 @@ def test_every_fault_of_one_folder_is_told_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "train/b/pipe.jpg")
     touch(tmp_path, *many("Testing/a", 1))
     text = problem(tmp_path)
-    for line in (
-        f"{tmp_path}: both val and valid; keep one validation folder",
-        f"{tmp_path}: class b of train is missing from val",
-        f"{tmp_path}: class ghost of val is missing from train",
-        f"{tmp_path}: class hollow of train is missing from test",
-        f"{tmp_path}/train/hollow: an empty class; add pictures or remove the folder",
-        f"{tmp_path}/train/loose.jpg: a picture outside any class folder",
-        f"{tmp_path}/train/a/clip.mp4: no picture by its ending (.mp4); convert or remove it",
-        f"{tmp_path}/train/a/noending: no picture by its ending (none); convert or remove it",
-        f"{tmp_path}/train/b/raw.heic: no picture by its ending (.heic); convert or remove it",
-        f"{tmp_path}/train/b/gone.jpg: a link to nothing; remove it",
-        f"{tmp_path}/train/b/pipe.jpg: no ordinary file; remove it",
-        f"{tmp_path}/Testing: a split or a class, by its name; call it train, val or test, or give the class another name",
+    for parts in (
+        (tmp_path, "both", "val", "valid"),
+        (tmp_path, "class b", "missing from val"),
+        (tmp_path, "class ghost", "missing from train"),
+        (tmp_path, "class hollow", "missing from test"),
+        (tmp_path / "train/hollow", "empty"),
+        (tmp_path / "train/loose.jpg", "outside"),
+        (tmp_path / "train/a/clip.mp4", "ending", "(.mp4)"),
+        (tmp_path / "train/a/noending", "ending", "(none)"),
+        (tmp_path / "train/b/raw.heic", "ending", "(.heic)"),
+        (tmp_path / "train/b/gone.jpg", "link"),
+        (tmp_path / "train/b/pipe.jpg", "ordinary"),
+        (tmp_path / "Testing", "train", "val", "test", "class"),
     ):
-        assert f"\n  {line}\n" in text + "\n"
-    assert text.startswith(f"{tmp_path} has 13 problems; mend it and start again:\n")
+        assert says(text, *parts), parts
+    assert says(text.splitlines()[0], tmp_path, "13 problems")
     assert len(text.splitlines()) == 14
 
 
 def test_a_long_list_is_cut_but_counted_and_keeps_the_classes_faults_first(tmp_path: Path) -> None:
     lines = problem(touch(tmp_path, *many("train/a", 3), *many("train/b", 70, ".xyz"), *many("val/a", 1))).splitlines()
-    assert lines[0].endswith("has 72 problems; mend it and start again:")
-    assert lines[1] == f"  {tmp_path}: class b of train is missing from val"
+    assert says(lines[0], tmp_path, "72 problems")
+    assert says(lines[1], tmp_path, "class b", "missing from val")
     assert len(lines) == 52
     assert lines[-1] == "  and 22 more"
 
 
 @pytest.mark.parametrize(
-    ("files", "text"),
+    ("files", "parts"),
     [
-        ([], "0 class folders, at least 2 are needed; wanted is FOLDER/CLASS/picture.jpg"),
-        (many("cats", 3), "1 class folder (cats), at least 2 are needed"),
-        ([*many("all/cats", 3), *many("all/dogs", 3)], "1 class folder (all; if its folders are the classes, name {root}/all instead)"),
-        (["a.jpg", "b.jpg"], "{root}: pictures but no class folders (a.jpg, b.jpg); put the pictures of each class in a folder of its own"),
-        ([*many("val/a", 3), *many("val/b", 3)], "{root}/val: a split without a train folder beside it"),
-        ([*many("Train/a", 3), *many("Test/a", 3)], "{root}/Train: a split or a class, by its name"),
-        ([*many("train", 3), *many("car", 3)], "{root}/train: pictures but no class folders (000.jpg, 001.jpg, 002.jpg)"),
-        ([*many("a", 3), *many("b", 3), "c.png"], "{root}/c.png: a picture outside any class folder"),
+        ([], ("0 class folders", "at least 2", "FOLDER/CLASS/picture.jpg")),
+        (many("cats", 3), ("1 class folder", "cats", "at least 2")),
+        ([*many("all/cats", 3), *many("all/dogs", 3)], ("1 class folder", "all", "{root}/all")),
+        (["a.jpg", "b.jpg"], ("{root}", "no class folders", "a.jpg, b.jpg")),
+        ([*many("val/a", 3), *many("val/b", 3)], ("{root}/val", "without", "train")),
+        ([*many("Train/a", 3), *many("Test/a", 3)], ("{root}/Train", "train", "val", "test", "class")),
+        ([*many("train", 3), *many("car", 3)], ("{root}/train", "no class folders", "000.jpg, 001.jpg, 002.jpg")),
+        ([*many("a", 3), *many("b", 3), "c.png"], ("{root}/c.png", "outside")),
     ],
 )
-def test_layouts_that_are_none(files: list[str], text: str, tmp_path: Path) -> None:
-    assert text.format(root=tmp_path) in problem(touch(tmp_path, *files))
+def test_layouts_that_are_none(files: list[str], parts: tuple[str, ...], tmp_path: Path) -> None:
+    assert says(problem(touch(tmp_path, *files)), *(part.format(root=tmp_path) for part in parts))
 
 
-@pytest.mark.parametrize(("made", "text"), [(False, "does not exist"), (True, "is a file, but no .csv, .tsv or .parquet table")])
-def test_no_folder(made: bool, text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("made", "parts"), [(False, ("exist",)), (True, ("file", ".csv", ".tsv", ".parquet"))])
+def test_no_folder(made: bool, parts: tuple[str, ...], tmp_path: Path) -> None:
     path = tmp_path / "photos"
     if made:
         path.touch()
-    assert problem(path) == (
-        f"{path} {text}; wanted is FOLDER/CLASS/picture.jpg, or FOLDER/train/CLASS/picture.jpg with val and test folders beside train."
-    )
+    assert each_says([problem(path)], (path, *parts, "FOLDER/CLASS/picture.jpg", "FOLDER/train/CLASS/picture.jpg", "val", "test"))
 
 
 def test_hidden_and_system_entries_are_left_out_and_noted(tmp_path: Path) -> None:
@@ -285,13 +294,14 @@ def test_hidden_and_system_entries_are_left_out_and_noted(tmp_path: Path) -> Non
     touch(tmp_path, ".git/x.jpg", "desktop.ini", "train/b/desktop.ini", *(f"val/a/._{index}.jpg" for index in range(9)))
     found = open_data(tmp_path)
     assert found.counts() == {"train": {"a": 3, "b": 3}, "val": {"a": 3, "b": 3}}
-    assert found.notes == [
-        f"{tmp_path}: left out, hidden or a system's own: .git, desktop.ini.",
-        f"{tmp_path}/train: left out, hidden or a system's own: .ipynb_checkpoints, __MACOSX.",
-        f"{tmp_path}/train/a: left out, hidden or a system's own: .DS_Store, Thumbs.db.",
-        f"{tmp_path}/train/b: left out, hidden or a system's own: .x, desktop.ini.",
-        f"{tmp_path}/val/a: left out, hidden or a system's own: ._0.jpg, ._1.jpg, ._2.jpg, ._3.jpg, ._4.jpg and 4 more.",
-    ]
+    assert each_says(
+        found.notes,
+        (tmp_path, "hidden", ".git, desktop.ini"),
+        (tmp_path / "train", "hidden", ".ipynb_checkpoints, __MACOSX"),
+        (tmp_path / "train/a", "hidden", ".DS_Store, Thumbs.db"),
+        (tmp_path / "train/b", "hidden", ".x, desktop.ini"),
+        (tmp_path / "val/a", "hidden", "._0.jpg, ._1.jpg, ._2.jpg, ._3.jpg, ._4.jpg", "4 more"),
+    )
 
 
 def test_texts_and_neighbours_are_left_out_and_noted(tmp_path: Path) -> None:
@@ -305,17 +315,18 @@ def test_texts_and_neighbours_are_left_out_and_noted(tmp_path: Path) -> None:
         "notes/x.jpg",
         "about.md",
     )
-    assert open_data(tmp_path).notes == [
-        f"{tmp_path}: left out, beside the splits: about.md, notes.",
-        f"{tmp_path}/train: left out, not pictures: list.txt.",
-        f"{tmp_path}/train/a: left out, documents: README, labels.csv.",
-    ]
+    assert each_says(
+        open_data(tmp_path).notes,
+        (tmp_path, "beside", "about.md, notes"),
+        (tmp_path / "train", "not pictures", "list.txt"),
+        (tmp_path / "train/a", "documents", "README, labels.csv"),
+    )
 
 
 def test_folders_further_down_count_and_are_noted(tmp_path: Path) -> None:
     found = open_data(touch(tmp_path, *many("a", 3), *many("a/deep/er", 4), *many("b", 3)))
     assert sum(found.counts()[split]["a"] for split in found.splits) == 7
-    assert found.notes == [f"{tmp_path}/a: 4 pictures in folders further down count as this class."]
+    assert each_says(found.notes, (tmp_path / "a", "4 pictures", "further"))
 
 
 def test_links_never_count_a_picture_twice_or_under_another_label(tmp_path: Path) -> None:
@@ -328,8 +339,8 @@ def test_links_never_count_a_picture_twice_or_under_another_label(tmp_path: Path
     (root / "train/a/003.jpg").symlink_to(outside / "000.jpg")
     found = open_data(root)
     assert names(found, "train") == [*many("train/a", 4), *many("train/b", 3), "train/b/more/000.jpg", "train/b/more/more/001.jpg"]
-    assert f"{root}/train/a: left out, links to a place counted already: beside, up." in found.notes
-    assert f"{root}/train/b: left out, links to a place counted already: more/again." in found.notes
+    assert says("\n".join(found.notes), root / "train/a", "links", "beside, up")
+    assert says("\n".join(found.notes), root / "train/b", "links", "more/again")
 
 
 def test_a_class_may_be_a_link_but_not_to_itself_or_another_class(tmp_path: Path) -> None:
@@ -339,8 +350,8 @@ def test_a_class_may_be_a_link_but_not_to_itself_or_another_class(tmp_path: Path
     (root / "d").symlink_to(root / "a")
     (root / "e").symlink_to(root)
     text = problem(root)
-    assert f"{root}/d: the same folder as class a; remove one" in text
-    assert f"{root}/e: a link to a folder that holds it; remove the link" in text
+    assert says(text, root / "d", "same", "class a")
+    assert says(text, root / "e", "link")
 
 
 def test_names_of_any_script_length_and_case(tmp_path: Path) -> None:
@@ -357,7 +368,7 @@ def test_names_of_any_script_length_and_case(tmp_path: Path) -> None:
 def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     touch(tmp_path, *many("a", 3), *many("b", 3))
     open(os.fsencode(tmp_path) + b"/a/\xff.jpg", "w").close()
-    assert f"{tmp_path}/a/\\udcff.jpg: a name that is not UTF-8; rename it" in problem(tmp_path)
+    assert says(problem(tmp_path), f"{tmp_path}/a/\\udcff.jpg", "UTF-8")
 
 
 def test_labels_follow_trains_names_whatever_the_order_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,9 +413,9 @@ def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "scandir", lambda path=".": refuse(path, scandir))
     monkeypatch.setattr(os, "listdir", lambda path=".": refuse(path, listdir))
-    assert f"{locked}: a folder that cannot be opened; allow reading it" in problem(tmp_path)
+    assert says(problem(tmp_path), locked, "opened")
     locked = str(tmp_path)
-    assert problem(tmp_path) == f"{tmp_path} cannot be opened; allow reading it, or copy the pictures to a folder of your own."
+    assert each_says([problem(tmp_path)], (tmp_path, "opened"))
 
 
 def test_json_is_enough_to_make_the_splits_again(tmp_path: Path) -> None:
@@ -427,7 +438,7 @@ def test_find_images(tmp_path: Path) -> None:
 
 
 def test_find_images_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone\.jpg does not exist; name picture files, or a folder of them"):
+    with pytest.raises(UserError, match=r"gone\.jpg.*exist"):
         find_images([tmp_path, tmp_path / "gone.jpg"])
-    with pytest.raises(UserError, match=r"no pictures in .*; known endings: \.avif \.bmp"):
+    with pytest.raises(UserError, match=r"no pictures.*\.avif \.bmp"):
         find_images([tmp_path])
