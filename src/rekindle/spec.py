@@ -178,6 +178,7 @@ class RunSpec:
         precision: "auto", "32" or "bf16".
         devices: Processes that train together.
         seed: Key of every random draw.
+        defaults: Whose rules stand behind "auto" and divide the data: of this version, or of "0.1", as in the run folders that it wrote.
     """
 
     data: str
@@ -213,6 +214,7 @@ class RunSpec:
     precision: Literal["auto", "32", "bf16"] = "auto"
     devices: Count = 1
     seed: Annotated[int, Ge(0)] = 0
+    defaults: Literal["0.1", "0.2"] = "0.2"
 
     def __post_init__(self) -> None:
         for name, word in NONE_WORDS.items():
@@ -241,8 +243,8 @@ class RunSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunSpec":
-        """Read what `to_dict` gave, also that of rekindle 0.1.0."""
-        return cls(**current_options(values))
+        """Read what `to_dict` gave, also that of rekindle 0.1.0, which did not name its defaults."""
+        return cls(**{"defaults": "0.1", **current_options(values)})
 
     def data_options(self) -> dict[str, Any]:
         """What `rekindle.data.open_data` is told beside the data."""
@@ -255,9 +257,14 @@ class RunSpec:
         return {name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]}
 
     def identity(self) -> dict[str, Any]:
-        """`chosen` under the names of rekindle 0.1.0, so that a run keeps its id whatever an option is called later."""
+        """`chosen` under the names of rekindle 0.1.0, and whose defaults the rest are, so that a run keeps its id.
+
+        0.1.0 did not name its defaults, so its runs have none in their ids.
+        """
         old = {new: name for name, new in RENAMED.items()}
-        found = {old.get(name, name): value for name, value in self.chosen().items()}
+        found = {old.get(name, name): value for name, value in self.chosen().items() if name != "defaults"}
+        if self.defaults != "0.1":
+            found["defaults"] = self.defaults
         if "record" in found:
             found["record"] = found["record"].replace("weight_distance", "weight_travel")
         return found
@@ -304,6 +311,7 @@ class RunOptions(TypedDict, total=False):
     precision: Literal["auto", "32", "bf16"]
     devices: int
     seed: int
+    defaults: Literal["0.1", "0.2"]
 
 
 # What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.

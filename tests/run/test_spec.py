@@ -29,13 +29,13 @@ def test_every_setting_counts(change: dict[str, object]) -> None:
 
 def test_defaults_stay_what_ids_take_them_for() -> None:
     read = RunSpec.from_dict({"data": "x", **DEFAULTS})
-    assert read == RunSpec("x") and read.chosen() == {"data": "x"}
+    assert read == RunSpec("x", defaults="0.1") and read.identity() == {"data": "x"}
 
 
 def test_a_renamed_option_keeps_its_id() -> None:
     """The id was made by rekindle 0.1.0."""
     old = {"freeze_until": "layer2", "accumulate": 4, "watch_test": True, "record": "weight_travel"}
-    new = RunSpec("x", freeze="layer2", grad_accum_steps=4, test_every_epoch=True, record="weight_distance")
+    new = RunSpec("x", freeze="layer2", grad_accum_steps=4, test_every_epoch=True, record="weight_distance", defaults="0.1")
     assert RunSpec.from_dict({"data": "x", **DEFAULTS, **old}) == new == RunSpec.from_dict(new.to_dict())
     assert new.identity() == {"data": "x", **old}
     assert new.run_id("d", "w") == "18444a835e05"
@@ -67,3 +67,9 @@ def test_a_misspelt_option_is_told(tmp_path: Path) -> None:
     (tmp_path / "options.yaml").write_text("epochs: 3\nweigths: none\n")
     with pytest.raises(UserError, match="did you mean weights"):
         read_options(tmp_path / "options.yaml")
+
+
+def test_runs_of_both_defaults_differ(tmp_path: Path) -> None:
+    """What "auto" means has changed since 0.1.0, so a run by today's rules is another run."""
+    assert RunSpec("x").run_id("d", "w") != RunSpec("x", defaults="0.1").run_id("d", "w")
+    assert RunSpec.from_dict(RunSpec("x").to_dict()) == RunSpec("x")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from rekindle.errors import UserError
 from rekindle.study.grid import Cell
@@ -154,3 +155,14 @@ def test_another_study_in_the_folder_is_refused(tmp_path: Path) -> None:
     (study.folder / "study.yaml").write_text("grid: [", "utf-8")
     with pytest.raises(UserError, match="is damaged"):
         Study.open(study.folder)
+
+
+def test_a_folder_of_rekindle_0_1_keeps_its_cells(tmp_path: Path) -> None:
+    """It does not say whose defaults its runs take."""
+    study = make(tmp_path)
+    path = study.folder / "study.yaml"
+    stored = yaml.safe_load(path.read_text("utf-8"))
+    assert stored["grid"]["base"].pop("defaults") == "0.2"
+    path.write_text(yaml.safe_dump(stored), encoding="utf-8")
+    for again in (Study.open(study.folder), make(tmp_path)):
+        assert {cell.spec.defaults for cell in again.cells()} == {"0.1"}

@@ -22,7 +22,7 @@ GROUPS = {
     "method": ("method", "direction", "freeze"),
     "training": ("epochs", "lr", "optimizer", "batch_size", "grad_accum_steps", "flip", "augment", "label_smoothing", "sampler", "class_weights"),
     "evaluation": ("test", "test_every_epoch", "keep", "record"),
-    "run": ("precision", "devices", "seed"),
+    "run": ("precision", "devices", "seed", "defaults"),
 }  # fmt: skip
 
 

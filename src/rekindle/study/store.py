@@ -67,6 +67,7 @@ class Study:
         before = _read(path) if path.is_file() else {}
         if before and before["grid"]["name"] != grid.name:
             raise UserError(f"{folder} holds the study {before['grid']['name']}, not {grid.name}; choose another --out.")
+        grid = from_dict(with_defaults(grid.raw, _defaults_of(before)))
         (folder / "cells").mkdir(parents=True, exist_ok=True)
         now: dict[str, Any] = {"threads": threads or before.get("threads", 1), "grid": grid.raw}
         if now != before:
@@ -84,7 +85,7 @@ class Study:
         if not path.is_file():
             raise UserError(f"{folder} is no study's folder (it has no study.yaml); name one that rekindle study run made.")
         found = _read(path)
-        return cls(Path(folder), from_dict(found["grid"]), found["threads"])
+        return cls(Path(folder), from_dict(with_defaults(found["grid"], "0.1")), found["threads"])
 
     @property
     def runs(self) -> Path:
@@ -269,6 +270,18 @@ class Study:
         if path not in self._prints:
             self._prints[path] = fingerprint(Path(path))
         return self._prints[path]
+
+
+def with_defaults(raw: dict[str, Any], version: str) -> dict[str, Any]:
+    """A grid's mapping whose base says whose defaults its runs take: `version`, unless it says so itself."""
+    return {**raw, "base": {"defaults": version, **(raw.get("base") or {})}}
+
+
+def _defaults_of(stored: dict[str, Any]) -> str:
+    """Whose defaults the runs of a study's folder take: today's in a new one; rekindle 0.1.0 did not name its own."""
+    if not stored:
+        return RunSpec.defaults
+    return str((stored["grid"].get("base") or {}).get("defaults", "0.1"))
 
 
 def same_spec(before: dict[str, Any], now: RunSpec) -> bool:
