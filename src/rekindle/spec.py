@@ -84,6 +84,11 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
+def is_multiple(text: str) -> bool:
+    """Whether a text is a multiple such as "x10" above 0, or "tied"."""
+    return text == "tied" or bool(re.fullmatch(r"x\d*\.?\d+", text) and float(text[1:]) > 0)
+
+
 def distinct(values: tuple[Any, ...]) -> bool:
     """Whether no two items are equal: for `Annotated[tuple[str, ...], Predicate(distinct)]`."""
     return len(set(values)) == len(values)
@@ -140,6 +145,9 @@ def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
+Multiple = Annotated[str, Predicate(is_multiple), Means('a multiple such as "x10" or "tied"')]
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """A run: its id is the hash of this and of the contents of data and weights.
@@ -152,7 +160,12 @@ class RunSpec:
         direction: How the gradients of loss and penalties are combined: "plain_sum", "dtnh" or "grod", with options in brackets.
         freeze: Last stage to leave as it is pre-trained, such as "layer2"; "auto" searches it on the validation split; "none" trains all.
         epochs: Passes over the training set; "auto" chooses by the number of training images.
-        lr: Base learning rate; "auto" finds one by short trials on training images.
+        lr: Base learning rate, that of the backbone; "auto" takes one that suits the optimiser and the weights.
+        head_lr: Learning rate of the new classifier: a number, a multiple of --lr such as "x10", or "tied" for the same, as in the papers; "auto" takes the one at which it learns at its best pace on the network's features.
+        head_init: Start of the new classifier: "random", "zero", or "linear_probe", fitted on frozen features; "auto" takes the probe where the network was pre-trained.
+        batchnorm: Statistics that BatchNorm normalises by in training: "frozen" ones of pre-training, or each "batch"; "auto" takes those under which a linear probe cross-validates better.
+        warmup: Share of the run's steps in which the learning rates rise from nearly 0.
+        clip_norm: Norm that the gradient of all weights is clipped to; "none" leaves it.
         optimizer: Any optimiser of torch.optim by name; SGD gets momentum 0.9.
         batch_size: Images a step, over all devices.
         grad_accum_steps: Micro-batches that a step's images are split into, where memory is short.
@@ -170,7 +183,7 @@ class RunSpec:
         sampler: Order of training images: "shuffle", or "balanced" to draw every class equally often in an epoch of the same length.
         class_weights: Weigh classes in the loss: "none", or "balanced" by inverse frequency.
         head: Name of the classifier module; "auto" finds it.
-        head_type: "auto" keeps the kind of classifier, "linear" puts pooling and one linear layer in its place.
+        head_type: "own" keeps the kind of classifier, "linear" puts pooling and one linear layer in its place; "auto" is "linear" where the network's own ends in a ReLU, as SqueezeNet's.
         test: Measure on the test split at the end; leave it unread while you choose among settings.
         test_every_epoch: Measure on the test split after every epoch, for learning curves; it chooses nothing.
         record: What to write down every epoch, joined by commas, such as "gradient_norms,weight_distance"; `rekindle analyze` draws it.
@@ -189,6 +202,11 @@ class RunSpec:
     freeze: str | None = None
     epochs: Count | None = None
     lr: Positive | None = None
+    head_lr: Positive | Multiple | None = None
+    head_init: Literal["auto", "random", "zero", "linear_probe"] = "auto"
+    batchnorm: Literal["auto", "frozen", "batch"] = "auto"
+    warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    clip_norm: Positive | None = 1.0
     optimizer: str = "SGD"
     batch_size: Annotated[int, Ge(2)] = 32
     grad_accum_steps: Count = 1
@@ -206,7 +224,7 @@ class RunSpec:
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     class_weights: Literal["none", "balanced"] = "none"
     head: str | None = None
-    head_type: Literal["auto", "linear"] = "auto"
+    head_type: Literal["auto", "own", "linear"] = "auto"
     test: bool = True
     test_every_epoch: bool = False
     record: str | None = None
@@ -220,6 +238,10 @@ class RunSpec:
         for name, word in NONE_WORDS.items():
             if getattr(self, name) == word:
                 object.__setattr__(self, name, None)
+        if self.defaults == "0.1":
+            for name, value in RELEASED.items():
+                if getattr(self, name) == getattr(RunSpec, name):
+                    object.__setattr__(self, name, value)
         for name, hint in hints(RunSpec).items():
             value = getattr(self, name)
             if not fits(value, hint):
@@ -254,6 +276,8 @@ class RunSpec:
     def chosen(self) -> dict[str, Any]:
         """Fields that are not at their defaults, by name."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        if self.defaults == "0.1":
+            defaults.update(RELEASED)
         return {name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]}
 
     def identity(self) -> dict[str, Any]:
@@ -286,6 +310,11 @@ class RunOptions(TypedDict, total=False):
     freeze: str | None
     epochs: int | Literal["auto"] | None
     lr: float | Literal["auto"] | None
+    head_lr: float | str | None
+    head_init: Literal["auto", "random", "zero", "linear_probe"]
+    batchnorm: Literal["auto", "frozen", "batch"]
+    warmup: float
+    clip_norm: float | Literal["none"] | None
     optimizer: str
     batch_size: int
     grad_accum_steps: int
@@ -303,7 +332,7 @@ class RunOptions(TypedDict, total=False):
     sampler: Literal["shuffle", "balanced"]
     class_weights: Literal["none", "balanced"]
     head: str | None
-    head_type: Literal["auto", "linear"]
+    head_type: Literal["auto", "own", "linear"]
     test: bool
     test_every_epoch: bool
     record: str | None
@@ -316,8 +345,11 @@ class RunOptions(TypedDict, total=False):
 
 # What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.
 NONE_WORDS = {
-    "freeze": "none", "epochs": "auto", "lr": "auto", "image_size": "auto", "image_column": "auto", "label_column": "auto",
+    "freeze": "none", "epochs": "auto", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "image_size": "auto", "image_column": "auto", "label_column": "auto",
     "split_column": "auto", "per_class": "all", "fraction": "all", "augment": "none", "head": "auto", "record": "none",
+}  # fmt: skip
+RELEASED: dict[str, Any] = {  # What rekindle 0.1.0 did where there is an option now, or where its "auto" meant something else.
+    "head_lr": "tied", "head_init": "random", "batchnorm": "batch", "head_type": "own", "warmup": 0.0, "clip_norm": None,
 }  # fmt: skip
 RENAMED = {"freeze_until": "freeze", "accumulate": "grad_accum_steps", "read_test": "test", "watch_test": "test_every_epoch"}  # 0.1.0: now
 

@@ -88,6 +88,7 @@ class Setting:
         epochs: Of the run.
         optimizer: From `torch.optim`.
         lr: Base learning rate.
+        head_lr: That of the head.
     """
 
     recipe: str = "none"
@@ -98,6 +99,7 @@ class Setting:
     epochs: int = 4
     optimizer: str = "SGD"
     lr: float = 0.05
+    head_lr: float | str = "tied"
     samples: Samples = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,7 +114,7 @@ class Setting:
 
     def make_optimizer(self, tuner: Tuner) -> torch.optim.Optimizer:
         more = {"momentum": 0.9} if self.optimizer == "SGD" else {}
-        return getattr(torch.optim, self.optimizer)(tuner.param_groups(self.lr), **more)
+        return getattr(torch.optim, self.optimizer)(tuner.param_groups(self.lr, self.head_lr), **more)
 
     def data(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass for methods that look at data first."""

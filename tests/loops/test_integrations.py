@@ -50,6 +50,17 @@ def test_the_decoupled_penalty(tmp_path: Path) -> None:
     assert differing(expected, hugging_face(setting, tmp_path)) == []
 
 
+@pytest.mark.parametrize("recipe", ["rifle(periods=2)", "layer_decay", "l2_sp(alpha=0.1)"])
+def test_the_rate_of_the_head(recipe: str, tmp_path: Path) -> None:
+    """A rate of its own is the same in every loop, beside methods that change it in time or by layer."""
+    setting = Setting(recipe, accumulate=2, head_lr="x10")
+    expected = plain(setting)
+    assert differing(expected, plain(Setting(recipe, accumulate=2))), "the head's rate was to matter"
+    assert differing(expected, plain(Setting(recipe, accumulate=2, head_lr=0.5))) == []
+    assert differing(expected, lightning(setting)) == []
+    assert differing(expected, hugging_face(setting, tmp_path)) == []
+
+
 def test_cautions_are_passed_on(tmp_path: Path) -> None:
     setting = Setting("rifle(periods=2)")
     said = "rifle: the head has .* steps after its last fresh draw"

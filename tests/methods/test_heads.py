@@ -163,9 +163,12 @@ def test_lp_ft_refusals() -> None:
         loop.tuner.prepare(lambda: [(batch(0)[0], batch(0)[1].clamp(max=1))])
 
 
-def test_lp_ft_and_rifle_are_the_only_two_that_refuse_each_other() -> None:
+def test_which_methods_refuse_each_other() -> None:
     made = [kind(**kind.example) for kind in methods().values()]
-    assert {(one.name, other.name) for one in made for other in made if one.incompatible_with(other)} == {("lp_ft", "rifle")}
+    assert {(one.name, other.name) for one in made for other in made if one.incompatible_with(other)} == {
+        ("lp_ft", "rifle"),
+        ("freeze_batchnorm", "stoch_norm"),
+    }
 
 
 def test_the_grown_head_comes_back_in_predict(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_too_few_steps_after_the_last_draw_are_said() -> None:
     assert warnings(Rifle(reinitialize=False), 1) == warnings(Rifle(periods=1), 1) == []
 
 
-@pytest.mark.parametrize(("head_type", "said"), [("auto", ["rifle: the network ends in a ReLU on its logits"]), ("linear", [])])
+@pytest.mark.parametrize(("head_type", "said"), [("own", ["rifle: the network ends in a ReLU on its logits"]), ("linear", [])])
 def test_a_relu_on_the_logits_is_said(head_type: str, said: list[str]) -> None:
     _, model = rekindle.load("torchvision:squeezenet1_1", classes=3, weights="none", head_type=head_type)
     tuner = Tuner(model, [Rifle(periods=2)], epochs=40, steps_per_epoch=100)

@@ -151,7 +151,7 @@ def test_a_network_without_a_classifier_gets_one() -> None:
         ({"classes": 1}, "at least 2 classes, found 1"),
         ({"head": "had"}, "no part 'had' .* candidates are head.2, "),
         ({"head": "body.1"}, "does not end in a linear or convolutional layer; candidates are head.2"),
-        ({"head_type": "mlp"}, "auto or linear"),
+        ({"head_type": "mlp"}, "auto, own or linear"),
     ],
 )
 def test_refusals_say_what_to_type(options: dict[str, object], sentence: str) -> None:

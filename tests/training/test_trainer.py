@@ -20,13 +20,16 @@ from tests.toys import picture_folder
 METHODS = "l2_sp+rifle(periods=2)"
 
 
+PLAIN = {"head_lr": "tied", "head_init": "random", "batchnorm": "batch", "warmup": 0.0, "clip_norm": None}  # As in the papers.
+
+
 def settings(root: Path) -> dict[str, Any]:
     picture_folder(root / "data", {"train": 11, "val": 3})
     with torch.random.fork_rng():
         torch.manual_seed(3)
         save_file(models.build("cifar_resnet8", weights="none").module.state_dict(), root / "weights.safetensors")
     return {"data": str(root / "data"), "model": "cifar_resnet8", "weights": str(root / "weights.safetensors"), "method": METHODS,
-            "epochs": 4, "lr": 0.02, "batch_size": 8, "precision": "32", "seed": 5}  # fmt: skip
+            "epochs": 4, "lr": 0.02, "batch_size": 8, "precision": "32", "seed": 5, **PLAIN}  # fmt: skip
 
 
 RECIPES = [
@@ -125,12 +128,45 @@ def test_options_train_to_the_end(extra: dict[str, Any], tmp_path: Path) -> None
         assert run.result["kept_epoch"] == 0, "the epoch right after a restart is never kept"
 
 
-def test_learning_rate_is_found_and_leaves_no_trace(tmp_path: Path) -> None:
-    options = settings(tmp_path)
+def test_what_auto_chose_given_by_hand_is_the_same_run(tmp_path: Path) -> None:
+    options = {name: value for name, value in settings(tmp_path).items() if name not in PLAIN}
     found = rekindle.fit(**{**options, "lr": "auto"}, out=tmp_path / "a").result
-    given = rekindle.fit(**{**options, "lr": found["lr"]}, out=tmp_path / "b").result
-    assert 0 < found["lr"] <= 0.01
+    chosen = {name: found[name] for name in ("lr", "head_lr", "head_init", "batchnorm")}
+    assert found["head_init"] == "linear_probe" and found["head_lr"] != found["lr"]
+    given = rekindle.fit(**{**options, **chosen}, out=tmp_path / "b").result
     assert json.dumps(found["val"]) == json.dumps(given["val"])
+
+
+def test_the_head_starts_as_the_probe(tmp_path: Path) -> None:
+    """With rates of next to nothing the run is the probe, whose figures stand beside it."""
+    options = {**settings(tmp_path), "head_init": "linear_probe", "batchnorm": "frozen", "lr": 1e-12, "method": "l2", "epochs": 1}
+    result = rekindle.fit(**options, out=tmp_path / "a").result
+    assert result["val"]["accuracy"] == result["probe"]["val"]["accuracy"]
+    assert result["val"]["loss"] == pytest.approx(result["probe"]["val"]["loss"], rel=1e-3)
+    zero = rekindle.fit(**{**options, "head_init": "zero"}, out=tmp_path / "b").result
+    assert zero["val"]["loss"] == pytest.approx(0.693147, rel=1e-4)
+
+
+def test_best_may_be_the_probe(tmp_path: Path) -> None:
+    options = {**settings(tmp_path), "head_init": "linear_probe", "method": "l2", "keep": "best", "epochs": 1, "lr": 10.0, "clip_norm": 1.0}
+    result = rekindle.fit(**options, out=tmp_path / "a").result
+    assert result["kept_epoch"] == -1
+    assert result["val"]["accuracy"] == result["probe"]["val"]["accuracy"]
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    """A step of SGD without momentum is then at most the rate times the norm."""
+    options = {**settings(tmp_path), "method": "none", "optimizer": "ASGD", "epochs": 1, "batch_size": 22, "lr": 1e-3}
+    start = load_file(options["weights"])
+    for norm in (0.01, 0.1):
+        run = rekindle.fit(**{**options, "clip_norm": norm}, out=tmp_path / "runs")
+        end = load_file(run.folder / "model.safetensors")
+        moved = sum(
+            float((end[name] - start[name]).square().sum())
+            for name in start
+            if name in end and start[name].shape == end[name].shape and "running" not in name and "tracked" not in name
+        )
+        assert 0 < moved**0.5 <= 1e-3 * norm * 1.01
 
 
 def test_random_weights_follow_the_seed(tmp_path: Path) -> None:

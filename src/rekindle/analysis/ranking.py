@@ -136,13 +136,19 @@ def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, im
     )
 
 
-def features_of(module: nn.Module, samples: "Samples", progress: Any = noop) -> tuple[np.ndarray, np.ndarray | None]:
+def features_of(
+    module: nn.Module, samples: "Samples", progress: Any = noop, *, rows: Tensor | None = None, device: torch.device | None = None,
+    batch: int = BATCH,
+) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
     """What a network's classifier sees of every picture, and what it says, in evaluation mode at the centre crop.
 
     Args:
         module: The network; left in evaluation mode.
         samples: Pictures.
         progress: Told of the number of pictures done.
+        rows: Those to look at, in this order; None looks at all.
+        device: Where to compute; None takes a GPU where there is one.
+        batch: Pictures at a time.
 
     Returns:
         (N, D) features; maps and sequences are averaged over positions, and two classifiers' features stand side by side. And
@@ -150,18 +156,19 @@ def features_of(module: nn.Module, samples: "Samples", progress: Any = noop) -> 
     """
     headless = models.width_of_classifier(module) == 0
     parts = [] if headless else _classifiers(module)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = torch.arange(len(samples)) if rows is None else rows
     module.eval().to(device)
     hooks = FeatureHooks(module, [part + INPUT for part in parts])
     features, answers = [], []
     with torch.no_grad():
-        for rows in torch.arange(len(samples)).split(BATCH):
-            outputs = module(samples.evaluation(rows).to(device))
+        for number, part_rows in enumerate(rows.split(batch)):
+            outputs = module(samples.evaluation(part_rows).to(device, memory_format=torch.channels_last))
             kept = hooks.take()
             seen = [outputs] if headless else [kept[part + INPUT] for part in parts]
             features.append(torch.cat([_pooled(one) for one in seen], 1).cpu())
             answers.append(outputs.double().softmax(1).cpu())
-            progress(int(rows[-1]) + 1)
+            progress(number * batch + len(part_rows))
     hooks.remove()
     return torch.cat(features).double().numpy(), None if headless else torch.cat(answers).numpy()
 

@@ -20,7 +20,7 @@ GROUPS = {
     "data": ("image_column", "label_column", "split_column", "per_class", "fraction", "val_fraction", "test_fraction"),
     "model": ("model", "weights", "head", "head_type", "image_size"),
     "method": ("method", "direction", "freeze"),
-    "training": ("epochs", "lr", "optimizer", "batch_size", "grad_accum_steps", "flip", "augment", "label_smoothing", "sampler", "class_weights"),
+    "training": ("epochs", "lr", "head_lr", "head_init", "batchnorm", "warmup", "clip_norm", "optimizer", "batch_size", "grad_accum_steps", "flip", "augment", "label_smoothing", "sampler", "class_weights"),
     "evaluation": ("test", "test_every_epoch", "keep", "record"),
     "run": ("precision", "devices", "seed", "defaults"),
 }  # fmt: skip
@@ -52,35 +52,43 @@ def register(commands: Any) -> None:
 
 def _add_option(group: Any, name: str, text: str) -> None:
     hint, default = hints(RunSpec)[name], getattr(RunSpec, name)
-    flag, kind = "--" + name.replace("_", "-"), plain_type(hint)
+    flag, kinds = "--" + name.replace("_", "-"), plain_types(hint)
     text = f"{text} (default: {NONE_WORDS[name] if default is None else default})"
-    if kind is bool:
+    if kinds == [bool]:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
     elif typing.get_origin(hint) is Literal:
         group.add_argument(flag, choices=typing.get_args(hint), default=argparse.SUPPRESS, help=text)
     else:
         group.add_argument(
-            flag, type=_reader(kind, NONE_WORDS.get(name)), default=argparse.SUPPRESS, help=text, metavar=kind.__name__.upper()
+            flag, type=_reader(kinds, NONE_WORDS.get(name)), default=argparse.SUPPRESS, help=text, metavar=kinds[0].__name__.upper()
         )
 
 
-def plain_type(hint: Any) -> type:
-    """The type of what a user types: that of the annotation without its bounds, and without None."""
+def plain_types(hint: Any) -> list[type]:
+    """The types of what a user types: those of the annotation without their bounds, and without None."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        return plain_type(parts[0])
+        return plain_types(parts[0])
     if origin in (Union, types.UnionType):
-        return plain_type(next(part for part in parts if part is not type(None)))
-    return str if origin is Literal else hint
+        return [kind for part in parts if part is not type(None) for kind in plain_types(part)]
+    return [str if origin is Literal else hint]
 
 
-def _reader(kind: type, word: str | None) -> Callable[[str], Any]:
-    """Reads an option's text; the word in the place of None stays a word, which `RunSpec` knows."""
+def _reader(kinds: list[type], word: str | None) -> Callable[[str], Any]:
+    """Reads an option's text as the first of the types that takes it; the word in the place of None stays a word, which `RunSpec` knows."""
 
     def read(text: str) -> Any:
-        return text if text == word else kind(text)
+        if text == word:
+            return text
+        for kind in kinds[:-1]:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+        return kinds[-1](text)
 
-    read.__name__ = kind.__name__ if word is None else f"{kind.__name__} or {word}"  # argparse's message for another text names it.
+    names = [kind.__name__ for kind in kinds if kind is not str or len(kinds) == 1]
+    read.__name__ = " or ".join([*names, *([word] if word else [])])  # argparse's message for another text names it.
     return read
 
 

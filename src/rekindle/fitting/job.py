@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,20 +18,23 @@ from torch import Tensor, nn
 from rekindle import data as data_room
 from rekindle import models
 from rekindle.analysis import summarize
+from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
 from rekindle.files import write_atomic, write_json
+from rekindle.fitting.cautions import cautions
+from rekindle.fitting.choices import Choices, choose, from_checkpoint, start_head
+from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
 from rekindle.method import DataPasses, Direction, Method, Source
 from rekindle.methods.layer_wise.freeze import Freeze
+from rekindle.methods.restarts.cosine import Cosine
 from rekindle.registry import parse, parse_augment, parse_direction
-from rekindle.report.format import duration
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec
-from rekindle.training import lr_finder
 from rekindle.training.checkpoints import load_newest
-from rekindle.training.defaults import automatic_epochs, bf16_is_fast, make_optimizer
+from rekindle.training.defaults import bf16_is_fast, make_optimizer
 from rekindle.training.listener import Listener
 from rekindle.tuner import Tuner
 
@@ -41,8 +44,6 @@ if TYPE_CHECKING:
     from rekindle.data.augment import Augment
     from rekindle.training.trainer import Training
 
-PAPER_LR = 0.01
-SCRATCH_LR = 0.1
 UNEVEN = 3.0
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -137,11 +138,11 @@ class _Job:
         state = load_newest(self.folder / "checkpoints", self._damaged)
         splits = self._splits()
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
-            training, rate = self._training(splits, state)
+            training, choices = self._training(splits, state)
             if self.fabric.is_global_zero:
                 rewrite_metrics(self.folder, state["history"] if state else [])
             training.fit(state)
-            self._finish(training, splits, rate)
+            self._finish(training, splits, choices)
 
     def _damaged(self, path: Path, why: str) -> None:
         self.listener.note(f"{path} is damaged ({why}); an older checkpoint is tried.")
@@ -155,32 +156,30 @@ class _Job:
             start += len(split.paths)
         return splits
 
-    def _training(self, splits: "dict[str, Samples]", state: dict[str, Any] | None) -> "tuple[Training, float]":
+    def _training(self, splits: "dict[str, Samples]", state: dict[str, Any] | None) -> "tuple[Training, Choices]":
         from rekindle.training.trainer import Training
 
         spec, train = self.spec, splits["train"]
-        torch.manual_seed(spec.seed)
         model = self.loaded.module.to(self.fabric.device).to(memory_format=torch.channels_last)
+        look = self._look(model, splits) if state is None and spec.weights != "none" else None
+        choices = from_checkpoint(state, spec, len(train)) if state else self._choose(model, splits, look)
         source = Source(model)
-        head = models.replace_classifier(model, len(self.dataset.classes), head=spec.head, head_type=spec.head_type)
+        torch.manual_seed(spec.seed)
+        self._head_type = models.own_head_type(model, models.find_classifier(model, spec.head), spec.head_type)
+        head = models.replace_classifier(model, len(self.dataset.classes), head=spec.head, head_type=self._head_type)
         torch.manual_seed(spec.seed * 1009 + self.fabric.global_rank)
         criterion = _criterion(spec, train.labels, len(self.dataset.classes))
-        sizes = data_room.split_batches(len(train), spec.batch_size, torch.arange(len(train)), world=self.fabric.world_size)
-        untouched = (copy.deepcopy(model), copy.deepcopy(self.methods)) if state is None else None
         try:
-            tuner = self._tuner(model, self.methods, source, head, len(sizes))
-            if state is None and tuner.needs_data:
-                tuner.prepare(self._passes(train))
+            tuner = self._tuner(model, source, head, choices, len(train))
+            if state is None:
+                choices = start_head(choices, tuner, look, self._first(train))
+                if tuner.needs_data:
+                    tuner.prepare(self._passes(train))
             watching = recorders(spec.record or "", tuner.net, tuner.source)
+            optimizer = make_optimizer(spec.optimizer, tuner.param_groups(choices.lr, choices.head_lr))
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
             raise UserError(str(error)) from None
-        if untouched is None:
-            rate, speed = float(state["lr"]), None  # type: ignore[index]
-        else:
-            rate, speed = self._try(self._trials(untouched, tuner, source, head, criterion), train)
-        del untouched
-        optimizer = make_optimizer(spec.optimizer, tuner.param_groups(rate))
-        self._announce(tuner, rate, speed, state)
+        self._announce(tuner, choices, state)
         if self.fabric.is_global_zero and state is None:
             from rekindle.report.run_pictures import write_samples
 
@@ -191,9 +190,46 @@ class _Job:
             fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=splits["val"],
             batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=listener,
             grad_accum_steps=spec.grad_accum_steps, recorders=watching, watched=splits["test"] if spec.test_every_epoch else None,
-            balanced=spec.sampler == "balanced",
+            balanced=spec.sampler == "balanced", clip_norm=spec.clip_norm, choices=choices.to_dict(),
         )  # fmt: skip
-        return training, rate
+        return training, choices
+
+    def _look(self, model: nn.Module, splits: "dict[str, Samples]") -> Look:
+        """The first forward passes of a run, so it is here that a size the network cannot take shows."""
+        began = time.perf_counter()
+        try:
+            look = look_at(model, splits["train"], self.spec.seed, self.fabric.device, self.listener.progress)
+        except (AssertionError, RuntimeError) as error:
+            size = self.preprocessing.image_size
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"{self.spec.model} failed on its first images of {size} x {size} pixels ({first}); "
+                f"try --image-size {self.loaded.input_size}."
+            ) from error
+        self._baseline = {**look.summary(), "val": self._probe_on(look.probe, model, splits["val"])}
+        accuracy = self._baseline["val"]["accuracy"]
+        self.listener.note(f"linear probe: validation accuracy {100 * accuracy:.1f} %, after {time.perf_counter() - began:.0f} s.")
+        return look
+
+    def _probe_on(self, probe: LinearProbe, model: nn.Module, samples: "Samples") -> dict[str, float]:
+        """Accuracy and loss of a linear probe on a split; `model` is the pre-trained network."""
+        answers = probe.probabilities(features_at(model, samples, None, self.fabric.device))
+        found = summarize(answers, samples.labels, self.dataset.classes)
+        return {name: found[name] for name in ("accuracy", "loss", "count")}
+
+    def _choose(self, model: nn.Module, splits: "dict[str, Samples]", look: Look | None) -> Choices:
+        """The same on every rank."""
+        spec, train = self.spec, splits["train"]
+        batchnorm: str = spec.batchnorm
+        if batchnorm == "auto":
+            batchnorm = "batch" if look is None else batchnorm_for(model, train, look, spec.seed, self.fabric.device, spec.batch_size)
+        choices = replace(choose(spec, len(train), self.methods, look, batchnorm), baseline=self._baseline if look else {})
+        return self.fabric.broadcast(choices) if self.fabric.world_size > 1 else choices
+
+    def _first(self, train: "Samples") -> Tensor:
+        """The pictures that the look began with."""
+        rows = chosen_rows(train, self.spec.seed)[:8]
+        return train.evaluation(rows, self.fabric.device).to(memory_format=torch.channels_last)
 
     def _passes(self, train: "Samples") -> DataPasses:
         """Training images at the centre crop, in one shuffled order, for methods that look at them before training."""
@@ -206,61 +242,15 @@ class _Job:
 
         return DataPasses(target, note=self.listener.note, progress=self.listener.progress)
 
-    def _tuner(self, model: nn.Module, methods: list[Method], source: Source, head: list[str], steps: int) -> Tuner:
+    def _tuner(self, model: nn.Module, source: Source, head: list[str], choices: Choices, images: int) -> Tuner:
         """Methods around a network that has its new head."""
+        steps = len(data_room.split_batches(images, self.spec.batch_size, torch.arange(images), world=self.fabric.world_size))
         return Tuner(
-            model, methods, source=source, head=head, source_names={} if self.spec.weights == "none" else None, direction=self.direction,
-            epochs=self.spec.epochs or automatic_epochs(len(self.dataset.splits["train"].paths)), steps_per_epoch=steps, seed=self.spec.seed,
+            model, choices.methods(self.methods), source=source, head=head, source_names={} if self.spec.weights == "none" else None,
+            direction=self.direction, schedule=Cosine(self.spec.warmup), epochs=choices.epochs, steps_per_epoch=steps, seed=self.spec.seed,
         )  # fmt: skip
 
-    def _trials(
-        self, untouched: tuple[nn.Module, list[Method]], tuner: Tuner, source: Source, head: list[str], criterion: Any
-    ) -> Callable[[float], lr_finder.Trial]:
-        """Makes trials of the run: networks and methods as before surgery, with the weights and the preparation of the run's own."""
-
-        def start(rate: float) -> lr_finder.Trial:
-            model, methods = copy.deepcopy(untouched)
-            trial = self._tuner(model, methods, copy.deepcopy(source), head, lr_finder.STEPS)
-            model.load_state_dict(tuner.net.model.state_dict())
-            trial.load_state_dict(tuner.state_dict())
-            return lr_finder.Trial(
-                model,
-                trial,
-                make_optimizer(self.spec.optimizer, trial.param_groups(rate)),
-                criterion,
-                self.spec.grad_accum_steps,
-                self.fabric.autocast,
-            )
-
-        return start
-
-    def _try(self, start: Callable[[float], lr_finder.Trial], train: "Samples") -> tuple[float, float]:
-        """The learning rate, and the speed of one device in images a second."""
-        size = max(2, self.spec.batch_size // self.fabric.world_size)
-
-        def batch(step: int) -> tuple[Tensor, Tensor]:
-            rows = (torch.arange(size) + step * size) % len(train)
-            rows = data_room.order(len(train), self.spec.seed, 0)[rows]
-            x, y = train.training(rows, self.spec.seed, step // len(train), self.fabric.device)
-            return x.to(memory_format=torch.channels_last), y
-
-        speed = self._speed(start, batch)
-        cap = PAPER_LR if self.spec.weights != "none" else SCRATCH_LR
-        return self.spec.lr or lr_finder.find_lr(start, batch, cap), speed
-
-    def _speed(self, start: Callable[[float], lr_finder.Trial], batch: lr_finder.Batch) -> float:
-        """Images a second; the first forward pass of a run, so it is here that a size the network cannot take shows."""
-        try:
-            return lr_finder.images_per_second(start, batch)
-        except (AssertionError, RuntimeError) as error:
-            size = self.preprocessing.image_size
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"{self.spec.model} failed on its first batch of {self.spec.batch_size} images of {size} x {size} pixels ({first}); "
-                f"try --image-size {self.loaded.input_size}, or a smaller --batch-size."
-            ) from error
-
-    def _announce(self, tuner: Tuner, rate: float, speed: float | None, state: dict[str, Any] | None) -> None:
+    def _announce(self, tuner: Tuner, choices: Choices, state: dict[str, Any] | None) -> None:
         counts = ", ".join(f"{len(split.paths)} {name}" for name, split in self.dataset.splits.items())
         self.listener.note(f"{self.folder}: {len(self.dataset.classes)} classes; images: {counts}.")
         if self.spec.epochs and tuner.epochs != self.spec.epochs:
@@ -269,16 +259,13 @@ class _Job:
             self.listener.note(text)
         if state is not None:
             self.listener.note(f"continuing after {len(state['history'])} of {tuner.epochs} epochs.")
-        if speed is not None:
-            n, v = len(self.dataset.splits["train"].paths), len(self.dataset.splits["val"].paths)
-            v += len(self.dataset.splits["test"].paths) if self.spec.test_every_epoch else 0
-            seconds = tuner.epochs * (n + v / 3) / speed / self.fabric.world_size
-            found = "found by short trials" if not self.spec.lr else "as asked"
-            self.listener.note(
-                f"{tuner.epochs} epochs at learning rate {rate:g} ({found}), {speed:.0f} images/s: about {duration(seconds)} on {self.fabric.device}."
-            )
+        start = {"linear_probe": "from the linear probe", "zero": "from zero", "random": "from a random draw"}[choices.head_init]
+        self.listener.note(
+            f"{tuner.epochs} epochs of {tuner.steps_per_epoch} steps on {self.fabric.device}; learning rate {choices.lr:g}, of the head "
+            f"{choices.head_lr:.2g}, which starts {start}" + ("; BatchNorm frozen." if choices.batchnorm == "frozen" else ".")
+        )
 
-    def _finish(self, training: "Training", splits: "dict[str, Samples]", rate: float) -> None:
+    def _finish(self, training: "Training", splits: "dict[str, Samples]", choices: Choices) -> None:
         from rekindle.training.trainer import evaluate
 
         found = {
@@ -288,14 +275,21 @@ class _Job:
         }
         if not self.fabric.is_global_zero:
             return
+        baseline = dict(choices.baseline)
+        if choices.probe is not None and "test" in found:
+            baseline["test"] = self._probe_on(choices.probe, training.tuner.source.model, splits["test"])
         write_predictions(self.folder, self.dataset, found)
         models.save_model(self.folder, training.model, self._recipe(training.tuner))
-        result = {
+        result: dict[str, Any] = {
             "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,
-            "direction": self.spec.direction, "freeze": self.spec.freeze, "seed": self.spec.seed, "lr": rate, "classes": self.dataset.classes, "epochs": training.tuner.epochs, "kept_epoch": training.kept_epoch,
+            "direction": self.spec.direction, "freeze": self.spec.freeze, "seed": self.spec.seed, "lr": training.tuner.lr, "head_lr": training.tuner.head_lr, "classes": self.dataset.classes, "epochs": training.tuner.epochs, "kept_epoch": training.kept_epoch,
+            "head_init": choices.head_init, "batchnorm": choices.batchnorm, "probe": baseline or None,
             **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
         }  # fmt: skip
+        result["cautions"] = cautions(result)
+        for text in result["cautions"]:
+            self.listener.note(f"caution: {text}")
         from rekindle.report.run_page import write_report
         from rekindle.report.run_pictures import Finished, write_pictures
 
@@ -305,7 +299,7 @@ class _Job:
 
     def _recipe(self, tuner: Tuner) -> dict[str, Any]:
         return {
-            "model": self.spec.model, "head": self.spec.head or "", "head_type": self.spec.head_type, "head_modules": list(tuner.net.head),
+            "model": self.spec.model, "head": self.spec.head or "", "head_type": self._head_type, "head_modules": list(tuner.net.head),
             "method": self.spec.method, "source_classes": models.width_of_classifier(tuner.source.model),
             "classes": self.dataset.classes, **self.preprocessing.recipe(),
         }  # fmt: skip

@@ -11,6 +11,7 @@ from .distillation.soft_targets import SoftTargets
 from .heads.lp_ft import LPFT
 from .heads.source_classifier import SourceClassifier
 from .layer_wise.freeze import Freeze
+from .layer_wise.freeze_batchnorm import FreezeBatchNorm
 from .layer_wise.layer_decay import LayerDecay
 from .noise.cnn_dropout import CNNDropout
 from .noise.disturb_label import DisturbLabel
@@ -49,6 +50,7 @@ __all__ = [
     "Dropout",
     "FeatureMaps",
     "Freeze",
+    "FreezeBatchNorm",
     "GrOD",
     "GroupLassoSP",
     "L2Mixture",

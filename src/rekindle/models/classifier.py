@@ -7,6 +7,7 @@ pre-trained weights worth keeping. Who wants the whole head anew names it: ``hea
 import copy
 import difflib
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -85,8 +86,9 @@ def replace_classifier(module: nn.Module, classes: int, *, head: str | None = No
         module: Changed in place; auxiliary classifiers are removed, and a network without a classifier gets one.
         classes: At least 2.
         head: Name of the classifier, or of a part made of layers, which are then all drawn anew; None finds it.
-        head_type: "auto" keeps the kind of layer; "linear" puts pooling and one linear layer in place of a convolutional
-            classifier and of the `classifier` that holds it (SqueezeNet's own ends in a ReLU on the logits).
+        head_type: "own" keeps the kind of layer; "linear" puts pooling and one linear layer in place of a convolutional
+            classifier and of the `classifier` that holds it; "auto" is "linear" where a ReLU follows the logits, as in SqueezeNet,
+            under which a class whose logit falls below zero never learns again.
 
     Returns:
         Names of the new layers, the one that gives the logits last.
@@ -96,8 +98,8 @@ def replace_classifier(module: nn.Module, classes: int, *, head: str | None = No
     """
     if classes < 2:
         raise UserError(f"a classifier needs at least 2 classes, found {classes}.")
-    if head_type not in ("auto", "linear"):
-        raise UserError(f"there is no head type {head_type!r}; choose auto or linear.")
+    if head_type not in ("auto", "own", "linear"):
+        raise UserError(f"there is no head type {head_type!r}; choose auto, own or linear.")
     _remove_auxiliary(module)
     if not head and add_classifier(module, classes):
         return find_classifier(module)
@@ -105,13 +107,28 @@ def replace_classifier(module: nn.Module, classes: int, *, head: str | None = No
     before, last = (names[:-1], names[-1:]) if head else ([], names)
     for name in before:
         _draw_anew(module, name)
-    if head_type == "linear" and isinstance(module.get_submodule(last[-1]), CONVOLUTIONS):
+    if own_head_type(module, last, head_type) == "linear" and isinstance(module.get_submodule(last[-1]), CONVOLUTIONS):
         new = [_linear_head(module, name, classes) for name in last]
         gone = new[0].rpartition(".")[0] + "."
         return [name for name in before if not name.startswith(gone)] + new
     for name in last:
         set_output_width(module, name, classes)
     return names
+
+
+def own_head_type(module: nn.Module, names: Sequence[str], head_type: str = "auto") -> str:
+    """ "own" or "linear": what "auto" stands for in a network whose logits come from the layers `names`."""
+    if head_type != "auto":
+        return head_type
+    return "linear" if any(is_rectified(module, name) for name in names) else "own"
+
+
+def is_rectified(module: nn.Module, name: str) -> bool:
+    """Whether the layer that gives the logits is directly followed by a ReLU in a sequence, as in SqueezeNet."""
+    place, _, own = name.rpartition(".")
+    holder = module.get_submodule(place)
+    neighbours = pairwise(holder.named_children()) if isinstance(holder, nn.Sequential) else ()
+    return any(name == own and isinstance(after, nn.ReLU) for (name, _), (_, after) in neighbours)
 
 
 def add_classifier(module: nn.Module, classes: int) -> bool:

@@ -55,7 +55,7 @@ def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Modul
         if operate and recipe.get("source_classes"):
             for name in find_classifier(before):
                 set_output_width(before, name, recipe["source_classes"])
-        head = replace_classifier(module, len(recipe["classes"]), head=recipe["head"] or None, head_type=recipe["head_type"])
+        head = replace_classifier(module, len(recipe["classes"]), head=recipe["head"] or None, head_type=_head_type(recipe))
         if operate:
             operate(module, before, head, recipe)
     faults = misfits(module, tensors)
@@ -82,3 +82,8 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     if wrong:
         raise UserError(f"{path} lacks {', '.join(wrong)} or holds them in another form; train the run again.")
     return recipe
+
+
+def _head_type(recipe: dict[str, Any]) -> str:
+    """ "own" or "linear": rekindle 0.1.0 wrote "auto" for the network's own."""
+    return "own" if recipe["head_type"] == "auto" else str(recipe["head_type"])

@@ -49,7 +49,9 @@ def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
     data, spec, text = _json(folder / "data.json"), _text(folder / "spec.yaml"), _text(folder / "metrics.jsonl")
     settings = yaml.safe_load(spec) if spec else None
     history = [json.loads(line) for line in text.splitlines()] if text else []
+    probe = (result.get("probe") or {}).get(split)
     return {
+        "probe": probe, "cautions": result.get("cautions", []), "gain": measured["accuracy"] - probe["accuracy"] if probe else 0.0,
         "result": result, "measured": measured, "split": split_title(split), "low": low, "high": high, "folder": folder,
         "right": round(measured["accuracy"] * measured["count"]),
         "per_class": sorted(measured["per_class"], key=lambda row: row["f1"]),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from rekindle.training.lr_finder import Trial
+    from rekindle.training.speed import Trial
 
 EVALUATION = 1 / 3
 TRIAL_CLASSES = 4
@@ -129,7 +129,7 @@ class _Cost:
     def _seen(self, cell: Cell) -> float | None:
         """Pictures that a run trains on, with those it only looks at counted by their share of the work."""
         from rekindle.data import open_data
-        from rekindle.training.defaults import automatic_epochs
+        from rekindle.fitting.choices import epochs_of
 
         spec = cell.spec
         key = spec.data, tuple(value for name, value in spec.data_options().items() if name != "seed")
@@ -142,7 +142,7 @@ class _Cost:
         counts = self._images[key]
         if counts is None:
             return None
-        epochs = spec.epochs or automatic_epochs(counts["train"])
+        epochs = epochs_of(spec, counts["train"])
         return epochs * (counts["train"] + EVALUATION * counts["val"]) + EVALUATION * counts.get("test", 0)
 
     def _speed(self, cell: Cell) -> float | None:
@@ -163,7 +163,7 @@ def images_per_second(spec: RunSpec, threads: int) -> float:
     """Training speed of a spec's network and methods on random pictures, with as many threads as the study gives a run."""
     import torch
 
-    from rekindle.training import lr_finder
+    from rekindle.training import speed
     from rekindle.training.defaults import bf16_is_fast
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -174,7 +174,7 @@ def images_per_second(spec: RunSpec, threads: int) -> float:
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
             trial, batch = _trial(spec, device)
             trial.autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=fast)
-            return lr_finder.images_per_second(lambda rate: trial, lambda step: batch)
+            return speed.images_per_second(lambda rate: trial, lambda step: batch)
     finally:
         torch.set_num_threads(before)
 
@@ -187,7 +187,7 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, tuple[Tensor,
     from rekindle.method import DataPasses, Source
     from rekindle.registry import parse, parse_direction
     from rekindle.training.defaults import make_optimizer
-    from rekindle.training.lr_finder import STEPS, Trial
+    from rekindle.training.speed import STEPS, Trial
     from rekindle.tuner import Tuner
 
     loaded = models.build(spec.model, weights="none")

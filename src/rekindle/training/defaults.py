@@ -6,10 +6,33 @@ import torch
 
 from rekindle.errors import UserError
 
+PRETRAINED_LR, SCRATCH_LR, ADAPTIVE_LR = 0.003, 0.1, 1e-4
+"""Learning rates of the backbone: SGD from pre-trained weights and from random ones, and optimisers that scale gradients themselves."""
 
-def automatic_epochs(images: int) -> int:
-    """The papers' 40 epochs for up to 1,200 training images, fewer for more, at least 10: about 48,000 images in all."""
-    return max(10, min(40, 48_000 // images))
+LEAST_STEPS, MOST_IMAGES = 200, 48_000
+
+
+def automatic_epochs(images: int, batch_size: int) -> int:
+    """Epochs of at least `LEAST_STEPS` optimiser steps in all, or the papers' 40 where those are more; at least 10, about 48,000 images.
+
+    Args:
+        images: Training images.
+        batch_size: Images a step.
+    """
+    steps = max(1, images // batch_size)
+    return max(10, min(max(40, -(-LEAST_STEPS // steps)), MOST_IMAGES // images))
+
+
+def automatic_lr(optimizer: str, pretrained: bool) -> float:
+    """The backbone's learning rate where none was given."""
+    if optimizer not in ("SGD", "ASGD"):
+        return ADAPTIVE_LR if pretrained else 10 * ADAPTIVE_LR
+    return PRETRAINED_LR if pretrained else SCRATCH_LR
+
+
+def released_epochs(images: int) -> int:
+    """What rekindle 0.1.0 chose: the papers' 40 epochs for up to 1,200 training images, fewer for more, at least 10."""
+    return max(10, min(40, MOST_IMAGES // images))
 
 
 def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

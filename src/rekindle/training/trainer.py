@@ -69,6 +69,8 @@ class Training:
         recorders: What else is written down every epoch, by name.
         watched: Test samples to measure after every epoch, or None; they choose nothing.
         balanced: Draw every class equally often; see `rekindle.data.balanced_order`.
+        clip_norm: Norm that the gradient of all weights, penalties included, is clipped to; None leaves it.
+        choices: What the run chose by itself, as plain values; checkpoints hold it.
     """
 
     fabric: Fabric
@@ -87,6 +89,8 @@ class Training:
     recorders: dict[str, Recorder] = field(default_factory=dict)
     watched: Samples | None = None
     balanced: bool = False
+    clip_norm: float | None = None
+    choices: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
 
@@ -107,6 +111,8 @@ class Training:
         """
         if state is not None:
             self._load(state)
+        elif self.keep == "best" and self.choices.get("head_init") == "linear_probe":
+            self._remember(-1, self._measure(self.val)["accuracy"])
         with _stop_requests() as requested:
             for epoch in range(len(self.history), self.tuner.epochs):
                 self._epoch(epoch, requested)
@@ -117,7 +123,7 @@ class Training:
 
     @property
     def kept_epoch(self) -> int:
-        """The epoch whose weights the model holds after `fit`."""
+        """The epoch whose weights the model holds after `fit`; -1 is the linear probe that training began with."""
         return int(self.best["epoch"]) if self.keep == "best" and self.best else self.tuner.epochs - 1
 
     def _order(self, epoch: int) -> Tensor:
@@ -170,6 +176,8 @@ class Training:
         for recorder in self.recorders.values():
             recorder.gradients()
         self.tuner.gradients_()
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], self.clip_norm)
         self._wrapped_optimizer.step()
         self._wrapped_optimizer.zero_grad()
 
@@ -214,9 +222,13 @@ class Training:
         self.history.append(record)
         self._meter, self._seconds, self._waited = Meter(), 0.0, 0.0
         if self.keep == "best" and not restarted and record["val"]["accuracy"] > self.best.get("accuracy", -1.0):
-            weights = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
-            self.best = {"epoch": epoch, "accuracy": record["val"]["accuracy"], "weights": weights}
+            self._remember(epoch, record["val"]["accuracy"])
         self.listener.epoch(record)
+
+    def _remember(self, epoch: int, accuracy: float) -> None:
+        """Keep the present weights as the best so far."""
+        weights = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
+        self.best = {"epoch": epoch, "accuracy": accuracy, "weights": weights}
 
     def _measure(self, samples: Samples) -> dict[str, float]:
         probabilities = evaluate(self.fabric, self._module, samples)
@@ -246,7 +258,7 @@ class Training:
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "tuner": self.tuner.state_dict(),
-                "lr": self.tuner.lr,
+                "choices": self.choices,
                 "ranks": ranks,
                 "skip": step,
                 "seconds": self._seconds,

@@ -32,6 +32,7 @@ from rekindle.methods.directions.plain import PlainSum
 from rekindle.methods.restarts.cosine import Cosine
 from rekindle.models.structure import logits
 from rekindle.tuner.combine import ConflictStats, GradientSeparator, combine_gradients_
+from rekindle.tuner.head_rate import TIED, read_head_lr
 from rekindle.tuner.net import operate
 from rekindle.tuner.scheduler import TunerScheduler
 
@@ -112,15 +113,21 @@ class Tuner:
         self._source_hooks = FeatureHooks(self.source.model, [layer for method in self.methods for layer in method.source_hook_layers])
         self._separator = None if plain else GradientSeparator(self.net.shared())
 
-    def param_groups(self, lr: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float | str = TIED) -> list[dict[str, Any]]:
         """Parameter groups for any `torch.optim` optimiser, named "backbone" and "head", their weight decay 0.
 
         There are several of one name where a method scales the learning rate of some parameters.
 
         Args:
-            lr: Base learning rate, above 0.
+            lr: Base learning rate of the backbone, above 0.
+            head_lr: That of the head: a number, such as `rekindle.tuner.head_rate.head_rate` gives; a multiple of `lr` such as "x10"; or
+                "tied" for the same one, as in the papers.
+
+        Raises:
+            ValueError: For another `head_lr`, or if every parameter is frozen.
         """
-        self.lr = lr
+        self.lr, self.head_lr = lr, read_head_lr(head_lr, lr)
+        rates = {"backbone": self.lr, "head": self.head_lr}
         head = self.net.head_parameters()
         groups: dict[tuple[str, float], list[nn.Parameter]] = {}
         for name, parameter in self.net.parameters().items():
@@ -129,7 +136,7 @@ class Tuner:
                 groups.setdefault(("head" if name in head else "backbone", scale), []).append(parameter)
         require(bool(groups), "every parameter is frozen, so there is nothing to train.")
         ordered = sorted(groups.items(), key=lambda item: (GROUPS.index(item[0][0]), item[0][1]))
-        return [{"params": members, "lr": lr * scale, "weight_decay": 0.0, "name": name} for (name, scale), members in ordered]
+        return [{"params": members, "lr": rates[name] * scale, "weight_decay": 0.0, "name": name} for (name, scale), members in ordered]
 
     def warnings(self) -> list[str]:
         """What the methods have to say against this run, a sentence each; `rekindle.fit` shows them before it trains."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from torch import nn
 
 from rekindle.method import Method, Net, Source, require
+from rekindle.methods.layer_wise.freeze_batchnorm import stay_in_eval
 from rekindle.spec import Means
 
 
@@ -45,14 +46,9 @@ class Freeze(Method):
         if self.norm == "eval":
             for module in net.model.modules():
                 if getattr(module, "running_mean", None) is not None and _is_frozen(module):
-                    module.register_forward_pre_hook(_stay_in_eval)
+                    stay_in_eval(module)
 
 
 def _is_frozen(module: nn.Module) -> bool:
     own = list(module.parameters(recurse=False))
     return bool(own) and not any(p.requires_grad for p in own)
-
-
-def _stay_in_eval(module: nn.Module, inputs: Any) -> None:
-    """Before each forward pass: loops call train() on the whole network at every epoch."""
-    module.training = False

@@ -17,7 +17,6 @@ the draw after the last epoch is never made.
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rekindle.method import Clock, Method, Net, Source, require
+from rekindle.models.classifier import is_rectified
 from rekindle.rng import use_generator
 from rekindle.spec import Count, Means, Positive
 
@@ -116,7 +116,7 @@ class Rifle(Method):
         """Check that the head can be drawn anew."""
         self._modules = net.head_modules()
         self._parameters = list(net.head_parameters().values())
-        self._rectified = _rectified(net)
+        self._rectified = any(is_rectified(net.model, name) for name in net.head)
         self._scale = (1.0 if _normalises(net.model) else GENTLE) if self.scale is None else self.scale
         if self.reinitialize and (self.periods > 1 or self.period):
             _check_head(net)
@@ -193,16 +193,6 @@ def reinitialize_(modules: list[nn.Module], stream: torch.Generator, scale: floa
                     for parameter in part.parameters(recurse=False):
                         if parameter.ndim > 1:
                             parameter.mul_(scale)
-
-
-def _rectified(net: Net) -> bool:
-    """Whether the layer that gives the logits is directly followed by a ReLU in a sequence, as in SqueezeNet."""
-    for place, _, own in (name.rpartition(".") for name in net.head):
-        holder = net.model.get_submodule(place)
-        neighbours = pairwise(holder.named_children()) if isinstance(holder, nn.Sequential) else ()
-        if any(name == own and isinstance(after, nn.ReLU) for (name, _), (_, after) in neighbours):
-            return True
-    return False
 
 
 def _normalises(model: nn.Module) -> bool:

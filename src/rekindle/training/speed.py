@@ -1,7 +1,4 @@
-"""Short trials before a run, with its methods, on copies: a learning rate that does not diverge, and how fast the machine is.
-
-They leave no trace in the network, its methods or the global generators.
-"""
+"""How fast the machine trains a network with its methods: a short trial on copies, which leaves no trace in any generator."""
 
 import math
 import time
@@ -17,9 +14,7 @@ from torch.optim import Optimizer
 from rekindle.errors import UserError
 from rekindle.tuner import Criterion, Tuner
 
-STEPS, EDGE = 40, 8
-LADDER = (1.0, 0.3, 0.1, 0.03, 0.01)
-LEARNING, STEADY = 0.95, 1.05
+STEPS = 4
 STILL = 1e-12  # A rate at which nothing moves.
 
 Batch = Callable[[int], tuple[Tensor, Tensor]]
@@ -68,50 +63,6 @@ class Trial:
         self.optimizer.step()
         self.optimizer.zero_grad()
         return sum(losses) / len(losses)
-
-
-def find_lr(start: Callable[[float], Trial], batch: Batch, cap: float) -> float:
-    """LR range test: `cap` if 40 training steps at `cap` lower the loss; otherwise one step below the best of 0.3, 0.1, 0.03, 0.01 x `cap`.
-
-    Trials of 40 steps go down the ladder cap, 0.3 cap, 0.1 cap and so on. A rate is learning if the mean loss of the last 8 steps is
-    below 95 % of what it was before training. The cap is taken if it is learning and 0.3 cap does no better. If a lower rung is best,
-    higher rates hurt, and some harm shows only after more steps: the rung below it is taken. If none is learning yet, 0.1 cap, or
-    the next rung at which the loss does not grow.
-
-    Args:
-        start: Makes a trial at a base learning rate.
-        batch: step -> (inputs, labels) on the model's device.
-        cap: Highest learning rate that is returned; the papers' rate.
-
-    Returns:
-        A base learning rate from 0.01 `cap` to `cap`.
-    """
-    first = _mean_loss(start, batch, STILL, EDGE)
-    best, least, rung = None, math.inf, 0
-    for rung, share in enumerate(LADDER[:-1]):
-        last = _mean_loss(start, batch, cap * share, STEPS)
-        if last < LEARNING * first and last < least:
-            best, least = rung, last
-        elif best is not None or (rung >= 2 and last < STEADY * first):
-            break
-    else:
-        rung += 1  # The loss grew even at the last rung that was tried.
-    if best is None:
-        return cap * LADDER[rung]
-    return cap if best == 0 else cap * LADDER[best + 1]
-
-
-def _mean_loss(start: Callable[[float], Trial], batch: Batch, rate: float, steps: int) -> float:
-    """Mean loss of the last of some steps, infinite if training would stop."""
-    losses: list[float] = []
-    with torch.random.fork_rng(devices=_cuda_devices()):
-        torch.manual_seed(0)
-        trial = start(rate)
-        for number in range(steps):
-            losses.append(trial.step(*batch(number)))
-            if not math.isfinite(losses[-1]):
-                return math.inf
-    return sum(losses[-EDGE:]) / EDGE
 
 
 def images_per_second(start: Callable[[float], Trial], batch: Batch, steps: int = 3) -> float:

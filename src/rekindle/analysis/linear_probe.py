@@ -1,0 +1,122 @@
+"""A linear probe: the best linear classifier on features of a network that is not trained, the baseline of every fine-tuning.
+
+Multinomial logistic regression by scikit-learn, its ridge chosen by stratified cross-validation on the log-loss, so that its
+logits are calibrated: where training starts from them, the loss that it meets is that of new pictures.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rekindle.method import noop
+
+STRENGTHS = np.logspace(0, -5, 6)  # Ridges on features of mean squared length 1 about their mean, beside a mean loss.
+FOLDS = 5
+ENOUGH = 1000  # Pictures that the ridge is chosen on.
+USUAL = 1e-3  # The ridge where a class is too small for cross-validation.
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A fitted probe.
+
+    Attributes:
+        weight: (C, D) float64.
+        bias: (C,) float64.
+        accuracy: In cross-validation, from 0 to 1; None where a class has a single picture.
+        strength: The ridge that was chosen.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    accuracy: float | None
+    strength: float
+
+    def probabilities(self, features: Tensor) -> Tensor:
+        """(N, C) of (N, D) features."""
+        return (features.double() @ self.weight.T + self.bias).softmax(1)
+
+
+def mean_square(features: Tensor) -> float:
+    """E||f||^2 of (N, D) features, which sets the pace at which a linear layer on them learns."""
+    return float(features.double().square().sum(1).mean())
+
+
+def fit_probe(features: Tensor, labels: Tensor, progress: Callable[..., None] = noop) -> LinearProbe:
+    """Fit a probe.
+
+    Args:
+        features: (N, D).
+        labels: (N,) from 0 to C - 1, each class at least once.
+        progress: Told (what, done, total).
+    """
+    x, y = features.double(), labels.numpy()
+    mean = x.mean(0)
+    length = (x - mean).square().sum(1).mean().sqrt().clamp(min=1e-12)
+    z, basis = _compressed((x - mean) / length)
+    chosen, accuracy = _choose(z.numpy(), y, progress)
+    weight, bias = _logistic(z.numpy(), y, chosen)
+    if len(weight) == 1:  # Of two classes each gets half the logit, with opposite signs.
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    whole = torch.from_numpy(weight) @ basis.T / length
+    return LinearProbe(whole, torch.from_numpy(bias) - whole @ mean, accuracy, chosen)
+
+
+def _compressed(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same pictures in coordinates of the space that they span, in which a ridge has the same solution, and its basis (D, R)."""
+    if len(x) >= x.shape[1]:
+        return x, torch.eye(x.shape[1], dtype=x.dtype)
+    basis, coordinates = torch.linalg.qr(x.T)
+    return coordinates.T.contiguous(), basis
+
+
+def _choose(x: np.ndarray, y: np.ndarray, progress: Callable[..., None]) -> tuple[float, float | None]:
+    """The ridge of the least log-loss in cross-validation, and the accuracy there."""
+    from sklearn.model_selection import StratifiedKFold
+
+    if len(x) > ENOUGH:
+        kept = np.sort(np.random.default_rng(0).permutation(len(x))[:ENOUGH])
+        x, y = x[kept], y[kept]
+    folds = min(FOLDS, int(np.bincount(y)[np.unique(y)].min()))
+    if folds < 2:
+        return USUAL, None
+    loss, hits = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
+    for number, (train, held) in enumerate(StratifiedKFold(folds, shuffle=True, random_state=0).split(x, y), 1):
+        for place, model in enumerate(_path(x[train], y[train])):
+            answers = model.predict_log_proba(x[held])
+            columns = np.searchsorted(model.classes_, y[held])
+            loss[place] -= answers[np.arange(len(held)), columns].sum()
+            hits[place] += (answers.argmax(1) == columns).sum()
+        progress("linear probe", number, folds)
+    best = int(loss.argmin())
+    return float(STRENGTHS[best]), float(hits[best] / len(x))
+
+
+def _path(x: np.ndarray, y: np.ndarray):  # type: ignore[no-untyped-def]
+    """The model at each ridge, each started from the one before."""
+    model = _regression(len(x), STRENGTHS[0])
+    for strength in STRENGTHS:
+        model.C = 1 / (strength * len(x))
+        yield _quiet(model, x, y)
+
+
+def _logistic(x: np.ndarray, y: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    model = _quiet(_regression(len(x), strength), x, y)
+    return model.coef_, model.intercept_
+
+
+def _regression(count: int, strength: float):  # type: ignore[no-untyped-def]
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=1 / (strength * count), max_iter=200, warm_start=True)
+
+
+def _quiet(model, x: np.ndarray, y: np.ndarray):  # type: ignore[no-untyped-def]
+    """Fit; a solver that stops at its last iteration is near enough, and says so to nobody."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model.fit(x, y)

@@ -1,0 +1,64 @@
+"""What to know of a finished run before its model is used: no bad result ends in silence."""
+
+import math
+from typing import Any
+
+ENOUGH = 5  # Pictures of a class in a split, from which on it should be named at least once.
+SHOWN = 5
+
+
+def cautions(result: dict[str, Any]) -> list[str]:
+    """Sentences on a run that ended below its linear probe, near chance, or without ever naming a class.
+
+    Args:
+        result: What result.json is to hold.
+    """
+    split = next((name for name in ("val", "test") if name in result), None)
+    if split is None:
+        return []
+    return [*_below_probe(result, split), *_near_chance(result[split]), *_unnamed(result)]
+
+
+def _below_probe(result: dict[str, Any], split: str) -> list[str]:
+    probe = (result.get("probe") or {}).get(split)
+    accuracy = result[split]["accuracy"]
+    if probe is None or accuracy >= probe["accuracy"]:
+        return []
+    text = (
+        f"fine-tuning ended at {_percent(accuracy)} {_words(split)} accuracy, below the {_percent(probe['accuracy'])} of a linear "
+        "probe on the network as it was; give more --epochs, or --keep best, which keeps the probe where it is better."
+    )
+    return [text]
+
+
+def _near_chance(figures: dict[str, Any]) -> list[str]:
+    """Not surely above what always naming the largest class gives: within two standard errors."""
+    confusion, count = figures["confusion"], figures["count"]
+    share = max(sum(row) for row in confusion) / count
+    if figures["accuracy"] > share + 2 * math.sqrt(share * (1 - share) / count):
+        return []
+    text = (
+        f"accuracy is {_percent(figures['accuracy'])}, and always naming the largest class gives {_percent(share)}: the network has "
+        "learnt next to nothing; look for broken labels, give more --epochs, or another --lr."
+    )
+    return [text]
+
+
+def _unnamed(result: dict[str, Any]) -> list[str]:
+    """Classes that are in a split and in no prediction for it."""
+    split = "test" if "test" in result else "val"
+    confusion = result[split]["confusion"]
+    named = [sum(row[column] for row in confusion) for column in range(len(confusion))]
+    missing = [name for name, row, times in zip(result["classes"], confusion, named, strict=True) if times == 0 and sum(row) >= ENOUGH]
+    if not missing:
+        return []
+    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+    return [f"no {_words(split)} picture was taken for {', '.join(missing[:SHOWN])}{more}, though there are such pictures."]
+
+
+def _words(split: str) -> str:
+    return {"val": "validation"}.get(split, split)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,144 @@
+"""What a run chooses where "auto" stands: rates, length, start of the head, statistics of BatchNorm. Checkpoints and results hold it."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rekindle.analysis.linear_probe import LinearProbe
+from rekindle.hooks import INPUT, FeatureHooks
+from rekindle.method import Method
+from rekindle.methods.layer_wise.freeze_batchnorm import FreezeBatchNorm
+from rekindle.spec import RunSpec
+from rekindle.training.defaults import automatic_epochs, automatic_lr, released_epochs
+from rekindle.tuner.head_rate import TIED, head_rate, read_head_lr
+
+if TYPE_CHECKING:
+    from rekindle.fitting.look import Look
+    from rekindle.tuner import Tuner
+
+CLOSE = 1e-2  # Relative difference of features that counts as none: those of the look are in float32, on another batch.
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a run was told or chose.
+
+    Attributes:
+        lr: Base learning rate of the backbone.
+        head_lr: Of the head.
+        epochs: Asked of the methods, which may trim them.
+        head_init: "random", "zero" or "linear_probe".
+        batchnorm: "frozen" or "batch".
+        probe: The linear probe on frozen features; None where there is none.
+        baseline: What result.json says of it.
+    """
+
+    lr: float
+    head_lr: float
+    epochs: int
+    head_init: str
+    batchnorm: str
+    probe: LinearProbe | None = None
+    baseline: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, for a checkpoint."""
+        return asdict(self)
+
+    def methods(self, methods: list[Method]) -> list[Method]:
+        """The run's methods, and what the choice of BatchNorm's statistics adds to them."""
+        return [*methods, FreezeBatchNorm()] if self.batchnorm == "frozen" else methods
+
+
+def from_checkpoint(state: dict[str, Any], spec: RunSpec, images: int) -> Choices:
+    """The choices of the run that a checkpoint belongs to; those of rekindle 0.1.0 stand in no checkpoint."""
+    if "choices" not in state:
+        rate = float(state["lr"])
+        return Choices(rate, rate, epochs_of(spec, images), "random", "batch")
+    stored = state["choices"]
+    return Choices(**{**stored, "probe": stored["probe"] and LinearProbe(**stored["probe"])})
+
+
+def choose(spec: RunSpec, images: int, methods: list[Method], look: "Look | None", batchnorm: str) -> Choices:
+    """Fill in what the spec leaves open.
+
+    Args:
+        spec: The run.
+        images: Training images.
+        methods: The spec's.
+        look: What was seen of the features; None where the weights are random.
+        batchnorm: "frozen" or "batch"; what `rekindle.fitting.look.batchnorm_for` found where that was open.
+    """
+    lr = spec.lr or automatic_lr(spec.optimizer, pretrained=look is not None)
+    head_lr = spec.head_lr or (TIED if look is None else _own_rate(spec, look))
+    head_init = spec.head_init if spec.head_init != "auto" else "random" if look is None else "linear_probe"
+    if any(method.name in ("freeze_batchnorm", "stoch_norm") for method in methods):
+        batchnorm = "batch"  # The recipe says it already.
+    probe = None if look is None else look.probe
+    return Choices(lr, read_head_lr(head_lr, lr), epochs_of(spec, images), head_init, batchnorm, probe)
+
+
+def epochs_of(spec: RunSpec, images: int) -> int:
+    """Epochs asked for, or chosen by the number of training images."""
+    if spec.epochs:
+        return spec.epochs
+    return released_epochs(images) if spec.defaults == "0.1" else automatic_epochs(images, spec.batch_size)
+
+
+def _own_rate(spec: RunSpec, look: "Look") -> float | str:
+    """By kappa for SGD; adaptive optimisers do not see how long the features are."""
+    return head_rate(look.mean_square) if spec.optimizer == "SGD" else ADAPTIVE_MULTIPLE
+
+
+ADAPTIVE_MULTIPLE = "x10"
+
+
+def start_head(choices: Choices, tuner: "Tuner", look: "Look | None", first: Tensor) -> Choices:
+    """Give the head its start, in place.
+
+    Args:
+        choices: Made before the network had its head.
+        tuner: Around the network with its head, on its device.
+        look: What was seen of the features.
+        first: (B, 3, S, S) the first pictures that were looked at, on the network's device.
+
+    Returns:
+        The choices; a head that reads other features than the probe's, or is not one linear layer, starts at random.
+    """
+    modules = tuner.net.head_modules()
+    if choices.head_init == "zero":
+        with torch.no_grad():
+            for parameter in tuner.net.head_parameters().values():
+                parameter.zero_()
+    if choices.head_init != "linear_probe":
+        return choices
+    if look is None or not _reads(tuner, modules, look.features, first):
+        return replace(choices, head_init="random")
+    write_probe(modules[0], look.probe)
+    return choices
+
+
+def write_probe(layer: nn.Module, probe: LinearProbe) -> None:
+    """Put a probe's weights into a linear layer."""
+    with torch.no_grad():
+        layer.weight.copy_(probe.weight)  # type: ignore[operator]
+        layer.bias.copy_(probe.bias)  # type: ignore[operator]
+
+
+@torch.no_grad()
+def _reads(tuner: "Tuner", modules: list[nn.Module], features: Tensor, first: Tensor) -> bool:
+    """Whether the head is one linear layer on the features that were looked at."""
+    if len(modules) != 1 or type(modules[0]) is not nn.Linear or modules[0].bias is None:
+        return False
+    model, name = tuner.net.model, tuner.net.head[0] + INPUT
+    modes = {module: module.training for module in model.modules()}
+    hooks = FeatureHooks(model.eval(), [name])
+    model(first)
+    seen = hooks.take()[name]
+    hooks.remove()
+    for module, mode in modes.items():
+        module.training = mode
+    wanted = features[: len(first)].to(seen.device)
+    return seen.shape == wanted.shape and bool((seen.double() - wanted).norm() <= CLOSE * wanted.norm())

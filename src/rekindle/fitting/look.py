@@ -1,0 +1,104 @@
+"""One look at the features before training: how long they are, what a linear probe makes of them, which statistics suit BatchNorm.
+
+Everything that a run chooses by itself rests on it, and the probe is the baseline that the run is held against.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from rekindle.analysis.linear_probe import LinearProbe, fit_probe, mean_square
+from rekindle.analysis.ranking import features_of
+from rekindle.data import order
+from rekindle.data.samples import Samples
+from rekindle.method import noop
+
+MOST = 3000  # Training pictures that are looked at.
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a pre-trained network's features on the training pictures.
+
+    Attributes:
+        features: (N, D) float64, in evaluation mode.
+        labels: (N,).
+        probe: Fitted to them.
+        mean_square: E||f||^2.
+    """
+
+    features: Tensor
+    labels: Tensor
+    probe: LinearProbe
+    mean_square: float
+
+    def summary(self) -> dict[str, Any]:
+        """What result.json says of it."""
+        return {"cross_validation": self.probe.accuracy, "strength": self.probe.strength, "mean_square": self.mean_square}
+
+
+def look_at(module: nn.Module, train: Samples, seed: int, device: torch.device, progress: Callable[..., None] = noop) -> Look:
+    """Look at the features of at most `MOST` training pictures at the centre crop.
+
+    Args:
+        module: The pre-trained network with its classifier; its mode is put back.
+        train: The training split.
+        seed: Key of the choice among more pictures.
+        device: Where to compute.
+        progress: Told (what, done, total).
+    """
+    rows = chosen_rows(train, seed)
+    features = features_at(module, train, rows, device, progress)
+    labels = train.labels[rows]
+    return Look(features, labels, fit_probe(features, labels, progress), mean_square(features))
+
+
+def chosen_rows(train: Samples, seed: int) -> Tensor:
+    """Which training pictures are looked at: each class at least once, since a probe knows no others."""
+    rows = order(len(train), seed, 0)
+    first = {int(label): int(row) for row, label in zip(rows.flip(0), train.labels[rows.flip(0)], strict=True)}
+    needed = torch.tensor(sorted(first.values()))
+    rest = rows[~torch.isin(rows, needed)]
+    return torch.cat([needed, rest])[: max(MOST, len(needed))]
+
+
+def features_at(
+    module: nn.Module, samples: Samples, rows: Tensor | None, device: torch.device, progress: Callable[..., None] = noop
+) -> Tensor:
+    """(N, D) features of some pictures, or of all; the network's mode is put back."""
+    training = module.training
+    total = len(samples) if rows is None else len(rows)
+    found, _ = features_of(module, samples, lambda done: progress("looking at features", done, total), rows=rows, device=device)
+    module.train(training)
+    return torch.from_numpy(found)
+
+
+def batchnorm_for(module: nn.Module, train: Samples, look: Look, seed: int, device: torch.device, batch_size: int) -> str:
+    """The statistics under which a linear probe cross-validates better: "frozen" ones of pre-training, or those of each "batch".
+
+    Of equals the frozen ones. A network without BatchNorm has no choice: "batch", which changes nothing.
+    """
+    if not any(isinstance(part, _BatchNorm) for part in module.modules()):
+        return "batch"
+    twin = copy.deepcopy(module)
+    rows = chosen_rows(train, seed)
+    with _batch_statistics(twin):
+        features, _ = features_of(twin, train, rows=rows, device=device, batch=batch_size)
+    probe = fit_probe(torch.from_numpy(features), train.labels[rows])
+    return "batch" if (probe.accuracy or 0.0) > (look.probe.accuracy or 0.0) else "frozen"
+
+
+@contextmanager
+def _batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Let BatchNorm normalise by the batch though the network is in evaluation mode."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(lambda layer, _: setattr(layer, "training", True)) for norm in norms]
+    yield
+    for hook in hooks:
+        hook.remove()
