@@ -67,8 +67,8 @@ def execute(
         UserError: For bad input, in one sentence.
     """
     began = time.perf_counter()
-    chosen = parse(spec.method) if methods is None else copy.deepcopy(list(methods))
-    direction, augment = parse_direction(spec.direction), parse_augment(spec.augment or "none")
+    chosen = parse(spec.method, spec.defaults) if methods is None else copy.deepcopy(list(methods))
+    direction, augment = parse_direction(spec.direction, spec.defaults), parse_augment(spec.augment or "none")
     _check_mixing(augment, chosen)
     checked(spec.record or "")
     if device not in DEVICES:

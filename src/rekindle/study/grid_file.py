@@ -110,13 +110,13 @@ def check_recipes(grid: Grid) -> None:
     seen = set()
     for group in grid.groups:
         for settings in group.candidates.values():
-            recipe = (settings.get("method", RunSpec.method), settings.get("direction", RunSpec.direction))
+            recipe = tuple(settings.get(name, getattr(RunSpec, name)) for name in ("method", "direction", "defaults"))
             if recipe in seen:
                 continue
             seen.add(recipe)
             try:
-                parse(recipe[0])
-                parse_direction(recipe[1])
+                parse(recipe[0], recipe[2])
+                parse_direction(recipe[1], recipe[2])
             except UserError as error:
                 raise UserError(f"methods.{group.method}: {error}") from None
 

@@ -25,7 +25,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rekindle.method import Clock, Method, Net, Source, require
+from rekindle.method import Clock, Method, Net, Source, require, with_presets
 from rekindle.rng import use_generator
 from rekindle.spec import Count, Means, Positive
 
@@ -64,6 +64,7 @@ def cycle_factor(position: int, length: int, starts: list[int], period: int = 0,
     return 0.5 * (1 + math.cos(turns * math.pi * (position - start) / (period or end - start)))
 
 
+@with_presets
 @dataclass
 class Rifle(Method):
     """Draw a fresh head at the start of each period but the first, and restart its learning rate with it.
@@ -80,7 +81,8 @@ class Rifle(Method):
         optimizer_state: "clear" or "keep" the optimiser's state of the head at a draw. Kept Adam state overshoots.
         min_tail_epochs: Skip a draw that would leave fewer epochs than this, at least 1.
         trim: Shorten the run to K * (E // K) epochs, as the authors' code.
-        preset: "paper_code" or "algorithm1": sets unit, shape, cycle, optimizer_state, trim and scale.
+        preset: "paper_code" or "algorithm1": sets unit, shape, cycle, optimizer_state, trim and scale; of these only cycle="none", RIFLE-A,
+            may be given otherwise.
         period: Length P of a period in `unit`s, 1 to the length of the run; it overrides `periods` unless it is 0.
         scale: Factor above 0 on the weights of a fresh draw; 1 as published. None takes 1 where the network has normalisation layers,
             and 0.1 where it has none (SqueezeNet, VGG): there activations grow as it learns, a full draw starts at up to three times
@@ -105,10 +107,10 @@ class Rifle(Method):
 
     paper: ClassVar[str] = "Li, Xiong, An, Xu, Dou, ICML 2020, arXiv 2007.03349"
     neutral: ClassVar[dict[str, Any]] = {"periods": 1}
+    presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
+    beside_preset: ClassVar[dict[str, tuple[Any, ...]]] = {"cycle": ("none",)}
 
     def __post_init__(self) -> None:
-        for option, value in PRESETS.get(str(self.preset), {}).items():  # An unknown one is refused below.
-            setattr(self, option, value)
         super().__post_init__()
         require(not (self.trim and self.unit == "step"), "rifle: trim counts epochs; leave it out with unit='step'.")
 
