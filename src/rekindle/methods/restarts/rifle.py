@@ -11,8 +11,8 @@ length of a period, E that of the run:
 
 The last period takes the remainder of E / K. The authors' code instead trims the run to K * (E // K) epochs, keeps the
 head's momentum and re-initialises once more after the last epoch, which leaves a random head in the returned model; their
-Algorithm 1 counts steps, runs a full cosine and cycles every parameter. `preset` gives the first two of these readings;
-the draw after the last epoch is never made.
+Algorithm 1 counts steps t = 1..T, draws at t = P, 2P, ... below T, runs a full cosine and cycles every parameter. `preset`
+gives the first two of these readings; the draw after the last epoch is never made.
 """
 
 import math
@@ -82,7 +82,7 @@ class Rifle(Method):
         min_tail_epochs: Skip a draw that would leave fewer epochs than this, at least 1.
         trim: Shorten the run to K * (E // K) epochs, as the authors' code.
         preset: "paper_code" or "algorithm1": sets unit, shape, cycle, optimizer_state, trim and scale; of these only cycle="none", RIFLE-A,
-            may be given otherwise.
+            may be given otherwise. "algorithm1" counts steps from 1.
         period: Length P of a period in `unit`s, 1 to the length of the run; it overrides `periods` unless it is 0.
         scale: Factor above 0 on the weights of a fresh draw; 1 as published. None takes 1 where the network has normalisation layers,
             and 0.1 where it has none (SqueezeNet, VGG): there activations grow as it learns, a full draw starts at up to three times
@@ -129,7 +129,8 @@ class Rifle(Method):
             return []
         tail = self.min_tail_epochs * (clock.steps_per_epoch if self.unit == "step" else 1)
         length = self._length(clock)
-        return [start for start in self._starts(clock)[1:] if length - start >= tail]
+        draws = [start - self._first for start in self._starts(clock)[1:]]
+        return [draw for draw in draws if length - draw >= tail]
 
     def restart_(self, clock: Clock, optimizer: Optimizer) -> bool:
         """Draw a fresh head in place, with one stream for every rank; the backbone and its state are not touched."""
@@ -144,7 +145,8 @@ class Rifle(Method):
     def lr_factor(self, group: str, clock: Clock) -> float | None:
         """The cycle for the head (or everything); what it does not claim gets the run's own schedule."""
         if self.cycle == "all" or (self.cycle == "head" and group == "head"):
-            return cycle_factor(self._position(clock), self._length(clock), self._starts(clock), self.period, self.shape)
+            position = self._position(clock) + self._first
+            return cycle_factor(position, self._length(clock), self._starts(clock), self.period, self.shape)
         return None
 
     def warnings(self, clock: Clock) -> list[str]:
@@ -168,6 +170,11 @@ class Rifle(Method):
     def run_epochs(self, epochs: int) -> int:
         """K * (E // K) with `trim`, as the authors' code; E without."""
         return self.periods * (epochs // self.periods) if self.trim and not self.period else epochs
+
+    @property
+    def _first(self) -> int:
+        """The number of the first step: Algorithm 1 counts from 1."""
+        return int(self.preset == "algorithm1")
 
     def _length(self, clock: Clock) -> int:
         length = clock.epochs if self.unit == "epoch" else clock.epochs * clock.steps_per_epoch
