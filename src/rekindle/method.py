@@ -238,6 +238,15 @@ class Method:
         """Why the method cannot work beside `other`, as a sentence, or None. Asked of each pair, both ways."""
         return None
 
+    def incompatible_with_direction(self) -> str | None:
+        """Why the method cannot work under a direction other than the plain sum, as a sentence, or None.
+
+        A direction combines gradients; what `after_step_` does to weights it never sees.
+        """
+        if type(self).after_step_ is Method.after_step_:
+            return None
+        return "it changes weights after the optimiser's step, past the direction; leave the direction out."
+
     def lr_scale(self, parameter: str) -> float:
         """A constant factor on the learning rate of the parameter of that name; those of several methods multiply."""
         return 1.0

@@ -62,7 +62,8 @@ class Tuner:
         outputs: Logits of the last micro-batch, detached.
 
     Raises:
-        ValueError: If an argument is out of range, two methods own one group's learning rate, or two refuse each other.
+        ValueError: If an argument is out of range, two methods own one group's learning rate, or two refuse each other or one
+            the direction.
     """
 
     def __init__(
@@ -87,6 +88,8 @@ class Tuner:
         self.direction = direction or PlainSum()
         plain = isinstance(self.direction, PlainSum)
         require(plain or not decoupled, "a direction needs the penalty in the gradient; leave decoupled out.")
+        if not plain:
+            _check_direction(self.methods, self.direction)
         self.epochs = min([epochs, *(method.run_epochs(epochs) for method in self.methods)])
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self._own_source = source is None
@@ -456,6 +459,12 @@ def _check_pairs(methods: list[Method]) -> None:
         for other in methods:
             reason = one.incompatible_with(other) if one is not other else None
             require(reason is None, f"{one.name} and {other.name} do not go together: {reason}")
+
+
+def _check_direction(methods: list[Method], direction: Direction) -> None:
+    for method in methods:
+        reason = method.incompatible_with_direction()
+        require(reason is None, f"{method.name} and {direction.name} do not go together: {reason}")
 
 
 def _merge(pairs: Iterator[tuple[nn.Parameter, Tensor]]) -> list[tuple[nn.Parameter, Tensor]]:
