@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rekindle.rng import keyed_generator
-from rekindle.spec import Granularity, check_fields, snake
+from rekindle.spec import Granularity, WeightDecay, check_fields, snake
 
 GradientPairs = list[tuple[nn.Parameter, Tensor]]
 PassOverData = Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -200,6 +200,8 @@ class Method:
         source_hook_layers: The same of the source.
         needs_hard_labels: Whether it takes each label for one class; pictures that are mixed, and have shares of two, are refused then.
         splits_batches: Whether the gradients of a batch's micro-batches add up to the batch's; False where it acts on statistics of a batch.
+        is_weight_decay: Whether it is plain weight decay, a pull of all weights to zero that knows nothing of the source: a direction may
+            leave it outside.
         presets: {value of the option `preset`: the options that it sets}, for a class under `with_presets`.
         beside_preset: {option: values that may be given beside any preset and count}: named variants of the paper.
     """
@@ -210,6 +212,7 @@ class Method:
     example: ClassVar[dict[str, Any]] = {}
     needs_hard_labels: ClassVar[bool] = False
     splits_batches: ClassVar[bool] = True
+    is_weight_decay: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     beside_preset: ClassVar[dict[str, tuple[Any, ...]]] = {}
     uses_source: bool = False
@@ -311,6 +314,8 @@ class Direction:
         name: What recipes and logs call the direction; by default the class's name in snake case.
         paper: Citation, one line.
         granularity: What counts as one vector: "global", all shared parameters; "layer", those of one module; "tensor", each.
+        weight_decay: Where the gradient of plain weight decay (`Method.is_weight_decay`) stands: "outside", added to the step as it is, or
+            "inside" h.
         presets: As in `Method`.
         beside_preset: As in `Method`.
     """
@@ -320,6 +325,7 @@ class Direction:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     beside_preset: ClassVar[dict[str, tuple[Any, ...]]] = {}
     granularity: Granularity = "global"
+    weight_decay: WeightDecay = "outside"
 
     def __init_subclass__(cls) -> None:
         _name(cls)

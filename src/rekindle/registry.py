@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rekindle.data.augment import Augment
 
 Kind = TypeVar("Kind")
+OF_0_1: dict[str, dict[str, Any]] = {"dtnh": {"weight_decay": "inside"}, "grod": {"weight_decay": "inside"}}
+"""What rekindle 0.1 did where it had no option: {name: options}."""
 
 
 @cache
@@ -70,7 +72,8 @@ def parse(recipe: str, defaults: str = RunSpec.defaults) -> list[Method]:
 
     Args:
         recipe: Names joined by ``+``, each with optional arguments in brackets; "none" is the empty recipe.
-        defaults: Whose reading, as in `RunSpec`: with "0.1" a preset overrides the options given beside it, as it did then.
+        defaults: Whose reading, as in `RunSpec`: with "0.1" a preset overrides the options given beside it, and a direction takes plain weight decay for
+            a regulariser, as then.
 
     Raises:
         UserError: If the text, a name, an option or a value is not allowed; the sentence says what is.
@@ -171,6 +174,7 @@ def _construct(kind: type[Kind], name: str, preset: dict[str, Any], given: dict[
         raise UserError(f"{name} has no option {unknown[0]!r}; it {listed}.")
     options = {**preset, **given}
     if defaults == "0.1":
+        options = {**OF_0_1.get(name, {}), **options}
         overridden = getattr(kind, "presets", {}).get(str(given.get("preset")), {})
         options = {option: value for option, value in options.items() if option not in overridden}
     try:

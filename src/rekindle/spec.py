@@ -26,6 +26,7 @@ NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
 Granularity = Literal["global", "layer", "tensor"]  # What counts as one vector, for a direction.
+WeightDecay = Literal["outside", "inside"]  # Where plain weight decay stands, for a direction.
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from rekindle import Direction, Method, Rifle, UserError
 from rekindle.methods._catalog import VARIANTS
-from rekindle.registry import describe, directions, methods, parse, parse_direction
+from rekindle.registry import OF_0_1, describe, directions, methods, parse, parse_direction
 from rekindle.spec import hints
 
 KINDS: dict[str, type[Method] | type[Direction]] = {**methods(), **directions()}
@@ -81,7 +81,7 @@ def test_recipes_of_0_1_mean_what_they_meant(name: str, preset: str) -> None:
         for other in others(kind, option, value):
             text = f"{name}({option}={other!r}, preset={preset!r})"
             found = parse_direction(text, "0.1") if name in directions() else parse(text, "0.1")[0]
-            assert found == kind(preset=preset)  # type: ignore[call-arg]
+            assert found == kind(preset=preset, **OF_0_1.get(name, {}))  # type: ignore[call-arg]
 
 
 def test_rifle_a_with_the_papers_code_is_the_shipped_command() -> None:

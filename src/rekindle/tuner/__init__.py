@@ -137,7 +137,16 @@ class Tuner:
     def warnings(self) -> list[str]:
         """What the methods have to say against this run, a sentence each; `rekindle.fit` shows them before it trains."""
         start = Clock(0, self.epochs, 0, self.steps_per_epoch, seed=self.seed)
-        return [text for method in self.methods for text in method.warnings(start)]
+        return [text for method in self.methods for text in method.warnings(start)] + self._idle_direction()
+
+    def _idle_direction(self) -> list[str]:
+        """Say so where a direction has nothing to combine with the loss."""
+        regularisers = [method for method in self.methods if not self._stays_outside(method)]
+        if self._separator is None or any(_overrides(method, verb) for method in regularisers for verb in ("gradient", "penalty")):
+            return []
+        decay = [f"; {method.name} is plain weight decay and stays outside it" for method in self.methods if method not in regularisers]
+        name, why = self.direction.name, "".join(decay[:1])
+        return [f"{name} has no transfer regulariser to combine{why}, so it changes nothing; add one such as l2_sp, or leave {name} out."]
 
     def scheduler(self, optimizer: Optimizer) -> "TunerScheduler":
         """The learning-rate scheduler, to be stepped once an epoch; it also shows the tuner the optimiser's steps.
@@ -264,7 +273,8 @@ class Tuner:
         require(
             not acts or "loss" in self._called, "a method acts on labels or outputs: use tuner.loss(model, x, y, criterion).backward()."
         )
-        pairs = _merge(pair for method in self.methods for pair in method.gradient(clock))
+        outside = [method for method in self.methods if self._stays_outside(method)]
+        pairs = _merge(pair for method in self.methods if method not in outside for pair in method.gradient(clock))
         if self._separator is not None:
             names = {id(p): name for name, p in self.net.shared().items()}
             closed = {names[id(p)]: h for p, h in pairs if id(p) in names}
@@ -272,6 +282,7 @@ class Tuner:
             shared = {name: p for name, p in self.net.shared().items() if p.requires_grad}
             if shared:
                 combine_gradients_(shared, self._separator.take(scale), closed, self.direction, clock, self._conflict_stats, scale != 1)
+        pairs = _merge(iter([*pairs, *(pair for method in outside for pair in method.gradient(clock))]))
         if self.is_decoupled:
             _decay_(pairs, _rates(optimizer))
         else:
@@ -376,6 +387,10 @@ class Tuner:
                 f"epoch {self._epoch} made {self._step} optimiser steps, "
                 f"but the tuner was built with steps_per_epoch={self.steps_per_epoch}.",
             )
+
+    def _stays_outside(self, method: Method) -> bool:
+        """Whether a method's gradient is added beside the direction, as the optimiser's weight decay is in the papers."""
+        return self._separator is not None and method.is_weight_decay and self.direction.weight_decay == "outside"
 
     def _restart(self, optimizer: Optimizer) -> bool:
         clock = self._clock()

@@ -13,7 +13,7 @@ from annotated_types import Interval
 
 from rekindle.method import Clock, Direction, with_presets
 from rekindle.methods.directions.dtnh import orthogonal
-from rekindle.spec import Granularity
+from rekindle.spec import Granularity, WeightDecay
 
 PRESETS: dict[str, dict[str, Any]] = {"code": {"granularity": "tensor", "rho": 0.99}}
 
@@ -27,11 +27,13 @@ class GrOD(Direction):
         granularity: "tensor" takes each parameter by itself, "layer" those of a module, "global" all shared ones together.
         rho: The regulariser's strength is multiplied by rho^epoch, from above 0 to 1.
         preset: "code" sets what the authors' code does: each tensor, rho 0.99; neither may then be given otherwise.
+        weight_decay: Plain weight decay is added as it is ("outside"), as in the authors' code, or is part of h ("inside").
     """
 
     granularity: Granularity = "tensor"
     rho: Annotated[float, Interval(gt=0, le=1)] = 1.0
     preset: Literal["code"] | None = None
+    weight_decay: WeightDecay = "outside"
 
     name: ClassVar[str] = "grod"
     paper: ClassVar[str] = "Xiong, Wan, Zhao, Chen, Li, Zhu, Huan, ACM TKDD 2022"
