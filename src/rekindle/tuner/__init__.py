@@ -102,6 +102,7 @@ class Tuner:
         self._restarted = False
         self._scaled = False
         self._decoupled = decoupled
+        self._precision = torch.float64  # That of the outputs, once there are some.
         self._conflict_stats = ConflictStats()
         self._terms: dict[str, Tensor] = {}
         self._schedule = schedule or Cosine()
@@ -238,7 +239,7 @@ class Tuner:
 
     def loss_of(self, outputs: Tensor, x: Tensor, labels: Tensor, criterion: Criterion, indices: Tensor | None = None) -> Tensor:
         """The second half of `loss`: from the network's outputs on `x` and the labels that `labels` gave."""
-        self.outputs = outputs.detach()
+        self.outputs, self._precision = outputs.detach(), outputs.dtype
         task = criterion(outputs, labels) * math.prod(method.task_weight() for method in self.methods)
         batch = Batch(x, labels, indices, outputs, self._clock(), self._hooks.take(), *self._ask_source(x))
         given = {method.name: method.penalty(batch) for method in self.methods}
@@ -281,7 +282,8 @@ class Tuner:
             pairs = [pair for pair in pairs if id(pair[0]) not in names]
             shared = {name: p for name, p in self.net.shared().items() if p.requires_grad}
             if shared:
-                combine_gradients_(shared, self._separator.take(scale), closed, self.direction, clock, self._conflict_stats, scale != 1)
+                r, precision = self._separator.take(scale), self._precision
+                combine_gradients_(shared, r, closed, self.direction, clock, self._conflict_stats, scale != 1, precision)
         pairs = _merge(iter([*pairs, *(pair for method in outside for pair in method.gradient(clock))]))
         if self.is_decoupled:
             _decay_(pairs, _rates(optimizer))
