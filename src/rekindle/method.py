@@ -20,16 +20,17 @@ checkpoint                     `state_dict`, `load_state_dict`
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rekindle.rng import keyed_generator
-from rekindle.spec import Granularity, check_fields, snake
+from rekindle.spec import Granularity, WeightDecay, check_fields, snake
 
 GradientPairs = list[tuple[nn.Parameter, Tensor]]
 PassOverData = Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -199,6 +200,10 @@ class Method:
         source_hook_layers: The same of the source.
         needs_hard_labels: Whether it takes each label for one class; pictures that are mixed, and have shares of two, are refused then.
         splits_batches: Whether the gradients of a batch's micro-batches add up to the batch's; False where it acts on statistics of a batch.
+        is_weight_decay: Whether it is plain weight decay, a pull of all weights to zero that knows nothing of the source: a direction may
+            leave it outside.
+        presets: {value of the option `preset`: the options that it sets}, for a class under `with_presets`.
+        beside_preset: {option: values that may be given beside any preset and count}: named variants of the paper.
     """
 
     name: ClassVar[str] = ""
@@ -207,6 +212,9 @@ class Method:
     example: ClassVar[dict[str, Any]] = {}
     needs_hard_labels: ClassVar[bool] = False
     splits_batches: ClassVar[bool] = True
+    is_weight_decay: ClassVar[bool] = False
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    beside_preset: ClassVar[dict[str, tuple[Any, ...]]] = {}
     uses_source: bool = False
     hook_layers: Sequence[str] = ()
     source_hook_layers: Sequence[str] = ()
@@ -215,9 +223,8 @@ class Method:
         _name(cls)
 
     def __post_init__(self) -> None:
-        """Refuse options that their annotations do not allow. A subclass with checks of its own calls this first."""
-        if dataclasses.is_dataclass(self):
-            check_fields(f"{self.name}: ", self)
+        """Refuse options that their annotations or a preset do not allow. A subclass with checks of its own calls this first."""
+        _check_options(self)
 
     @property
     def needs_data(self) -> bool:
@@ -233,6 +240,15 @@ class Method:
     def incompatible_with(self, other: "Method") -> str | None:
         """Why the method cannot work beside `other`, as a sentence, or None. Asked of each pair, both ways."""
         return None
+
+    def incompatible_with_direction(self) -> str | None:
+        """Why the method cannot work under a direction other than the plain sum, as a sentence, or None.
+
+        A direction combines gradients; what `after_step_` does to weights it never sees.
+        """
+        if type(self).after_step_ is Method.after_step_:
+            return None
+        return "it changes weights after the optimiser's step, past the direction; leave the direction out."
 
     def lr_scale(self, parameter: str) -> float:
         """A constant factor on the learning rate of the parameter of that name; those of several methods multiply."""
@@ -298,19 +314,25 @@ class Direction:
         name: What recipes and logs call the direction; by default the class's name in snake case.
         paper: Citation, one line.
         granularity: What counts as one vector: "global", all shared parameters; "layer", those of one module; "tensor", each.
+        weight_decay: Where the gradient of plain weight decay (`Method.is_weight_decay`) stands: "outside", added to the step as it is, or
+            "inside" h.
+        presets: As in `Method`.
+        beside_preset: As in `Method`.
     """
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    beside_preset: ClassVar[dict[str, tuple[Any, ...]]] = {}
     granularity: Granularity = "global"
+    weight_decay: WeightDecay = "outside"
 
     def __init_subclass__(cls) -> None:
         _name(cls)
 
     def __post_init__(self) -> None:
-        """Refuse options that their annotations do not allow."""
-        if dataclasses.is_dataclass(self):
-            check_fields(f"{self.name}: ", self)
+        """Refuse options that their annotations or a preset do not allow."""
+        _check_options(self)
 
     def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
         """Weights for g and h from <g,g>, <g,h> and <h,h>."""
@@ -325,6 +347,46 @@ def _name(kind: type["Method"] | type["Direction"]) -> None:
     """Name a class after itself, unless its own body says how."""
     if "name" not in vars(kind):
         kind.name = snake(kind.__name__)
+
+
+Kind = TypeVar("Kind", bound="Method | Direction")
+
+
+def with_presets(kind: type[Kind]) -> type[Kind]:
+    """Let the option `preset` of a dataclass fill in those of the preset's options that are not given: put it above ``@dataclass``.
+
+    What is given beside a preset is never overridden: `Method.__post_init__` refuses it where it contradicts.
+    """
+    plain = kind.__init__
+    names = [field.name for field in dataclasses.fields(kind) if field.init]  # type: ignore[arg-type]
+
+    @functools.wraps(plain)
+    def init(self: Kind, *values: Any, **options: Any) -> None:
+        given = {**dict(zip(names, values, strict=False)), **options}
+        filled = {name: value for name, value in _preset(self, given.get("preset")).items() if name not in given}
+        plain(self, *values, **options, **filled)
+
+    kind.__init__ = init  # type: ignore[assignment, method-assign]
+    return kind
+
+
+def _preset(owner: "Method | Direction", chosen: Any) -> dict[str, Any]:
+    """The options that the preset chosen sets; none for one that there is not, which is refused as a value."""
+    return owner.presets.get(chosen, {}) if isinstance(chosen, str) else {}
+
+
+def _check_options(owner: "Method | Direction") -> None:
+    """Refuse options that their annotations do not allow, and those that contradict the preset given with them."""
+    if not dataclasses.is_dataclass(owner):
+        return
+    check_fields(f"{owner.name}: ", owner)
+    chosen = getattr(owner, "preset", None)
+    for option, value in _preset(owner, chosen).items():
+        found = getattr(owner, option)
+        require(
+            found == value or found in owner.beside_preset.get(option, ()),
+            f"{owner.name}: {option}={found!r} contradicts preset={chosen!r}, which sets {option}={value!r}; leave one of the two out.",
+        )
 
 
 def require(condition: bool, message: str) -> None:

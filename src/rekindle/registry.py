@@ -16,12 +16,14 @@ from rekindle.errors import UserError
 from rekindle.method import Direction, Method
 from rekindle.methods._catalog import VARIANTS, check_known, library, others_bring_some
 from rekindle.methods._plugins import plugins
-from rekindle.spec import snake
+from rekindle.spec import RunSpec, snake
 
 if TYPE_CHECKING:
     from rekindle.data.augment import Augment
 
 Kind = TypeVar("Kind")
+OF_0_1: dict[str, dict[str, Any]] = {"dtnh": {"weight_decay": "inside"}, "grod": {"weight_decay": "inside"}}
+"""What rekindle 0.1 did where it had no option: {name: options}."""
 
 
 @cache
@@ -65,11 +67,13 @@ def classes_below(package: ModuleType, base: type[Kind]) -> dict[str, type[Kind]
     return dict(sorted(found.items()))
 
 
-def parse(recipe: str) -> list[Method]:
+def parse(recipe: str, defaults: str = RunSpec.defaults) -> list[Method]:
     """Build the methods of a recipe, in order.
 
     Args:
         recipe: Names joined by ``+``, each with optional arguments in brackets; "none" is the empty recipe.
+        defaults: Whose reading, as in `RunSpec`: with "0.1" a preset overrides the options given beside it, and a direction takes plain weight decay for
+            a regulariser, as then.
 
     Raises:
         UserError: If the text, a name, an option or a value is not allowed; the sentence says what is.
@@ -78,7 +82,8 @@ def parse(recipe: str) -> list[Method]:
         return []
     asked = f"--method {recipe!r}"
     made = [
-        _build(node, asked, "method", methods(), VARIANTS) for node in _terms(_tree(recipe, asked, "l2_sp(alpha=0.01)+rifle(periods=4)"))
+        _build(node, asked, "method", methods(), VARIANTS, defaults)
+        for node in _terms(_tree(recipe, asked, "l2_sp(alpha=0.01)+rifle(periods=4)"))
     ]
     names = [method.name for method in made]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -87,14 +92,14 @@ def parse(recipe: str) -> list[Method]:
     return made
 
 
-def parse_direction(text: str) -> Direction:
-    """Build one direction, such as ``dtnh`` or ``grod(rho=0.99)``.
+def parse_direction(text: str, defaults: str = RunSpec.defaults) -> Direction:
+    """Build one direction, such as ``dtnh`` or ``grod(rho=0.99)``; `defaults` as in `parse`.
 
     Raises:
         UserError: As `parse`.
     """
     asked = f"--direction {text!r}"
-    return _build(_tree(text, asked, "grod(rho=0.99)"), asked, "direction", directions(), {})
+    return _build(_tree(text, asked, "grod(rho=0.99)"), asked, "direction", directions(), {}, defaults)
 
 
 def parse_augment(text: str) -> "Augment | None":
@@ -125,7 +130,8 @@ def describe(method: Method | Direction) -> str:
     """One method or direction as a term of a recipe."""
     options = {field.name: getattr(method, field.name) for field in dataclasses.fields(method) if field.init}  # type: ignore[arg-type]
     plain = {field.name: field.default for field in dataclasses.fields(method)}  # type: ignore[arg-type]
-    given = [f"{name}={value!r}" for name, value in options.items() if value != plain[name]]
+    preset = method.presets.get(str(options.get("preset")), {})
+    given = [f"{name}={value!r}" for name, value in options.items() if value != plain[name] or value != preset.get(name, value)]
     return method.name + (f"({', '.join(given)})" if given else "")
 
 
@@ -142,7 +148,10 @@ def _terms(node: ast.expr) -> list[ast.expr]:
     return [node]
 
 
-def _build(node: ast.expr, asked: str, what: str, kinds: dict[str, type[Kind]], variants: dict[str, tuple[str, dict[str, Any]]]) -> Kind:
+def _build(
+    node: ast.expr, asked: str, what: str, kinds: dict[str, type[Kind]], variants: dict[str, tuple[str, dict[str, Any]]],
+    defaults: str = RunSpec.defaults,
+) -> Kind:  # fmt: skip
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     if not isinstance(call.func, ast.Name) or call.args:
         joined = ", joined by '+'" if what != "direction" else ""
@@ -154,17 +163,22 @@ def _build(node: ast.expr, asked: str, what: str, kinds: dict[str, type[Kind]], 
     base, preset = variants.get(name, (name, {}))
     check_known(what, name, base, [*kinds, *variants])
     given = {keyword.arg or "**": _value(keyword, name) for keyword in call.keywords}
-    return _construct(kinds[base], name, preset, given)
+    return _construct(kinds[base], name, preset, given, defaults)
 
 
-def _construct(kind: type[Kind], name: str, preset: dict[str, Any], given: dict[str, Any]) -> Kind:
+def _construct(kind: type[Kind], name: str, preset: dict[str, Any], given: dict[str, Any], defaults: str) -> Kind:
     allowed = [field.name for field in dataclasses.fields(kind) if field.init and field.name not in preset]  # type: ignore[arg-type]
     unknown = [option for option in given if option not in allowed]
     if unknown:
         listed = f"has {', '.join(allowed)}" if allowed else "has no options"
         raise UserError(f"{name} has no option {unknown[0]!r}; it {listed}.")
+    options = {**preset, **given}
+    if defaults == "0.1":
+        options = {**OF_0_1.get(name, {}), **options}
+        overridden = getattr(kind, "presets", {}).get(str(given.get("preset")), {})
+        options = {option: value for option, value in options.items() if option not in overridden}
     try:
-        return kind(**preset, **given)
+        return kind(**options)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from None
 

@@ -83,7 +83,8 @@ class Run:
     @cached_property
     def model(self) -> tuple[nn.Module, dict[str, Any]]:
         """The trained network in evaluation mode, and its recipe. Surgery is repeated, so that the weights find their places."""
-        methods = parse(models.read_recipe(self.folder).get("method", "none"))
+        # Surgery is the same under the defaults of any version, so what 0.1 wrote stays readable.
+        methods = parse(models.read_recipe(self.folder).get("method", "none"), "0.1")
         surgeons = [method for method in methods if type(method).surgery is not Method.surgery]
 
         def repeat(module: nn.Module, before: nn.Module, head: list[str], recipe: dict[str, Any]) -> None:

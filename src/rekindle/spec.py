@@ -26,6 +26,7 @@ NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
 Granularity = Literal["global", "layer", "tensor"]  # What counts as one vector, for a direction.
+WeightDecay = Literal["outside", "inside"]  # Where plain weight decay stands, for a direction.
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ class RunSpec:
         image_column: Column of a table with paths or bytes of pictures; "auto" finds it.
         label_column: Column of a table with labels, text or integers; "auto" finds it.
         split_column: Column of a table with train, validation or test; "auto" finds it where there is one.
+        source_data: Folder of pictures that the source was trained on, in class folders or not, for methods that estimate the Fisher information; "none" takes the training images for it.
         per_class: Train on exactly this many images a class, or on "all".
         fraction: Train on this share of the images of each class, such as 0.15, or on "all".
         val_fraction: Share of the training images that becomes the validation split where there is none.
@@ -214,6 +216,7 @@ class RunSpec:
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    source_data: str | None = None
     per_class: Count | None = None
     fraction: Annotated[float, Interval(gt=0, le=1)] | None = None
     val_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.2
@@ -298,7 +301,8 @@ class RunSpec:
 
         Options at their defaults are left out, so that a run keeps its id when a later version knows more options.
         """
-        text = json.dumps({**self.identity(), "data": data_hash, "weights": weights_hash}, sort_keys=True, separators=(",", ":"))
+        identity = {name: value for name, value in self.identity().items() if name != "source_data"}  # It is part of `data_hash`.
+        text = json.dumps({**identity, "data": data_hash, "weights": weights_hash}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -322,6 +326,7 @@ class RunOptions(TypedDict, total=False):
     image_column: str | None
     label_column: str | None
     split_column: str | None
+    source_data: str | None
     per_class: int | Literal["all"] | None
     fraction: float | Literal["all"] | None
     val_fraction: float
@@ -345,8 +350,9 @@ class RunOptions(TypedDict, total=False):
 
 # What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.
 NONE_WORDS = {
-    "freeze": "none", "epochs": "auto", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "image_size": "auto", "image_column": "auto", "label_column": "auto",
-    "split_column": "auto", "per_class": "all", "fraction": "all", "augment": "none", "head": "auto", "record": "none",
+    "freeze": "none", "epochs": "auto", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "image_size": "auto", "image_column": "auto",
+    "label_column": "auto", "split_column": "auto", "per_class": "all", "fraction": "all", "augment": "none", "source_data": "none",
+    "head": "auto", "record": "none",
 }  # fmt: skip
 RELEASED: dict[str, Any] = {  # What rekindle 0.1.0 did where there is an option now, or where its "auto" meant something else.
     "head_lr": "tied", "head_init": "random", "batchnorm": "batch", "head_type": "own", "warmup": 0.0, "clip_norm": None,

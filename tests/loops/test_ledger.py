@@ -215,5 +215,7 @@ class Preparing(Method):
 class Halve(Direction):
     """(1/2, 2), whatever the products."""
 
+    weight_decay = "inside"
+
     def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
         return 0.5, 2.0

@@ -1,5 +1,6 @@
 """Directions: oracles D1 to D6 and the guarantees, in float64."""
 
+import copy
 import math
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rekindle import DTNH, L2SP, Clock, Direction, GrOD, Method, PlainSum, Source, Tuner
-from rekindle.tuner.combine import ConflictStats, combine_gradients_
+from rekindle.methods import FeatureMaps
+from rekindle.tuner.combine import ConflictStats, combine_gradients_, rounding
 
 ALWAYS = GrOD(granularity="global")
 EPS = torch.finfo(torch.float64).eps
@@ -207,3 +209,81 @@ def test_angles_are_reported_and_start_anew_each_epoch() -> None:
     found = loop.tuner.conflict_stats()
     assert found is not None and len(found["cosines"]) == 2 and all(-1 <= c <= 1 for c in found["cosines"])
     assert Loop([]).tuner.conflict_stats() is None
+
+
+NULL = ("0.bias", "3.bias")  # Of convolutions before BatchNorm: the true gradient is 0.
+
+
+def convolutions(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        blocks = [nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU()]
+        return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+
+
+def directed_step(
+    direction: Direction, method: Method, dtype: torch.dtype, autocast: bool = False
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """g of the loss alone, the plain sum g + h, and what the direction makes of both, by name."""
+    found = []
+    for which, methods in ((PlainSum(), []), (PlainSum(), [method]), (direction, [method])):
+        model = convolutions().to(dtype)
+        tuner = Tuner(model, copy.deepcopy(methods), head="8", epochs=1, steps_per_epoch=1, direction=which)
+        tuner.scheduler(torch.optim.SGD(tuner.param_groups(0.1)))
+        tuner.start_epoch(0)
+        stream = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.05 * torch.randn(p.shape, generator=stream, dtype=torch.float64).to(dtype))
+        x, y = torch.randn(32, 3, 10, 10, generator=stream, dtype=torch.float64).to(dtype), torch.arange(32) % 3
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = tuner.loss(model, x, y, nn.functional.cross_entropy)
+        loss.backward()
+        tuner.gradients_()
+        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    return found[0], found[1], found[2]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "autocast"), [(torch.float64, False), (torch.float32, False), (torch.bfloat16, False), (torch.float32, True)]
+)
+@pytest.mark.parametrize("direction", [GrOD(), DTNH(granularity="tensor")])
+def test_along_rounding_nothing_is_projected(direction: Direction, dtype: torch.dtype, autocast: bool) -> None:
+    g, plain, found = directed_step(direction, L2SP(alpha=0.01), dtype, autocast)
+    eps = torch.finfo(dtype).eps  # bfloat16 rounds g + h in another order.
+    projected = {name for name in g if not torch.allclose(found[name], plain[name], rtol=2 * eps, atol=0)}
+    assert not projected & {*NULL, "8.weight", "8.bias"}
+    assert all(float((plain[name] - g[name]).norm()) > 1e-4 for name in NULL)
+    if dtype != torch.bfloat16:
+        assert projected if isinstance(direction, DTNH) else projected == {name for name in g if not name.startswith("8.")} - set(NULL)
+
+
+@pytest.mark.parametrize("method", [L2SP(alpha=0.3), FeatureMaps(strength=2.0)])
+@pytest.mark.parametrize("direction", [GrOD(), DTNH(granularity="tensor"), GrOD(granularity="layer"), DTNH()])
+def test_ordinary_tensors_follow_the_formula(direction: Direction, method: Method) -> None:
+    g, plain, found = directed_step(direction, method, torch.float64)
+    shared = [name for name in g if not name.startswith("8.")]
+    blocks: dict[str, list[str]] = {}
+    for name in shared:
+        key = {"global": "", "layer": name.rpartition(".")[0], "tensor": name}[direction.granularity]
+        blocks.setdefault(key, []).append(name)
+    for names in blocks.values():
+        gg = sum(float((g[n] * g[n]).sum()) for n in names)
+        gh = sum(float((g[n] * (plain[n] - g[n])).sum()) for n in names)
+        take = 0.0 if names[0] in NULL and len(names) == 1 or (isinstance(direction, DTNH) and gh >= 0) else gh / gg
+        for name in names:
+            torch.testing.assert_close(found[name], plain[name] - take * g[name], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_what_counts_as_rounding_is_relative_to_the_module(scale: float) -> None:
+    bound = EPS**0.5
+    sizes = {"a.weight": 1.0, "a.bias": 0.5 * bound, "b.weight": 0.5 * bound, "b.bias": bound, "c.weight": 0.0}
+    gs = {name: torch.full((3,), scale * size, dtype=torch.float64) for name, size in sizes.items()}
+    parameters = {name: nn.Parameter(torch.zeros(3, dtype=torch.float64)) for name in gs}
+    for name, p in parameters.items():
+        p.grad = gs[name].clone()
+    assert rounding(parameters, gs) == {"a.bias", "c.weight"}
+    parameters["b.weight"].grad = torch.full((3,), 2 * scale, dtype=torch.float64)  # Nearly all of it a penalty's.
+    assert rounding(parameters, gs) == {"a.bias", "b.weight", "b.bias", "c.weight"}
+    assert rounding(parameters, {name: g.float() for name, g in gs.items()}) >= {"a.bias", "c.weight"}

@@ -54,13 +54,40 @@ def test_r2_paper_code_trims_and_resets(periods: int, epochs: int, after: list[i
     assert drawn == after
 
 
-def test_r2_algorithm_1_resets_by_step_and_the_last_rate() -> None:
-    clock = Clock(0, 10, 0, 1)
-    rifle = Rifle(period=4, preset="algorithm1")
-    assert rifle.restarts(clock) == [4, 8]
-    factors = [rifle.lr_factor("backbone", Clock(epoch, 10, 0, 1)) for epoch in range(10)]
-    assert factors == pytest.approx([1, 0.5, 0, 0.5, 1, 0.5, 0, 0.5, 1, 0.5], abs=1e-15)
-    assert rifle.lr_factor("head", clock) == 1.0
+@pytest.mark.parametrize(("steps", "period", "at"), [(10, 4, [4, 8]), (12, 4, [4, 8]), (13, 4, [4, 8, 12]), (7, 3, [3, 6])])
+def test_r2_algorithm_1_as_printed(steps: int, period: int, at: list[int]) -> None:
+    """For t = 1..T: at t mod P = 0 a draw (never at T, whose iterate is not returned), and the rate at t before the step."""
+    rifle = Rifle(period=period, preset="algorithm1")
+    for per_epoch in {1, 2 - steps % 2}:  # Not longer, or the last draw would leave less than an epoch.
+        clocks = [Clock(step // per_epoch, steps // per_epoch, step % per_epoch, per_epoch) for step in range(steps)]
+        assert [step + 1 for step in rifle.restarts(clocks[0])] == at
+        printed = [0.5 * math.cos(2 * math.pi * (t % period) / period) + 0.5 for t in range(1, steps + 1)]
+        for group in ("backbone", "head"):
+            assert [rifle.lr_factor(group, clock) for clock in clocks] == pytest.approx(printed, abs=1e-15)
+    assert printed[:4] == pytest.approx([0.5, 0, 0.5, 1] if period == 4 else [0.25, 0.25, 1, 0.25], abs=1e-15)
+
+
+def test_r2_algorithm_1_draws_before_the_step_whose_number_is_p() -> None:
+    model, tuner, optimizer = toy_tuner([Rifle(period=4, preset="algorithm1")], epochs=3, steps=4)
+    scheduler = tuner.scheduler(optimizer)
+    drawn = []
+    draw = tuner.methods[0].restart_
+    tuner.methods[0].restart_ = lambda clock, opt: drawn.append((clock.global_step + 1, draw(clock, opt))) or drawn[-1][1]  # type: ignore[func-returns-value, method-assign]
+    run_epochs(model, tuner, optimizer, scheduler, range(3))
+    assert [t for t, fresh in drawn if fresh] == [4, 8] and [t for t, _ in drawn] == list(range(1, 13))
+
+
+def test_algorithm_1_in_periods_and_its_tail() -> None:
+    """K = 3 of 10 steps: P = 3, the last period takes the remainder; steps from the draw on count as left to train."""
+    clock = Clock(0, 5, 0, 2)
+    assert Rifle(periods=3, preset="algorithm1").restarts(clock) == [2, 5]
+    assert Rifle(periods=3, preset="algorithm1", min_tail_epochs=3).restarts(clock) == [2]
+    rifle = Rifle(periods=3, preset="algorithm1")
+    factors = [rifle.lr_factor("head", Clock(step // 2, 5, step % 2, 2)) for step in range(10)]
+    assert factors == pytest.approx([0.25, 0.25, 1, 0.25, 0.25, 1, 0.5, 0, 0.5, 1], abs=1e-15)
+
+
+def test_r2_the_last_rate() -> None:
     _, tuner, _ = toy_tuner([Rifle(periods=2)], epochs=40)
     assert rates(tuner, "backbone")[-1] == pytest.approx(1.541333133e-5, rel=1e-9)
 
@@ -186,7 +213,7 @@ def test_the_scale_of_a_draw_follows_normalisation() -> None:
         (Rifle(), False, 0.1),
         (Rifle(), True, 1.0),
         (Rifle(scale=0.5), True, 0.5),
-        (Rifle(preset="algorithm1"), False, 1.0),
+        (Rifle(preset="paper_code"), False, 1.0),
     ):
         found = drawn(method, norm)
         torch.testing.assert_close(found.weight, scale * full.weight, rtol=1e-6, atol=0)

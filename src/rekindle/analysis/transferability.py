@@ -11,7 +11,7 @@ from rekindle.method import require
 Floats = NDArray[np.float64]
 ROUNDS = 11
 ENOUGH = 1e-3
-FLOOR = 1e-5  # Keeps a perfect fit finite; the authors' value.
+FLOOR = 1e-5  # Keeps a perfect fit finite; the authors' value, but for features of root mean square 1.
 SUM_ERROR = 1e-3
 
 
@@ -21,14 +21,16 @@ def logme(features: ArrayLike, labels: ArrayLike) -> float:
     You, Liu, Wang, Long: LogME, ICML 2021 (arXiv 2102.11005), algorithm 1. For each class the precision alpha of the weights and
     beta of the noise are chosen by at most 11 fixed-point steps. Half the log-determinant, D/2 log(alpha) - 1/2 log|A|, is
     computed as -1/2 sum log(1 + beta sigma / alpha), in which the directions without features cancel; the authors' code leaves
-    them out of one of the two terms, and so is wrong where there are fewer pictures than features.
+    them out of one of the two terms, and so is wrong where there are fewer pictures than features. The evidence does not depend on the
+    features' scale, so they are brought to root mean square 1; in the authors' code the steps' start and the floor under the squared
+    weights do depend on it, and long features are wrong.
 
     Args:
         features: (N, D) activations before the classifier, neither centred nor scaled.
         labels: (N,) classes, any integers; at least two different ones.
 
     Returns:
-        The mean over classes. It does not change when the features are rotated.
+        The mean over classes. It does not change when the features are rotated, or all multiplied by one number.
 
     Raises:
         ValueError: If shapes disagree, a feature is not finite, or there is one class only.
@@ -37,6 +39,7 @@ def logme(features: ArrayLike, labels: ArrayLike) -> float:
     left, singular, _ = np.linalg.svd(f, full_matrices=False)
     keep = singular > _tolerance(singular, f.shape)
     sigma, left = singular[keep] ** 2, left[:, keep]
+    sigma = sigma * (f.size / sigma.sum()) if len(sigma) else sigma
     return float(np.mean([_evidence(left, sigma, (y == label).astype(np.float64)) for label in range(y.max() + 1)]))
 
 

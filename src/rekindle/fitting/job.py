@@ -27,7 +27,8 @@ from rekindle.files import write_atomic, write_json
 from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, choose, from_checkpoint, start_head
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
-from rekindle.method import DataPasses, Direction, Method, Source
+from rekindle.fitting.source_data import SourceData, one_pass
+from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.restarts.cosine import Cosine
 from rekindle.registry import parse, parse_augment, parse_direction
@@ -68,8 +69,8 @@ def execute(
         UserError: For bad input, in one sentence.
     """
     began = time.perf_counter()
-    chosen = parse(spec.method) if methods is None else copy.deepcopy(list(methods))
-    direction, augment = parse_direction(spec.direction), parse_augment(spec.augment or "none")
+    chosen = parse(spec.method, spec.defaults) if methods is None else copy.deepcopy(list(methods))
+    direction, augment = parse_direction(spec.direction, spec.defaults), parse_augment(spec.augment or "none")
     _check_mixing(augment, chosen)
     checked(spec.record or "")
     if device not in DEVICES:
@@ -93,7 +94,12 @@ def execute(
         paths, preprocessing.edge, preprocessing.interpolation, progress=lambda done: listener.progress("reading pictures", done, len(paths)),
         cache=data_room.Cache.default() if cache else None, note=listener.note,
     )  # fmt: skip
-    run_id = spec.run_id(_data_hash(dataset, pixels), _weights_hash(loaded.module))
+    source_data = None
+    if spec.source_data:
+        source_data = SourceData.load(spec.source_data, preprocessing, data_room.Cache.default() if cache else None, listener)
+        if not any(method.needs_data for method in chosen):
+            listener.note("--source-data is read for nothing: no method looks at data before training; take l2_sp_fisher, or leave it out.")
+    run_id = spec.run_id(_data_hash(dataset, pixels, source_data), _weights_hash(loaded.module))
     name = f"{_slug(Path(spec.data.removeprefix('hf:')).resolve().name)}-{_slug(spec.model)}-{_slug(spec.method)}-s{spec.seed}-{run_id}"
     folder = resumed or out / name
     if resumed is not None and not resumed.resolve().name.endswith(run_id):
@@ -110,6 +116,7 @@ def execute(
             _Job(
                 spec=spec, fabric=fabric, loaded=loaded, methods=chosen, direction=direction, dataset=dataset, pixels=pixels,
                 preprocessing=preprocessing, run_id=run_id, folder=folder, listener=listener, began=began, workers=workers, augment=augment,
+                source_data=source_data,
             ).run()  # fmt: skip
     return Run(folder)
 
@@ -132,6 +139,7 @@ class _Job:
     began: float
     workers: int | None
     augment: "Augment | None"
+    source_data: SourceData | None
 
     def run(self) -> None:
         """Train from the newest checkpoint or the start, then write everything, the result last."""
@@ -232,15 +240,13 @@ class _Job:
         return train.evaluation(rows, self.fabric.device).to(memory_format=torch.channels_last)
 
     def _passes(self, train: "Samples") -> DataPasses:
-        """Training images at the centre crop, in one shuffled order, for methods that look at them before training."""
-        order = data_room.order(len(train), self.spec.seed, 0)
+        """Training images, and the source's where they are given, for methods that look at them before training."""
 
-        def target() -> Iterator[tuple[Tensor, Tensor]]:
-            for rows in order.split(self.spec.batch_size):
-                x = train.evaluation(rows, self.fabric.device).to(memory_format=torch.channels_last)
-                yield x, train.labels[rows].to(self.fabric.device)
+        def over(samples: "Samples") -> PassOverData:
+            return lambda: one_pass(samples, self.spec.batch_size, self.spec.seed, self.fabric.device)
 
-        return DataPasses(target, note=self.listener.note, progress=self.listener.progress)
+        source = None if self.source_data is None else over(self.source_data.samples)
+        return DataPasses(over(train), source, note=self.listener.note, progress=self.listener.progress)
 
     def _tuner(self, model: nn.Module, source: Source, head: list[str], choices: Choices, images: int) -> Tuner:
         """Methods around a network that has its new head."""
@@ -356,12 +362,14 @@ def _fabric(spec: RunSpec, device: str) -> "Fabric":
     return fabric
 
 
-def _data_hash(dataset: data_room.Dataset, pixels: data_room.Pixels) -> str:
+def _data_hash(dataset: data_room.Dataset, pixels: data_room.Pixels, source: SourceData | None = None) -> str:
+    """By content: that of the run's data, and of the source's where they are given."""
     names, labels = [], []
     for name, split in dataset.splits.items():
         names += [f"{name}/{dataset.relative(path)}" for path in split.paths]
         labels += split.labels.tolist()
-    return pixels.content_hash(names, labels)
+    found = pixels.content_hash(names, labels)
+    return found if source is None else hashlib.sha256(f"{found} {source.content}".encode()).hexdigest()
 
 
 def _weights_hash(module: nn.Module) -> str:

@@ -110,13 +110,13 @@ def check_recipes(grid: Grid) -> None:
     seen = set()
     for group in grid.groups:
         for settings in group.candidates.values():
-            recipe = (settings.get("method", RunSpec.method), settings.get("direction", RunSpec.direction))
+            recipe = tuple(settings.get(name, getattr(RunSpec, name)) for name in ("method", "direction", "defaults"))
             if recipe in seen:
                 continue
             seen.add(recipe)
             try:
-                parse(recipe[0])
-                parse_direction(recipe[1])
+                parse(recipe[0], recipe[2])
+                parse_direction(recipe[1], recipe[2])
             except UserError as error:
                 raise UserError(f"methods.{group.method}: {error}") from None
 
@@ -344,7 +344,7 @@ def _rooted(raw: dict[str, Any], data_root: str | None, weights_root: str | None
     if isinstance(raw.get("tasks"), dict):
         raw["tasks"] = {name: {"data": entry} if isinstance(entry, str) else entry for name, entry in raw["tasks"].items()}
     for entry in [raw.get("base"), *_values(raw.get("tasks")), *_values(raw.get("methods"))]:
-        for key, root in (("data", data_root), ("weights", weights_root)):
+        for key, root in (("data", data_root), ("source_data", data_root), ("weights", weights_root)):
             value = entry.get(key) if isinstance(entry, dict) else None
             if root and isinstance(value, str) and value not in PLAIN_WEIGHTS and (Path(root) / value).exists():
                 entry[key] = str(Path(root) / value)

@@ -199,7 +199,7 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, tuple[Tensor,
     source = Source(model)
     head = models.replace_classifier(model, TRIAL_CLASSES, head=spec.head, head_type=spec.head_type)
     tuner = Tuner(
-        model, parse(spec.method), source=source, head=head, direction=parse_direction(spec.direction),
+        model, parse(spec.method, spec.defaults), source=source, head=head, direction=parse_direction(spec.direction, spec.defaults),
         epochs=spec.epochs or PAPER_EPOCHS, steps_per_epoch=STEPS, seed=spec.seed,
     )  # fmt: skip
     if tuner.needs_data:

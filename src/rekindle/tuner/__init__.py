@@ -63,7 +63,8 @@ class Tuner:
         outputs: Logits of the last micro-batch, detached.
 
     Raises:
-        ValueError: If an argument is out of range, two methods own one group's learning rate, or two refuse each other.
+        ValueError: If an argument is out of range, two methods own one group's learning rate, or two refuse each other or one
+            the direction.
     """
 
     def __init__(
@@ -88,6 +89,8 @@ class Tuner:
         self.direction = direction or PlainSum()
         plain = isinstance(self.direction, PlainSum)
         require(plain or not decoupled, "a direction needs the penalty in the gradient; leave decoupled out.")
+        if not plain:
+            _check_direction(self.methods, self.direction)
         self.epochs = min([epochs, *(method.run_epochs(epochs) for method in self.methods)])
         self.steps_per_epoch, self.seed = steps_per_epoch, seed
         self._own_source = source is None
@@ -100,6 +103,7 @@ class Tuner:
         self._restarted = False
         self._scaled = False
         self._decoupled = decoupled
+        self._precision = torch.float64  # That of the outputs, once there are some.
         self._conflict_stats = ConflictStats()
         self._terms: dict[str, Tensor] = {}
         self._schedule = schedule or Cosine()
@@ -141,7 +145,16 @@ class Tuner:
     def warnings(self) -> list[str]:
         """What the methods have to say against this run, a sentence each; `rekindle.fit` shows them before it trains."""
         start = Clock(0, self.epochs, 0, self.steps_per_epoch, seed=self.seed)
-        return [text for method in self.methods for text in method.warnings(start)]
+        return [text for method in self.methods for text in method.warnings(start)] + self._idle_direction()
+
+    def _idle_direction(self) -> list[str]:
+        """Say so where a direction has nothing to combine with the loss."""
+        regularisers = [method for method in self.methods if not self._stays_outside(method)]
+        if self._separator is None or any(_overrides(method, verb) for method in regularisers for verb in ("gradient", "penalty")):
+            return []
+        decay = [f"; {method.name} is plain weight decay and stays outside it" for method in self.methods if method not in regularisers]
+        name, why = self.direction.name, "".join(decay[:1])
+        return [f"{name} has no transfer regulariser to combine{why}, so it changes nothing; add one such as l2_sp, or leave {name} out."]
 
     def scheduler(self, optimizer: Optimizer) -> "TunerScheduler":
         """The learning-rate scheduler, to be stepped once an epoch; it also shows the tuner the optimiser's steps.
@@ -233,7 +246,7 @@ class Tuner:
 
     def loss_of(self, outputs: Tensor, x: Tensor, labels: Tensor, criterion: Criterion, indices: Tensor | None = None) -> Tensor:
         """The second half of `loss`: from the network's outputs on `x` and the labels that `labels` gave."""
-        self.outputs = outputs.detach()
+        self.outputs, self._precision = outputs.detach(), outputs.dtype
         task = criterion(outputs, labels) * math.prod(method.task_weight() for method in self.methods)
         batch = Batch(x, labels, indices, outputs, self._clock(), self._hooks.take(), *self._ask_source(x))
         given = {method.name: method.penalty(batch) for method in self.methods}
@@ -268,14 +281,17 @@ class Tuner:
         require(
             not acts or "loss" in self._called, "a method acts on labels or outputs: use tuner.loss(model, x, y, criterion).backward()."
         )
-        pairs = _merge(pair for method in self.methods for pair in method.gradient(clock))
+        outside = [method for method in self.methods if self._stays_outside(method)]
+        pairs = _merge(pair for method in self.methods if method not in outside for pair in method.gradient(clock))
         if self._separator is not None:
             names = {id(p): name for name, p in self.net.shared().items()}
             closed = {names[id(p)]: h for p, h in pairs if id(p) in names}
             pairs = [pair for pair in pairs if id(pair[0]) not in names]
             shared = {name: p for name, p in self.net.shared().items() if p.requires_grad}
             if shared:
-                combine_gradients_(shared, self._separator.take(scale), closed, self.direction, clock, self._conflict_stats, scale != 1)
+                r, precision = self._separator.take(scale), self._precision
+                combine_gradients_(shared, r, closed, self.direction, clock, self._conflict_stats, scale != 1, precision)
+        pairs = _merge(iter([*pairs, *(pair for method in outside for pair in method.gradient(clock))]))
         if self.is_decoupled:
             _decay_(pairs, _rates(optimizer))
         else:
@@ -381,6 +397,10 @@ class Tuner:
                 f"but the tuner was built with steps_per_epoch={self.steps_per_epoch}.",
             )
 
+    def _stays_outside(self, method: Method) -> bool:
+        """Whether a method's gradient is added beside the direction, as the optimiser's weight decay is in the papers."""
+        return self._separator is not None and method.is_weight_decay and self.direction.weight_decay == "outside"
+
     def _restart(self, optimizer: Optimizer) -> bool:
         clock = self._clock()
         restarted = [method.restart_(clock, optimizer) for method in self.methods]  # Every method has its turn, whatever the first says.
@@ -463,6 +483,12 @@ def _check_pairs(methods: list[Method]) -> None:
         for other in methods:
             reason = one.incompatible_with(other) if one is not other else None
             require(reason is None, f"{one.name} and {other.name} do not go together: {reason}")
+
+
+def _check_direction(methods: list[Method], direction: Direction) -> None:
+    for method in methods:
+        reason = method.incompatible_with_direction()
+        require(reason is None, f"{method.name} and {direction.name} do not go together: {reason}")
 
 
 def _merge(pairs: Iterator[tuple[nn.Parameter, Tensor]]) -> list[tuple[nn.Parameter, Tensor]]:

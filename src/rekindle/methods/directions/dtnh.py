@@ -5,7 +5,7 @@ gradient of the loss and h that of the regulariser, a regulariser that points ag
 its part orthogonal to g, so that the step keeps its full first-order progress on the loss: <direction, g> >= ||g||^2.
 
 The abstract says that a descent direction is re-estimated; that it is done on conflict only, and for all shared parameters
-as one vector, is our reading of it.
+as one vector, is our reading of it. h is that of transfer regularisers: plain weight decay is the optimiser's and not part of it.
 """
 
 import math
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rekindle.method import Direction
-from rekindle.spec import Granularity
+from rekindle.spec import Granularity, WeightDecay
 
 LARGEST = 1e38  # Weights multiply float32 tensors.
 
@@ -24,9 +24,11 @@ class DTNH(Direction):
 
     Args:
         granularity: "global" takes all shared parameters as one vector, "layer" those of a module, "tensor" each by itself.
+        weight_decay: Plain weight decay, which knows nothing of the source, is added as it is ("outside"), or is part of h ("inside").
     """
 
     granularity: Granularity = "global"
+    weight_decay: WeightDecay = "outside"
 
     paper: ClassVar[str] = "Wan, Xiong, Li, Zhu, Huan, ICDM 2019, arXiv 1911.07489"
 

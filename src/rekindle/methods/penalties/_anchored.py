@@ -64,6 +64,15 @@ class Shrinking(TowardsStart):
     alpha: NonNegative = 1e-4
     solver: Solver = "subgradient"
 
+    def incompatible_with_direction(self) -> str | None:
+        """The proximal operator is none of the gradients that a direction combines."""
+        if self.solver == "subgradient":
+            return None
+        return (
+            'solver="proximal" moves weights after the optimiser\'s step, past the direction; give solver="subgradient", '
+            "or leave the direction out."
+        )
+
     def gradient(self, clock: Clock) -> GradientPairs:
         """The subgradient, 0 at the kink; the proximal solver leaves only that of new parameters."""
         return self._new.gradient() if self.solver == "proximal" else super().gradient(clock)

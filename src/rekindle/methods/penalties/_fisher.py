@@ -242,7 +242,8 @@ class Information:
         known = estimate != "empirical" or data.source is not None
         require(
             known,
-            f'{self.name}: estimate="empirical" needs data of the source; the training set has labels of other classes than the source\'s.',
+            f'{self.name}: estimate="empirical" needs data of the source (--source-data FOLDER); the training set has labels of other '
+            "classes than the source's.",
         )
         self._say_where_from(data)
         passes = data.target if data.source is None else data.source
@@ -281,7 +282,7 @@ class Information:
         if data.source is None:
             data.note(
                 f"{self.name}: there is no data of the source, so the Fisher information is estimated on the training images through "
-                "the source's own classifier: a surrogate for that on its own data."
+                "the source's own classifier: a surrogate for that on its own data (--source-data FOLDER)."
             )
         if self._untrained:
             data.note(f"{self.name}: the source's classifier is the new, untrained one; give the tuner the pre-trained network as source.")

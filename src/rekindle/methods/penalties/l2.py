@@ -28,6 +28,7 @@ class L2(Method):
 
     paper: ClassVar[str] = "weight decay; as in Li et al., RIFLE, ICML 2020, section 4.1"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0}
+    is_weight_decay: ClassVar[bool] = True
 
     def attach(self, net: Net, source: Source) -> None:
         """Take every parameter of the network."""

@@ -11,8 +11,8 @@ length of a period, E that of the run:
 
 The last period takes the remainder of E / K. The authors' code instead trims the run to K * (E // K) epochs, keeps the
 head's momentum and re-initialises once more after the last epoch, which leaves a random head in the returned model; their
-Algorithm 1 counts steps, runs a full cosine and cycles every parameter. `preset` gives the first two of these readings;
-the draw after the last epoch is never made.
+Algorithm 1 counts steps t = 1..T, draws at t = P, 2P, ... below T, runs a full cosine and cycles every parameter. `preset`
+gives the first two of these readings; the draw after the last epoch is never made.
 """
 
 import math
@@ -24,7 +24,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rekindle.method import Clock, Method, Net, Source, require
+from rekindle.method import Clock, Method, Net, Source, require, with_presets
 from rekindle.models.classifier import is_rectified
 from rekindle.rng import use_generator
 from rekindle.spec import Count, Means, Positive
@@ -64,6 +64,7 @@ def cycle_factor(position: int, length: int, starts: list[int], period: int = 0,
     return 0.5 * (1 + math.cos(turns * math.pi * (position - start) / (period or end - start)))
 
 
+@with_presets
 @dataclass
 class Rifle(Method):
     """Draw a fresh head at the start of each period but the first, and restart its learning rate with it.
@@ -80,7 +81,8 @@ class Rifle(Method):
         optimizer_state: "clear" or "keep" the optimiser's state of the head at a draw. Kept Adam state overshoots.
         min_tail_epochs: Skip a draw that would leave fewer epochs than this, at least 1.
         trim: Shorten the run to K * (E // K) epochs, as the authors' code.
-        preset: "paper_code" or "algorithm1": sets unit, shape, cycle, optimizer_state, trim and scale.
+        preset: "paper_code" or "algorithm1": sets unit, shape, cycle, optimizer_state, trim and scale; of these only cycle="none", RIFLE-A,
+            may be given otherwise. "algorithm1" counts steps from 1.
         period: Length P of a period in `unit`s, 1 to the length of the run; it overrides `periods` unless it is 0.
         scale: Factor above 0 on the weights of a fresh draw; 1 as published. None takes 1 where the network has normalisation layers,
             and 0.1 where it has none (SqueezeNet, VGG): there activations grow as it learns, a full draw starts at up to three times
@@ -105,10 +107,10 @@ class Rifle(Method):
 
     paper: ClassVar[str] = "Li, Xiong, An, Xu, Dou, ICML 2020, arXiv 2007.03349"
     neutral: ClassVar[dict[str, Any]] = {"periods": 1}
+    presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
+    beside_preset: ClassVar[dict[str, tuple[Any, ...]]] = {"cycle": ("none",)}
 
     def __post_init__(self) -> None:
-        for option, value in PRESETS.get(str(self.preset), {}).items():  # An unknown one is refused below.
-            setattr(self, option, value)
         super().__post_init__()
         require(not (self.trim and self.unit == "step"), "rifle: trim counts epochs; leave it out with unit='step'.")
 
@@ -127,7 +129,8 @@ class Rifle(Method):
             return []
         tail = self.min_tail_epochs * (clock.steps_per_epoch if self.unit == "step" else 1)
         length = self._length(clock)
-        return [start for start in self._starts(clock)[1:] if length - start >= tail]
+        draws = [start - self._first for start in self._starts(clock)[1:]]
+        return [draw for draw in draws if length - draw >= tail]
 
     def restart_(self, clock: Clock, optimizer: Optimizer) -> bool:
         """Draw a fresh head in place, with one stream for every rank; the backbone and its state are not touched."""
@@ -142,7 +145,8 @@ class Rifle(Method):
     def lr_factor(self, group: str, clock: Clock) -> float | None:
         """The cycle for the head (or everything); what it does not claim gets the run's own schedule."""
         if self.cycle == "all" or (self.cycle == "head" and group == "head"):
-            return cycle_factor(self._position(clock), self._length(clock), self._starts(clock), self.period, self.shape)
+            position = self._position(clock) + self._first
+            return cycle_factor(position, self._length(clock), self._starts(clock), self.period, self.shape)
         return None
 
     def warnings(self, clock: Clock) -> list[str]:
@@ -166,6 +170,11 @@ class Rifle(Method):
     def run_epochs(self, epochs: int) -> int:
         """K * (E // K) with `trim`, as the authors' code; E without."""
         return self.periods * (epochs // self.periods) if self.trim and not self.period else epochs
+
+    @property
+    def _first(self) -> int:
+        """The number of the first step: Algorithm 1 counts from 1."""
+        return int(self.preset == "algorithm1")
 
     def _length(self, clock: Clock) -> int:
         length = clock.epochs if self.unit == "epoch" else clock.epochs * clock.steps_per_epoch
