@@ -163,7 +163,7 @@ class RunSpec:
         per_class: Train on exactly this many images a class, or on "all".
         fraction: Train on this share of the images of each class, such as 0.15, or on "all".
         val_fraction: Share of the training images that becomes the validation split where there is none.
-        test_fraction: Share of a bare folder that becomes the test split.
+        test_fraction: Share of a bare folder that becomes the test split, which is the same for every seed.
         flip: Mirror half of the training images.
         augment: More augmentation, such as "randaugment+color_jitter+random_erasing" or "mixup(alpha=0.2)+cutmix", each with optional arguments in brackets; "none" for crop and mirror alone.
         label_smoothing: Share of each label spread over all classes, from 0 to below 1.
@@ -248,8 +248,8 @@ class RunSpec:
 
     def data_options(self) -> dict[str, Any]:
         """What `rekindle.data.open_data` is told beside the data."""
-        same = ("image_column", "label_column", "split_column", "seed", "val_fraction", "test_fraction", "per_class", "fraction")
-        return {name: getattr(self, name) for name in same}
+        columns, shares = ("image_column", "label_column", "split_column"), ("val_fraction", "test_fraction", "per_class", "fraction")
+        return {name: getattr(self, name) for name in (*columns, *shares, "seed", "defaults")}
 
     def chosen(self) -> dict[str, Any]:
         """Fields that are not at their defaults, by name."""

@@ -93,6 +93,25 @@ def test_a_bare_folder_is_split_in_three(tmp_path: Path) -> None:
     assert open_data(tmp_path).counts() == {"train": {"a": 16, "b": 1}, "val": {"a": 4, "b": 1}, "test": {"a": 5, "b": 1}}
 
 
+def test_no_seed_trains_on_the_test_pictures_of_another(tmp_path: Path) -> None:
+    """Seeds that choose among settings must not have seen what the final runs are tested on."""
+    touch(tmp_path, *many("a", 40), *many("b", 13))
+    found = [open_data(tmp_path, seed=seed) for seed in (0, 1, 1000)]
+    tests = [names(data, "test") for data in found]
+    assert tests[0] == tests[1] == tests[2] and len(tests[0]) == 8 + 3
+    assert all(not {*names(data, "train"), *names(data, "val")} & {*tests[0]} for data in found)
+    assert names(found[0], "val") != names(found[1], "val")
+
+
+def test_the_seed_decides_the_test_split_by_the_rules_of_0_1(tmp_path: Path) -> None:
+    """Literal: run folders of 0.1 go on with the pictures that they began with."""
+    touch(tmp_path, *many("a", 6), *many("b", 5))
+    old = open_data(tmp_path, seed=3, defaults="0.1")
+    assert (names(old, "test"), names(old, "val")) == OLD_BARE
+    assert open_data(tmp_path, seed=3).to_json()["files"] != old.to_json()["files"]
+
+
+OLD_BARE = (["a/004.jpg", "b/001.jpg"], ["a/001.jpg", "b/004.jpg"])
 LITERAL = {
     "train": ["train/a/000.jpg", "train/a/001.jpg", "train/a/009.jpg", "train/a/010.jpg", "train/ü/000.PNG", "train/ü/001.PNG",
  "train/ü/003.PNG", "train/ü/004.PNG"],

@@ -19,6 +19,8 @@ SPLITS = ("train", "val", "test")
 
 Found = dict[str, list[Picture]]
 
+TEST_SEED = 0  # Of the test split of data without splits, so that no seed trains on another's test pictures.
+
 
 def split_key(seed: int, purpose: str, name: str) -> bytes:
     """Sorting key of a picture: a hash, so a choice is the same everywhere.
@@ -35,7 +37,7 @@ class SplitRules:
 
     Attributes:
         root: The folder that names start in.
-        seed: Key of the splits and subsets.
+        seed: Key of validation splits and subsets.
         val_fraction: Share of the training pictures of each class that becomes the validation split where there is none,
             above 0 and below 1; at least one picture a class.
         test_fraction: Share of each class that becomes the test split where data have no splits, above 0 and below 1; at
@@ -44,6 +46,7 @@ class SplitRules:
             None takes all.
         fraction: Take this share of the training pictures of each class instead, above 0 and at most 1; at least one, or
             two where validation is taken out; subsets are nested, also with those of `per_class`.
+        defaults: "0.2", or "0.1" for the rules of rekindle 0.1.0, where the seed also decided the test split.
     """
 
     root: Path
@@ -52,6 +55,7 @@ class SplitRules:
     test_fraction: float
     per_class: int | None = None
     fraction: float | None = None
+    defaults: str = "0.2"
 
     def __post_init__(self) -> None:
         for name in ("val_fraction", "test_fraction"):
@@ -87,7 +91,8 @@ class SplitRules:
     def _split_class(self, pool: list[Picture], takes_test: bool, takes_val: bool) -> Found:
         parts: Found = {}
         if takes_test:
-            parts["test"], pool = self._take(pool, "test", self._test_count(pool, takes_val))
+            seed = self.seed if self.defaults == "0.1" else TEST_SEED
+            parts["test"], pool = self._take(pool, "test", self._test_count(pool, takes_val), seed)
         if self.per_class is not None:
             pool, _ = self._take(pool, "subset", self.per_class)
         if self.fraction is not None:
@@ -113,9 +118,10 @@ class SplitRules:
     def _test_count(self, pool: list[Picture], takes_val: bool) -> int:
         return _share(len(pool), self.test_fraction, leave=1 + takes_val)
 
-    def _take(self, pool: list[Picture], purpose: str, count: int) -> tuple[list[Picture], list[Picture]]:
+    def _take(self, pool: list[Picture], purpose: str, count: int, seed: int | None = None) -> tuple[list[Picture], list[Picture]]:
         """The `count` pictures that come first by hash, and the rest, both in their own order."""
-        ranked = sorted(pool, key=lambda picture: split_key(self.seed, purpose, name_in(self.root, picture)))
+        key = self.seed if seed is None else seed
+        ranked = sorted(pool, key=lambda picture: split_key(key, purpose, name_in(self.root, picture)))
         taken = set(ranked[:count])
         return [picture for picture in pool if picture in taken], [picture for picture in pool if picture not in taken]
 
