@@ -160,8 +160,8 @@ class RunSpec:
         image_column: Column of a table with paths or bytes of pictures; "auto" finds it.
         label_column: Column of a table with labels, text or integers; "auto" finds it.
         split_column: Column of a table with train, validation or test; "auto" finds it where there is one.
-        per_class: Train on exactly this many images a class, or on "all".
-        fraction: Train on this share of the images of each class, such as 0.15, or on "all".
+        per_class: Train on exactly this many images a class, or on "all"; validation takes others.
+        fraction: Train on this share of the images of each class, such as 0.15, or on "all"; validation takes others where enough are left.
         val_fraction: Share of the training images that becomes the validation split where there is none.
         test_fraction: Share of a bare folder that becomes the test split, which is the same for every seed.
         flip: Mirror half of the training images.

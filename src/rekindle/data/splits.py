@@ -39,14 +39,16 @@ class SplitRules:
         root: The folder that names start in.
         seed: Key of validation splits and subsets.
         val_fraction: Share of the training pictures of each class that becomes the validation split where there is none,
-            above 0 and below 1; at least one picture a class.
+            above 0 and below 1; at least one picture a class. Beside a subset, so many as that share of the subset.
         test_fraction: Share of each class that becomes the test split where data have no splits, above 0 and below 1; at
             least one.
-        per_class: Take exactly this many training pictures a class before validation is taken out; subsets are nested.
-            None takes all.
-        fraction: Take this share of the training pictures of each class instead, above 0 and at most 1; at least one, or
-            two where validation is taken out; subsets are nested, also with those of `per_class`.
-        defaults: "0.2", or "0.1" for the rules of rekindle 0.1.0, where the seed also decided the test split.
+        per_class: Train on exactly this many pictures a class; subsets are nested over it. Where validation is taken out of train,
+            it is taken from what the subset leaves, so that no size changes what a smaller one trains on. None takes all.
+        fraction: Train on this share of the training pictures of each class instead, above 0 and at most 1; at least one. Validation is
+            taken from what the subset leaves, or, where that is too few, out of the subset; subsets are nested, also with those of
+            `per_class`.
+        defaults: "0.2", or "0.1" for the rules of rekindle 0.1.0, where the seed also decided the test split and validation was
+            always taken out of the subset.
     """
 
     root: Path
@@ -93,13 +95,26 @@ class SplitRules:
         if takes_test:
             seed = self.seed if self.defaults == "0.1" else TEST_SEED
             parts["test"], pool = self._take(pool, "test", self._test_count(pool, takes_val), seed)
+        count = self._train_count(len(pool), takes_val)
+        train, rest = self._take(pool, "subset", count) if count < len(pool) else (pool, [])
+        if takes_val and self.defaults != "0.1" and len(rest) >= self._val_count(len(train)):
+            parts["val"], _ = self._take(rest, "val", self._val_count(len(train)))
+        elif takes_val:
+            parts["val"], train = self._take(train, "val", _share(len(train), self.val_fraction, leave=1))
+        return {**parts, "train": train}
+
+    def _train_count(self, count: int, takes_val: bool) -> int:
+        """How many of `count` pictures the subset holds."""
         if self.per_class is not None:
-            pool, _ = self._take(pool, "subset", self.per_class)
-        if self.fraction is not None:
-            pool, _ = self._take(pool, "subset", min(len(pool), max(1 + takes_val, round(self.fraction * len(pool)))))
-        if takes_val:
-            parts["val"], pool = self._take(pool, "val", _share(len(pool), self.val_fraction, leave=1))
-        return {**parts, "train": pool}
+            return self.per_class
+        if self.fraction is None:
+            return count
+        least = 1 + takes_val if self.defaults == "0.1" else 1
+        return min(count, max(least, round(self.fraction * count)))
+
+    def _val_count(self, train: int) -> int:
+        """How many pictures validate beside so many to train on."""
+        return max(1, round(train * self.val_fraction))
 
     def _problem(self, name: str, pool: list[Picture], takes_test: bool, takes_val: bool) -> str:
         """Why a class cannot be divided, or ""."""
@@ -109,9 +124,13 @@ class SplitRules:
         if self.per_class is None:
             return ""
         left = len(pool) - (self._test_count(pool, takes_val) if takes_test else 0)
-        if self.per_class > left:
-            return f"class {name} has {left} training pictures, --per-class {self.per_class} asks for more; use at most {left}"
-        if self.per_class < 1 + takes_val:
+        beside = takes_val and self.defaults != "0.1"
+        need = self.per_class + (self._val_count(self.per_class) if beside else 0)
+        if need > left:
+            most = max(size for size in range(1, left + 1) if size + (self._val_count(size) if beside else 0) <= left)
+            asked = f"{need} with those for validation" if beside else "more"
+            return f"class {name} has {left} training pictures, --per-class {self.per_class} asks for {asked}; use at most {most}"
+        if self.per_class < 1 + takes_val and not beside:
             return f"class {name}: --per-class {self.per_class} leaves nothing to train on once validation has its picture; use --per-class 2 or more"
         return ""
 

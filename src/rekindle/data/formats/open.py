@@ -36,7 +36,7 @@ def open_data(
         seed: Key of validation splits and subsets.
         val_fraction: Share of each class's training images held out for validation where the data has no validation split; 0 < x < 1.
         test_fraction: Share of each class held out for the test where the data has no splits at all; 0 < x < 1.
-        per_class: Exactly this many training images a class, validation included; None takes all.
+        per_class: Exactly this many training images a class, those of validation beside them; None takes all.
         fraction: This share of each class's training images instead, 0 < x <= 1; None takes all.
         defaults: Whose rules divide the data: "0.2", or "0.1" for the splits that rekindle 0.1.0 made.
 
