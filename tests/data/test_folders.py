@@ -280,6 +280,18 @@ def test_one_picture_a_class_can_be_trained_on(tmp_path: Path) -> None:
     assert says(problem(tmp_path, per_class=1, defaults="0.1"), "--per-class 2")
 
 
+def test_without_validation_all_is_trained_on(tmp_path: Path) -> None:
+    """The pictures of the last run hold those of the runs that chose, and a subset is the same with validation and without."""
+    touch(tmp_path, *many("train/a", 10), *many("train/b", 3))
+    whole = open_data(tmp_path, val_fraction=0.0)
+    assert whole.counts() == {"train": {"a": 10, "b": 3}}
+    assert open_data(tmp_path, val_fraction=0.0, per_class=3).counts() == {"train": {"a": 3, "b": 3}}
+    subsets = [names(open_data(tmp_path, val_fraction=share, per_class=2), "train") for share in (0.0, 0.2)]
+    assert subsets[0] == subsets[1]
+    touch(tmp_path, *many("val/a", 2), *many("val/b", 2))
+    assert open_data(tmp_path, val_fraction=0.0).counts()["val"] == {"a": 2, "b": 2}
+
+
 @pytest.mark.parametrize(("prefix", "count", "need"), [("", 2, 3), ("train/", 1, 2)])
 def test_a_class_too_small_to_split_is_named(prefix: str, count: int, need: int, tmp_path: Path) -> None:
     touch(tmp_path, *many(f"{prefix}a", 9), *many(f"{prefix}b", count))
@@ -289,9 +301,10 @@ def test_a_class_too_small_to_split_is_named(prefix: str, count: int, need: int,
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"val_fraction": 0.0}, ("val_fraction", "0 and 1", "0.0")),
+        ({"val_fraction": -0.1}, ("val_fraction", "at least 0", "-0.1")),
+        ({"val_fraction": 1.0}, ("val_fraction", "below 1", "1.0")),
         ({"test_fraction": 1.0}, ("test_fraction", "0 and 1", "1.0")),
-        ({"val_fraction": float("nan")}, ("val_fraction", "0 and 1", "nan")),
+        ({"val_fraction": float("nan")}, ("val_fraction", "below 1", "nan")),
         ({"per_class": 0}, ("per_class", "at least 1", "0")),
     ],
 )

@@ -39,7 +39,7 @@ class SplitRules:
         root: The folder that names start in.
         seed: Key of validation splits and subsets.
         val_fraction: Share of the training pictures of each class that becomes the validation split where there is none,
-            above 0 and below 1; at least one picture a class. Beside a subset, so many as that share of the subset.
+            at least one picture a class, below 1; 0 leaves data without. Beside a subset, so many as that share of the subset.
         test_fraction: Share of each class that becomes the test split where data have no splits, above 0 and below 1; at
             least one.
         per_class: Train on exactly this many pictures a class; subsets are nested over it. Where validation is taken out of train,
@@ -60,9 +60,10 @@ class SplitRules:
     defaults: str = "0.2"
 
     def __post_init__(self) -> None:
-        for name in ("val_fraction", "test_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{name} must lie between 0 and 1, found {getattr(self, name)}; try 0.2.")
+        if not 0 <= self.val_fraction < 1:
+            raise UserError(f"val_fraction must be at least 0 and below 1, found {self.val_fraction}; try 0.2, or 0 for no validation.")
+        if not 0 < self.test_fraction < 1:
+            raise UserError(f"test_fraction must lie between 0 and 1, found {self.test_fraction}; try 0.2.")
         if self.per_class is not None and self.per_class < 1:
             raise UserError(f"per_class must be at least 1, found {self.per_class}; leave it out to take all.")
         if self.fraction is not None and not 0 < self.fraction <= 1:
@@ -73,12 +74,13 @@ class SplitRules:
     def split(self, found: dict[str, Found], bare: bool, findings: Findings) -> dict[str, Found]:
         """Take out of train what is missing, class by class: {split: {class: pictures}}."""
         chosen = {name: dict(split) for name, split in found.items() if name != "train"}
+        takes_val = "val" not in found and self.val_fraction > 0
         for name, pool in found["train"].items():
-            problem = self._problem(name, pool, bare, "val" not in found)
+            problem = self._problem(name, pool, bare, takes_val)
             if problem:
                 findings.problems.append(problem)
                 continue
-            for split, pictures in self._split_class(pool, bare, "val" not in found).items():
+            for split, pictures in self._split_class(pool, bare, takes_val).items():
                 chosen.setdefault(split, {})[name] = pictures
         return chosen
 

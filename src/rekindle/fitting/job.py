@@ -82,6 +82,10 @@ def execute(
         raise UserError(
             f"--test-every-epoch needs a test split, and {spec.data} has none; add a test folder beside train, or leave the option out."
         )
+    if "val" not in dataset.splits and not (spec.test and "test" in dataset.splits):
+        raise UserError(
+            f"--val-fraction 0 leaves {spec.data} nothing to measure a run on; give a share above 0, or a test split and no --no-test."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)  # Random weights are part of what the seed decides.
         loaded = models.build(spec.model, weights=spec.weights)
@@ -188,7 +192,7 @@ class _Job:
             open_folder(self.folder, spec, self.dataset)
         listener = _MetricsWriter(self.listener, self.folder, self.fabric.is_global_zero)
         training = Training(
-            fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=splits["val"],
+            fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=splits.get("val"),
             batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=listener,
             grad_accum_steps=spec.grad_accum_steps, recorders=watching, watched=splits["test"] if spec.test_every_epoch else None,
             balanced=spec.sampler == "balanced",
@@ -270,8 +274,9 @@ class _Job:
         if state is not None:
             self.listener.note(f"continuing after {len(state['history'])} of {tuner.epochs} epochs.")
         if speed is not None:
-            n, v = len(self.dataset.splits["train"].paths), len(self.dataset.splits["val"].paths)
-            v += len(self.dataset.splits["test"].paths) if self.spec.test_every_epoch else 0
+            n = len(self.dataset.splits["train"].paths)
+            watched = ("val", "test") if self.spec.test_every_epoch else ("val",)
+            v = sum(len(split.paths) for name, split in self.dataset.splits.items() if name in watched)
             seconds = tuner.epochs * (n + v / 3) / speed / self.fabric.world_size
             found = "found by short trials" if not self.spec.lr else "as asked"
             self.listener.note(

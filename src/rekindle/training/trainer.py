@@ -59,7 +59,7 @@ class Training:
         optimizer: Bare, built from the tuner's groups.
         criterion: The task's loss.
         train: Training samples.
-        val: Validation samples.
+        val: Validation samples, or None.
         batch_size: Images a step over all ranks and micro-batches.
         seed: Key of order and augmentation.
         folder: Where checkpoints go.
@@ -77,7 +77,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     criterion: CrossEntropy
     train: Samples
-    val: Samples
+    val: Samples | None
     batch_size: int
     seed: int
     folder: Path
@@ -203,7 +203,7 @@ class Training:
             "epoch": epoch,
             "lr": rates,
             "train": train,
-            "val": self._measure(self.val),
+            **({} if self.val is None else {"val": self._measure(self.val)}),
             **({} if self.watched is None else {"watched_test": self._measure(self.watched)}),
             "penalty": self.tuner.penalties(),
             "restarted": restarted,

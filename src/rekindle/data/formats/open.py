@@ -34,7 +34,7 @@ def open_data(
         label_column: Column with text or integers; None finds it.
         split_column: Column with words such as train, validation and test; None finds it where there is one.
         seed: Key of validation splits and subsets.
-        val_fraction: Share of each class's training images held out for validation where the data has no validation split; 0 < x < 1.
+        val_fraction: Share of each class's training images held out for validation where the data has no validation split, 0 <= x < 1; 0 takes out none.
         test_fraction: Share of each class held out for the test where the data has no splits at all; 0 < x < 1.
         per_class: Exactly this many training images a class, those of validation beside them; None takes all.
         fraction: This share of each class's training images instead, 0 < x <= 1; None takes all.

@@ -26,7 +26,7 @@ class Outcome:
         state: "done", "failed", or whatever keeps it from being done.
         accuracy: On `split`, from 0 to 1; None unless done.
         split: "test", or "val" where the data have no test split.
-        val: Validation accuracy.
+        val: Validation accuracy; None where there is no validation split.
         lr: Learning rate.
         seconds: Of training.
         run: Run folder, relative to the study's.
@@ -224,7 +224,7 @@ def _outcome(study: Study, cell: Cell) -> Outcome:
     result = study.result(cell)
     split = final_split(result)
     return Outcome(
-        cell.spec.seed, cell.candidate, state, result[split]["accuracy"], split, result["val"]["accuracy"], result["lr"],
+        cell.spec.seed, cell.candidate, state, result[split]["accuracy"], split, result.get("val", {}).get("accuracy"), result["lr"],
         result["timing"]["seconds"], str(study.record(cell.key)["run"]),
     )  # fmt: skip
 
