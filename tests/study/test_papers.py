@@ -5,19 +5,22 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rekindle.study.grid import Setting
 from rekindle.study.grid_file import check_recipes, from_dict, load
 from rekindle.study.report.published import published
 
 STUDIES = Path(__file__).resolve().parents[2] / "studies"
+TABLES = ("rifle_table1", "rifle_table2")
 PAPERS = ("rifle_table1", "rifle_table2", "l2_sp_family", "dtnh", "source_classifier")
 
 
 @pytest.mark.parametrize("scale", ["full", "small"])
 @pytest.mark.parametrize("name", PAPERS)
-def test_paper_grids_load_with_equal_budgets_and_known_recipes(name: str, scale: str) -> None:
+def test_paper_grids_load_with_their_budgets_and_known_recipes(name: str, scale: str) -> None:
     grid = load(STUDIES / f"{name}.yaml", scale=scale)
     check_recipes(grid)
-    assert grid.name == name and len({len(group.candidates) for group in grid.groups}) == 1
+    budgets = {len(group.candidates) for group in grid.groups}
+    assert grid.name == name and (budgets == {1, 3} if name in TABLES else len(budgets) == 1)
     assert all(len(group.seeds) >= 3 for group in grid.groups)
     models = {settings["model"] for group in grid.groups for settings in group.candidates.values()}
     assert models == {"resnet50.tv_in1k"} if scale == "full" else models <= {"torchvision:squeezenet1_0", "cifar_resnet56"}
@@ -33,7 +36,34 @@ def test_the_papers_networks_start_from_the_weights_of_their_time() -> None:
 def test_rifle_tables_are_whole(name: str, table_methods: int) -> None:
     grid = load(STUDIES / f"{name}.yaml")
     places = {(group.setting.regularizer, group.setting.task, group.method) for group in grid.groups}
-    assert len(places) == 9 * 2 * table_methods and places <= set(published()) and {len(group.seeds) for group in grid.groups} == {5}
+    own = {place for place in places if place[2] != "Original, rate chosen"}
+    assert len(own) == 9 * 2 * table_methods and own <= set(published()) and {len(group.seeds) for group in grid.groups} == {5}
+
+
+@pytest.mark.parametrize("scale", ["full", "small"])
+@pytest.mark.parametrize("name", TABLES)
+def test_rows_of_rifle_tables_differ_in_their_methods_alone(name: str, scale: str) -> None:
+    """No row but the one that says so has another learning rate, and the baseline has nothing to choose."""
+    grid = load(STUDIES / f"{name}.yaml", scale=scale)
+    by_setting: dict[Setting, set[str]] = {}
+    for group in grid.groups:
+        assert (group.searches, len(group.candidates)) in ((False, 1), (True, 3))
+        if group.method == "Original, rate chosen":
+            continue
+        for settings in group.candidates.values():
+            assert settings["lr"] == (0.001 if "SqueezeNet" in group.setting.task else 0.01)
+            rest = {key: value for key, value in settings.items() if key != "method"}
+            by_setting.setdefault(group.setting, set()).add(repr(sorted(rest.items(), key=str)))
+    assert {len(found) for found in by_setting.values()} == {1}
+    assert not any(group.searches for group in grid.groups if group.method == grid.baseline)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_final_runs_of_rifle_tables_train_on_all_and_the_test_selected_stand_apart(name: str) -> None:
+    groups = load(STUDIES / f"{name}.yaml").groups
+    assert {cell.spec.val_fraction for group in groups for cells in group.final_cells.values() for cell in cells} == {0}
+    assert {cell.spec.val_fraction for group in groups for cell in group.selection_cells} == {0.2}
+    assert all(group.selection.test_selected and not group.selection.equal_budgets for group in groups)
 
 
 def test_tasks_exist() -> None:
