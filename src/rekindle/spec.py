@@ -175,10 +175,10 @@ class RunSpec:
         label_column: Column of a table with labels, text or integers; "auto" finds it.
         split_column: Column of a table with train, validation or test; "auto" finds it where there is one.
         source_data: Folder of pictures that the source was trained on, in class folders or not, for methods that estimate the Fisher information; "none" takes the training images for it.
-        per_class: Train on exactly this many images a class, or on "all".
-        fraction: Train on this share of the images of each class, such as 0.15, or on "all".
-        val_fraction: Share of the training images that becomes the validation split where there is none.
-        test_fraction: Share of a bare folder that becomes the test split.
+        per_class: Train on exactly this many images a class, or on "all"; validation takes others.
+        fraction: Train on this share of the images of each class, such as 0.15, or on "all"; validation takes others where enough are left.
+        val_fraction: Share of the training images that becomes the validation split where there is none; 0 trains on all, once all is chosen.
+        test_fraction: Share of a bare folder that becomes the test split, which is the same for every seed.
         flip: Mirror half of the training images.
         augment: More augmentation, such as "randaugment+color_jitter+random_erasing" or "mixup(alpha=0.2)+cutmix", each with optional arguments in brackets; "none" for crop and mirror alone.
         label_smoothing: Share of each label spread over all classes, from 0 to below 1.
@@ -219,7 +219,7 @@ class RunSpec:
     source_data: str | None = None
     per_class: Count | None = None
     fraction: Annotated[float, Interval(gt=0, le=1)] | None = None
-    val_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.2
+    val_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.2
     test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.2
     flip: bool = True
     augment: str | None = None
@@ -253,6 +253,10 @@ class RunSpec:
             raise UserError(f"--fraction {self.fraction} and --per-class {self.per_class} both choose a subset; give one of them.")
         if self.sampler == self.class_weights == "balanced":
             raise UserError("--sampler balanced and --class-weights balanced together would even classes out twice; give one of them.")
+        if self.keep == "best" and self.val_fraction == 0:
+            raise UserError(
+                "--keep best needs a validation split, and --val-fraction 0 takes out none; give --keep last or a --val-fraction above 0."
+            )
         least = 2 * self.grad_accum_steps * self.devices
         if self.batch_size < least:
             raise UserError(
@@ -273,8 +277,8 @@ class RunSpec:
 
     def data_options(self) -> dict[str, Any]:
         """What `rekindle.data.open_data` is told beside the data."""
-        same = ("image_column", "label_column", "split_column", "seed", "val_fraction", "test_fraction", "per_class", "fraction")
-        return {name: getattr(self, name) for name in same}
+        columns, shares = ("image_column", "label_column", "split_column"), ("val_fraction", "test_fraction", "per_class", "fraction")
+        return {name: getattr(self, name) for name in (*columns, *shares, "seed", "defaults")}
 
     def chosen(self) -> dict[str, Any]:
         """Fields that are not at their defaults, by name."""

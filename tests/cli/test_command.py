@@ -122,7 +122,7 @@ def test_compare(run: Path, folder: Path, tmp_path: Path, capsys: pytest.Capture
         (["fit", "{data}", *FAST, "--method", "rifle(periods=3)"], "periods must be at most the 2 epochs of the run, found 3"),
         (["fit", "{data}", *FAST, "--method", "l2_sp"], "shares no parameter with its source"),
         (["fit", "{data}", *FAST, "--optimizer", "SDG"], "it has ASGD, Adadelta"),
-        (["fit", "{data}", *FAST, "--per-class", "50"], "--per-class 50 asks for more; use at most"),
+        (["fit", "{data}", *FAST, "--per-class", "50"], "--per-class 50 asks for 60 with those for validation; use at most"),
         (["fit", "{data}", *FAST, "--head", "fc"], "candidates are linear, conv1"),
         (["fit", "{data}", *FAST, "--label-smoothing", "1.5"], "below 1, found 1.5"),
         (["fit", "{data}", *FAST, "--val-fraction", "1"], "below 1, found 1"),

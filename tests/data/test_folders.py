@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from rekindle.data import Dataset, find_images, open_data
 from rekindle.data.formats.folder_walk import Findings
-from rekindle.data.splits import SplitRules, split_key
+from rekindle.data.formats.images import Picture
+from rekindle.data.splits import Found, SplitRules, split_key
 from rekindle.errors import UserError
 
 
@@ -93,7 +94,31 @@ def test_a_bare_folder_is_split_in_three(tmp_path: Path) -> None:
     assert open_data(tmp_path).counts() == {"train": {"a": 16, "b": 1}, "val": {"a": 4, "b": 1}, "test": {"a": 5, "b": 1}}
 
 
+def test_no_seed_trains_on_the_test_pictures_of_another(tmp_path: Path) -> None:
+    """Seeds that choose among settings must not have seen what the final runs are tested on."""
+    touch(tmp_path, *many("a", 40), *many("b", 13))
+    found = [open_data(tmp_path, seed=seed) for seed in (0, 1, 1000)]
+    tests = [names(data, "test") for data in found]
+    assert tests[0] == tests[1] == tests[2] and len(tests[0]) == 8 + 3
+    assert all(not {*names(data, "train"), *names(data, "val")} & {*tests[0]} for data in found)
+    assert names(found[0], "val") != names(found[1], "val")
+
+
+def test_the_seed_decides_the_test_split_by_the_rules_of_0_1(tmp_path: Path) -> None:
+    """Literal: run folders of 0.1 go on with the pictures that they began with."""
+    touch(tmp_path, *many("a", 6), *many("b", 5))
+    old = open_data(tmp_path, seed=3, defaults="0.1")
+    assert (names(old, "test"), names(old, "val")) == OLD_BARE
+    assert open_data(tmp_path, seed=3).to_json()["files"] != old.to_json()["files"]
+
+
+OLD_BARE = (["a/004.jpg", "b/001.jpg"], ["a/001.jpg", "b/004.jpg"])
 LITERAL = {
+    "train": ["train/a/001.jpg", "train/a/009.jpg", "train/a/010.jpg", "train/a/011.jpg", "train/ü/000.PNG", "train/ü/002.PNG",
+ "train/ü/003.PNG", "train/ü/004.PNG"],
+    "val": ["train/a/003.jpg", "train/ü/001.PNG"],
+}  # fmt: skip
+LITERAL_0_1 = {
     "train": ["train/a/000.jpg", "train/a/001.jpg", "train/a/009.jpg", "train/a/010.jpg", "train/ü/000.PNG", "train/ü/001.PNG",
  "train/ü/003.PNG", "train/ü/004.PNG"],
     "val": ["train/a/011.jpg", "train/ü/002.PNG"],
@@ -104,8 +129,10 @@ LITERAL_RANK = "58b9c1fdaae2328cbb93f5f5c3cc6fd9"
 def test_a_choice_is_the_same_on_every_platform(tmp_path: Path) -> None:
     """Literal: a change here changes every seeded split and subset that anyone has made."""
     touch(tmp_path, *many("train/a", 12), *many("train/ü", 5, ".PNG"))
-    found = open_data(tmp_path, seed=7, per_class=5)
-    assert {split: names(found, split) for split in found.splits} == LITERAL
+    old = open_data(tmp_path, seed=7, per_class=5, defaults="0.1")
+    assert {split: names(old, split) for split in old.splits} == LITERAL_0_1
+    new = open_data(tmp_path, seed=7, per_class=4)
+    assert {split: names(new, split) for split in new.splits} == LITERAL
     assert split_key(7, "val", "train/a/000.jpg").hex() == LITERAL_RANK
 
 
@@ -150,23 +177,61 @@ def test_splits_are_disjoint_complete_and_stratified(counts: dict[str, int], fra
         assert abs(len(chosen["val"][name]) - fractions[0] * left) <= 1
 
 
+@given(small=st.integers(1, 25), large=st.integers(1, 25), share=st.floats(0.01, 0.2), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_subsets_are_exact_and_nested_and_validation_stands_beside_them(small: int, large: int, share: float, seed: int) -> None:
+    small, large = sorted((small, large))
+    pools = pool_of(30)
+
+    def subset(count: int) -> dict[str, Found]:
+        findings = Findings(Path("/data"))
+        chosen = SplitRules(Path("/data"), seed, share, 0.2, count).split({"train": pools}, False, findings)
+        assert not findings.problems
+        return chosen
+
+    few, more = subset(small), subset(large)
+    for name in pools:
+        assert len(few["train"][name]) == small and len(more["train"][name]) == large
+        assert {*few["train"][name]} <= {*more["train"][name]}
+        for chosen, size in ((few, small), (more, large)):
+            assert len(chosen["val"][name]) == max(1, round(share * size))
+            assert not {*chosen["train"][name]} & {*chosen["val"][name]}
+
+
 @given(small=st.integers(2, 30), large=st.integers(2, 30), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
-def test_subsets_are_exact_and_nested(small: int, large: int, seed: int) -> None:
+def test_by_the_rules_of_0_1_a_subset_holds_its_validation(small: int, large: int, seed: int) -> None:
     small, large = sorted((small, large))
-    root = Path("/data")
-    pools = {name: [root / file for file in many(f"train/{name}", 30)] for name in "ab"}
+    pools = pool_of(30)
 
-    def subset(count: int) -> dict[str, set[Path]]:
-        findings = Findings(root)
-        chosen = SplitRules(root, seed, 0.2, 0.2, count).split({"train": pools}, False, findings)
+    def subset(count: int) -> dict[str, set[Picture]]:
+        findings = Findings(Path("/data"))
+        chosen = SplitRules(Path("/data"), seed, 0.2, 0.2, count, defaults="0.1").split({"train": pools}, False, findings)
         assert not findings.problems
         return {name: {*chosen["train"][name], *chosen["val"][name]} for name in pools}
 
     for name in pools:
-        assert len(subset(small)[name]) == small
-        assert len(subset(large)[name]) == large
+        assert len(subset(small)[name]) == small and len(subset(large)[name]) == large
         assert subset(small)[name] <= subset(large)[name]
+
+
+def pool_of(count: int) -> Found:
+    return {name: [Path("/data") / file for file in many(f"train/{name}", count)] for name in "ab"}
+
+
+@given(fraction=st.floats(0.01, 1.0), share=st.floats(0.05, 0.5), count=st.integers(2, 60), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_a_share_is_trained_on_whole_where_enough_is_left_to_validate(fraction: float, share: float, count: int, seed: int) -> None:
+    findings = Findings(Path("/data"))
+    chosen = SplitRules(Path("/data"), seed, share, 0.2, fraction=fraction).split({"train": pool_of(count)}, False, findings)
+    train, val = ({*chosen[split]["a"]} for split in ("train", "val"))
+    wanted = max(1, round(fraction * count))
+    assert not findings.problems and not train & val and train and val
+    beside = max(1, round(share * wanted))
+    if wanted + beside <= count:
+        assert (len(train), len(val)) == (wanted, beside)
+    else:
+        assert len(train | val) == wanted and abs(len(val) - share * wanted) <= 1
 
 
 def test_a_choice_does_not_depend_on_the_other_pictures(tmp_path: Path) -> None:
@@ -188,20 +253,43 @@ def test_per_class_leaves_given_splits_alone(tmp_path: Path) -> None:
 
 def test_a_subset_larger_than_a_class_names_each_such_class(tmp_path: Path) -> None:
     text = problem(touch(tmp_path, *many("train/a", 4), *many("train/b", 9), *many("train/c", 3)), per_class=5)
-    assert says(text, "class a", "4 training pictures", "--per-class 5", "at most 4")
-    assert says(text, "class c", "3 training pictures", "--per-class 5", "at most 3")
+    assert says(text, "class a", "4 training pictures", "--per-class 5", "at most 3")
+    assert says(text, "class c", "3 training pictures", "--per-class 5", "at most 2")
     assert "class b" not in text
+
+
+def test_the_largest_subset_that_a_message_names_is_possible_and_one_more_is_not(tmp_path: Path) -> None:
+    touch(tmp_path, *many("train/a", 23), *many("train/b", 40))
+    assert says(problem(tmp_path, per_class=23), "class a", "23 training pictures", "at most 19")
+    assert open_data(tmp_path, per_class=19).counts() == {"train": {"a": 19, "b": 19}, "val": {"a": 4, "b": 4}}
+    assert says(problem(tmp_path, per_class=20), "class a", 24, "at most 19")
 
 
 def test_a_bare_folders_subset_is_counted_after_its_test_split(tmp_path: Path) -> None:
     touch(tmp_path, *many("a", 10), *many("b", 10))
-    assert open_data(tmp_path, per_class=8).counts()["train"] == {"a": 6, "b": 6}
-    assert says(problem(tmp_path, per_class=9), "class a", "8 training pictures", "--per-class 9")
+    assert open_data(tmp_path, per_class=7).counts() == dict(
+        zip(("train", "val", "test"), ({"a": n, "b": n} for n in (7, 1, 2)), strict=True)
+    )
+    assert says(problem(tmp_path, per_class=8), "class a", "8 training pictures", "--per-class 8")
+    assert open_data(tmp_path, per_class=8, defaults="0.1").counts()["train"] == {"a": 6, "b": 6}
 
 
-def test_one_picture_a_class_cannot_also_validate(tmp_path: Path) -> None:
+def test_one_picture_a_class_can_be_trained_on(tmp_path: Path) -> None:
     touch(tmp_path, *many("train/a", 3), *many("train/b", 3))
-    assert says(problem(tmp_path, per_class=1), "--per-class 2")
+    assert open_data(tmp_path, per_class=1).counts() == {"train": {"a": 1, "b": 1}, "val": {"a": 1, "b": 1}}
+    assert says(problem(tmp_path, per_class=1, defaults="0.1"), "--per-class 2")
+
+
+def test_without_validation_all_is_trained_on(tmp_path: Path) -> None:
+    """The pictures of the last run hold those of the runs that chose, and a subset is the same with validation and without."""
+    touch(tmp_path, *many("train/a", 10), *many("train/b", 3))
+    whole = open_data(tmp_path, val_fraction=0.0)
+    assert whole.counts() == {"train": {"a": 10, "b": 3}}
+    assert open_data(tmp_path, val_fraction=0.0, per_class=3).counts() == {"train": {"a": 3, "b": 3}}
+    subsets = [names(open_data(tmp_path, val_fraction=share, per_class=2), "train") for share in (0.0, 0.2)]
+    assert subsets[0] == subsets[1]
+    touch(tmp_path, *many("val/a", 2), *many("val/b", 2))
+    assert open_data(tmp_path, val_fraction=0.0).counts()["val"] == {"a": 2, "b": 2}
 
 
 @pytest.mark.parametrize(("prefix", "count", "need"), [("", 2, 3), ("train/", 1, 2)])
@@ -213,9 +301,10 @@ def test_a_class_too_small_to_split_is_named(prefix: str, count: int, need: int,
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"val_fraction": 0.0}, ("val_fraction", "0 and 1", "0.0")),
+        ({"val_fraction": -0.1}, ("val_fraction", "at least 0", "-0.1")),
+        ({"val_fraction": 1.0}, ("val_fraction", "below 1", "1.0")),
         ({"test_fraction": 1.0}, ("test_fraction", "0 and 1", "1.0")),
-        ({"val_fraction": float("nan")}, ("val_fraction", "0 and 1", "nan")),
+        ({"val_fraction": float("nan")}, ("val_fraction", "below 1", "nan")),
         ({"per_class": 0}, ("per_class", "at least 1", "0")),
     ],
 )
@@ -423,7 +512,7 @@ def test_json_is_enough_to_make_the_splits_again(tmp_path: Path) -> None:
     found = open_data(tmp_path, seed=4, val_fraction=0.3, per_class=6)
     said = json.loads(json.dumps(found.to_json()))
     assert said["classes"] == ["a", "b"]
-    assert said["counts"] == {"train": {"a": 4, "b": 4}, "val": {"a": 2, "b": 2}}
+    assert said["counts"] == {"train": {"a": 6, "b": 6}, "val": {"a": 2, "b": 2}}
     assert said["files"] == {"train": names(found, "train"), "val": names(found, "val")}
     again = open_data(tmp_path, **{key: said[key] for key in ("seed", "val_fraction", "test_fraction", "per_class")})
     assert again.to_json() == said

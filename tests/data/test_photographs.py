@@ -28,7 +28,7 @@ def test_sign_digits_gets_a_validation_split_and_keeps_its_test(shared: Path) ->
     assert {name: len(split.paths) for name, split in found.splits.items()} == {"train": 800, "val": 200, "test": 1062}
     assert set(found.counts()["val"].values()) == {20}
     few = open_data(shared / "data/sign_digits", seed=0, per_class=10)
-    assert {name: len(split.paths) for name, split in few.splits.items()} == {"train": 80, "val": 20, "test": 1062}
+    assert {name: len(split.paths) for name, split in few.splits.items()} == {"train": 100, "val": 20, "test": 1062}
 
 
 def test_photographs_decode_and_become_batches(shared: Path) -> None:

@@ -264,5 +264,5 @@ def test_parquet_of_paths_and_damaged_ones(tmp_path: Path) -> None:
 def test_cifar(shared: Path) -> None:
     found = open_data(shared / "data/cifar10", per_class=5, seed=0)
     assert found.classes == ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    assert {name: len(split.paths) for name, split in found.splits.items()} == {"train": 40, "val": 10, "test": 10_000}
+    assert {name: len(split.paths) for name, split in found.splits.items()} == {"train": 50, "val": 10, "test": 10_000}
     assert decode(found.splits["val"].paths[0], 32).shape == (32, 32, 3)

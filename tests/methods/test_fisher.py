@@ -264,6 +264,16 @@ def test_the_sources_data_come_first() -> None:
     assert all(torch.allclose(found[name], wanted[name] / mean + 0.5) for name in found)
 
 
+def test_groups_take_the_information_by_its_mean() -> None:
+    raw, scaled = GroupLassoSP(fisher=True), GroupLassoSP(fisher=True, normalize="mean")
+    for method in (raw, scaled):
+        prepared(method, tell([], batches()))
+    wanted = _fisher.normalized(raw.state_dict()["fisher"], "mean")
+    assert all(torch.allclose(tensor, wanted[name]) for name, tensor in scaled.state_dict()["fisher"].items())
+    with pytest.raises(ValueError, match="normalize.*fisher=True"):
+        GroupLassoSP(normalize="mean")
+
+
 def test_empirical_labels_need_the_sources_data() -> None:
     with pytest.raises(ValueError, match='estimate="empirical" needs data of the source'):
         prepared(L2SPFisher(estimate="empirical"), DataPasses(batches))

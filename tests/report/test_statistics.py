@@ -47,5 +47,5 @@ def test_equal_differences_are_no_certainty() -> None:
 
 
 def test_holm_by_hand() -> None:
-    assert holm([0.04, 0.01, None, 0.03]) == [pytest.approx(0.06), pytest.approx(0.03), None, pytest.approx(0.06)]
+    assert holm([0.04, 0.01, None, 0.03]) == [pytest.approx(0.09), pytest.approx(0.04), None, pytest.approx(0.09)]
     assert holm([0.9, 0.8]) == [1.0, 1.0]

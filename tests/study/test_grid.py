@@ -59,6 +59,17 @@ def test_candidates_fill_recipes_and_settings() -> None:
     ].spec.epochs == 7
 
 
+def test_final_runs_may_train_on_the_validation_pictures_but_the_choosing_ones_may_not() -> None:
+    methods = {"Original": {"method": "{regularizer}", "grid": {"lr": [0.1, 0.01]}}}
+    made = from_dict(grid(methods=methods, base={"val_fraction": 0}, selection={"settings": {"val_fraction": 0.2}}))
+    group = made.groups[0]
+    assert {cell.spec.val_fraction for cell in group.selection_cells} == {0.2}
+    assert {cell.spec.val_fraction for cells in group.final_cells.values() for cell in cells} == {0}
+    with pytest.raises(UserError, match="val_fraction"):
+        from_dict(grid(methods=methods, base={"val_fraction": 0}))
+    assert from_dict(grid(base={"val_fraction": 0})).groups
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -24,11 +24,11 @@ GRID: dict[str, Any] = {
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with grid.yaml and data/digits: two classes, five pictures each to train, four to test."""
+    """A folder with grid.yaml and data/digits: two classes, six pictures each to train (one of them to validate), four to test."""
     digits = load_digits()
     for label in (0, 1):
-        for number, index in enumerate(np.flatnonzero(digits.target == label)[:9]):
-            path = tmp_path / "data" / "digits" / ("train" if number < 5 else "test") / str(label) / f"{number}.png"
+        for number, index in enumerate(np.flatnonzero(digits.target == label)[:10]):
+            path = tmp_path / "data" / "digits" / ("train" if number < 6 else "test") / str(label) / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((digits.images[index] * 255 / 16).round().astype(np.uint8)).save(path)
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID), "utf-8")

@@ -62,10 +62,10 @@ def test_means_and_paired_differences_by_hand(found: StudyNumbers) -> None:
         test = stats.ttest_rel(values, [cells[entry.setting, "Original", seed] for seed in range(3)])
         assert entry.pair and entry.pair["p"] == pytest.approx(test.pvalue)
         assert (entry.pair["low"], entry.pair["high"]) == pytest.approx(tuple(test.confidence_interval()))
-        # Holm over the two methods of the setting: the smaller p is doubled, the larger one is not below it.
-        both = sorted(other.pair["p"] for other in found.entries if other.setting == entry.setting and other.pair)
-        expected = 2 * both[0] if entry.pair["p"] == both[0] else max(2 * both[0], both[1])
-        assert entry.pair["p_holm"] == pytest.approx(min(1.0, expected))
+        # Holm over the two methods of all eight settings.
+        ordered = sorted(other.pair["p"] for other in found.entries if other.pair)
+        expected = max((16 - rank) * p for rank, p in enumerate(ordered) if p <= entry.pair["p"])
+        assert len(ordered) == 16 and entry.pair["p_holm"] == pytest.approx(min(1.0, expected))
         assert entry.verdict == ("" if entry.pair["p_holm"] >= 0.05 else "higher" if entry.pair["difference"] > 0 else "lower")
 
 
@@ -126,7 +126,8 @@ def test_seeds_that_agree_exactly_give_no_verdict(tmp_path: Path) -> None:
 def test_wilcoxon_needs_tasks_and_says_what_they_can_show(tmp_path: Path) -> None:
     assert wilcoxon_over_tasks([1.0, 2, 3, 4, 5]) is None and smallest_p(5) == 0.0625
     assert wilcoxon_over_tasks([1.0, 2, 3, 4, 5, 6]) == smallest_p(6) == 0.03125
-    assert wilcoxon_over_tasks([0.0] * 9) is None
+    assert wilcoxon_over_tasks([0.0] * 9) is None and wilcoxon_over_tasks([0.01, 0.02, 0.03, 0.04, 0.05, 0.0, 1e-17]) is None
+    assert wilcoxon_over_tasks([0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.0]) == smallest_p(6)
     tasks = {f"task{number}": f"data{number}" for number in range(7)}
     gain = {"Original": 0.0, "RIFLE": 0.02, "Dropout": -0.02}
 

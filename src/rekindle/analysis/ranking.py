@@ -16,6 +16,7 @@ from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
 from rekindle.hooks import INPUT, FeatureHooks
 from rekindle.method import noop
+from rekindle.spec import RunSpec
 
 BATCH = 64
 SCORES = {
@@ -104,7 +105,8 @@ def rank(
     if not asked or len(set(asked)) < len(asked):
         raise UserError(f"name different networks, joined by commas, such as tiny,resnet18; found {', '.join(asked) or 'none'}.")
     loaded = [_build(text) for text in asked]
-    dataset = data_room.open_data(str(data), seed=seed, per_class=per_class or None)
+    share = 0.0 if per_class else RunSpec.val_fraction  # A subset that is only looked at needs no validation beside it.
+    dataset = data_room.open_data(str(data), seed=seed, per_class=per_class or None, val_fraction=share)
     found = [_score(text, one, dataset, image_size, listener) for text, one in zip(asked, loaded, strict=True)]
     return Ranking(sorted(found, key=lambda one: -one.logme), len(dataset.splits["train"].paths), dataset.classes)
 

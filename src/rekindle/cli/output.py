@@ -59,11 +59,12 @@ class ProgressBar:
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Print an epoch's line."""
-        train, val = record["train"], record["val"]
+        train, val = record["train"], record.get("val")
         mark = "  (head re-initialised)" if record["restarted"] else ""
+        checked = f"validation loss {val['loss']:.3f} accuracy {100 * val['accuracy']:5.1f} %  " if val else ""
         self.note(
             f"epoch {record['epoch'] + 1:3d}  train loss {train['loss']:.3f} accuracy {100 * train['accuracy']:5.1f} %  "
-            f"validation loss {val['loss']:.3f} accuracy {100 * val['accuracy']:5.1f} %  {record['timing']['images_per_second']:.0f} images/s{mark}"
+            f"{checked}{record['timing']['images_per_second']:.0f} images/s{mark}"
         )
 
 

@@ -19,6 +19,8 @@ SPLITS = ("train", "val", "test")
 
 Found = dict[str, list[Picture]]
 
+TEST_SEED = 0  # Of the test split of data without splits, so that no seed trains on another's test pictures.
+
 
 def split_key(seed: int, purpose: str, name: str) -> bytes:
     """Sorting key of a picture: a hash, so a choice is the same everywhere.
@@ -35,15 +37,18 @@ class SplitRules:
 
     Attributes:
         root: The folder that names start in.
-        seed: Key of the splits and subsets.
+        seed: Key of validation splits and subsets.
         val_fraction: Share of the training pictures of each class that becomes the validation split where there is none,
-            above 0 and below 1; at least one picture a class.
+            at least one picture a class, below 1; 0 leaves data without. Beside a subset, so many as that share of the subset.
         test_fraction: Share of each class that becomes the test split where data have no splits, above 0 and below 1; at
             least one.
-        per_class: Take exactly this many training pictures a class before validation is taken out; subsets are nested.
-            None takes all.
-        fraction: Take this share of the training pictures of each class instead, above 0 and at most 1; at least one, or
-            two where validation is taken out; subsets are nested, also with those of `per_class`.
+        per_class: Train on exactly this many pictures a class; subsets are nested over it. Where validation is taken out of train,
+            it is taken from what the subset leaves, so that no size changes what a smaller one trains on. None takes all.
+        fraction: Train on this share of the training pictures of each class instead, above 0 and at most 1; at least one. Validation is
+            taken from what the subset leaves, or, where that is too few, out of the subset; subsets are nested, also with those of
+            `per_class`.
+        defaults: "0.2", or "0.1" for the rules of rekindle 0.1.0, where the seed also decided the test split and validation was
+            always taken out of the subset.
     """
 
     root: Path
@@ -52,11 +57,13 @@ class SplitRules:
     test_fraction: float
     per_class: int | None = None
     fraction: float | None = None
+    defaults: str = "0.2"
 
     def __post_init__(self) -> None:
-        for name in ("val_fraction", "test_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{name} must lie between 0 and 1, found {getattr(self, name)}; try 0.2.")
+        if not 0 <= self.val_fraction < 1:
+            raise UserError(f"val_fraction must be at least 0 and below 1, found {self.val_fraction}; try 0.2, or 0 for no validation.")
+        if not 0 < self.test_fraction < 1:
+            raise UserError(f"test_fraction must lie between 0 and 1, found {self.test_fraction}; try 0.2.")
         if self.per_class is not None and self.per_class < 1:
             raise UserError(f"per_class must be at least 1, found {self.per_class}; leave it out to take all.")
         if self.fraction is not None and not 0 < self.fraction <= 1:
@@ -67,12 +74,13 @@ class SplitRules:
     def split(self, found: dict[str, Found], bare: bool, findings: Findings) -> dict[str, Found]:
         """Take out of train what is missing, class by class: {split: {class: pictures}}."""
         chosen = {name: dict(split) for name, split in found.items() if name != "train"}
+        takes_val = "val" not in found and self.val_fraction > 0
         for name, pool in found["train"].items():
-            problem = self._problem(name, pool, bare, "val" not in found)
+            problem = self._problem(name, pool, bare, takes_val)
             if problem:
                 findings.problems.append(problem)
                 continue
-            for split, pictures in self._split_class(pool, bare, "val" not in found).items():
+            for split, pictures in self._split_class(pool, bare, takes_val).items():
                 chosen.setdefault(split, {})[name] = pictures
         return chosen
 
@@ -87,14 +95,28 @@ class SplitRules:
     def _split_class(self, pool: list[Picture], takes_test: bool, takes_val: bool) -> Found:
         parts: Found = {}
         if takes_test:
-            parts["test"], pool = self._take(pool, "test", self._test_count(pool, takes_val))
+            seed = self.seed if self.defaults == "0.1" else TEST_SEED
+            parts["test"], pool = self._take(pool, "test", self._test_count(pool, takes_val), seed)
+        count = self._train_count(len(pool), takes_val)
+        train, rest = self._take(pool, "subset", count) if count < len(pool) else (pool, [])
+        if takes_val and self.defaults != "0.1" and len(rest) >= self._val_count(len(train)):
+            parts["val"], _ = self._take(rest, "val", self._val_count(len(train)))
+        elif takes_val:
+            parts["val"], train = self._take(train, "val", _share(len(train), self.val_fraction, leave=1))
+        return {**parts, "train": train}
+
+    def _train_count(self, count: int, takes_val: bool) -> int:
+        """How many of `count` pictures the subset holds."""
         if self.per_class is not None:
-            pool, _ = self._take(pool, "subset", self.per_class)
-        if self.fraction is not None:
-            pool, _ = self._take(pool, "subset", min(len(pool), max(1 + takes_val, round(self.fraction * len(pool)))))
-        if takes_val:
-            parts["val"], pool = self._take(pool, "val", _share(len(pool), self.val_fraction, leave=1))
-        return {**parts, "train": pool}
+            return self.per_class
+        if self.fraction is None:
+            return count
+        least = 1 + takes_val if self.defaults == "0.1" else 1
+        return min(count, max(least, round(self.fraction * count)))
+
+    def _val_count(self, train: int) -> int:
+        """How many pictures validate beside so many to train on."""
+        return max(1, round(train * self.val_fraction))
 
     def _problem(self, name: str, pool: list[Picture], takes_test: bool, takes_val: bool) -> str:
         """Why a class cannot be divided, or ""."""
@@ -104,18 +126,23 @@ class SplitRules:
         if self.per_class is None:
             return ""
         left = len(pool) - (self._test_count(pool, takes_val) if takes_test else 0)
-        if self.per_class > left:
-            return f"class {name} has {left} training pictures, --per-class {self.per_class} asks for more; use at most {left}"
-        if self.per_class < 1 + takes_val:
+        beside = takes_val and self.defaults != "0.1"
+        need = self.per_class + (self._val_count(self.per_class) if beside else 0)
+        if need > left:
+            most = max(size for size in range(1, left + 1) if size + (self._val_count(size) if beside else 0) <= left)
+            asked = f"{need} with those for validation" if beside else "more"
+            return f"class {name} has {left} training pictures, --per-class {self.per_class} asks for {asked}; use at most {most}"
+        if self.per_class < 1 + takes_val and not beside:
             return f"class {name}: --per-class {self.per_class} leaves nothing to train on once validation has its picture; use --per-class 2 or more"
         return ""
 
     def _test_count(self, pool: list[Picture], takes_val: bool) -> int:
         return _share(len(pool), self.test_fraction, leave=1 + takes_val)
 
-    def _take(self, pool: list[Picture], purpose: str, count: int) -> tuple[list[Picture], list[Picture]]:
+    def _take(self, pool: list[Picture], purpose: str, count: int, seed: int | None = None) -> tuple[list[Picture], list[Picture]]:
         """The `count` pictures that come first by hash, and the rest, both in their own order."""
-        ranked = sorted(pool, key=lambda picture: split_key(self.seed, purpose, name_in(self.root, picture)))
+        key = self.seed if seed is None else seed
+        ranked = sorted(pool, key=lambda picture: split_key(key, purpose, name_in(self.root, picture)))
         taken = set(ranked[:count])
         return [picture for picture in pool if picture in taken], [picture for picture in pool if picture not in taken]
 

@@ -84,6 +84,10 @@ def execute(
         raise UserError(
             f"--test-every-epoch needs a test split, and {spec.data} has none; add a test folder beside train, or leave the option out."
         )
+    if "val" not in dataset.splits and not (spec.test and "test" in dataset.splits):
+        raise UserError(
+            f"--val-fraction 0 leaves {spec.data} nothing to measure a run on; give a share above 0, or a test split and no --no-test."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)  # Random weights are part of what the seed decides.
         loaded = models.build(spec.model, weights=spec.weights)
@@ -195,7 +199,7 @@ class _Job:
             open_folder(self.folder, spec, self.dataset)
         listener = _MetricsWriter(self.listener, self.folder, self.fabric.is_global_zero)
         training = Training(
-            fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=splits["val"],
+            fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=splits.get("val"),
             batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=listener,
             grad_accum_steps=spec.grad_accum_steps, recorders=watching, watched=splits["test"] if spec.test_every_epoch else None,
             balanced=spec.sampler == "balanced", clip_norm=spec.clip_norm, choices=choices.to_dict(),
@@ -214,9 +218,13 @@ class _Job:
                 f"{self.spec.model} failed on its first images of {size} x {size} pixels ({first}); "
                 f"try --image-size {self.loaded.input_size}."
             ) from error
-        self._baseline = {**look.summary(), "val": self._probe_on(look.probe, model, splits["val"])}
-        accuracy = self._baseline["val"]["accuracy"]
-        self.listener.note(f"linear probe: validation accuracy {100 * accuracy:.1f} %, after {time.perf_counter() - began:.0f} s.")
+        self._baseline = look.summary()
+        if "val" in splits:
+            self._baseline["val"] = self._probe_on(look.probe, model, splits["val"])
+        told = self._baseline["val"]["accuracy"] if "val" in splits else look.probe.accuracy
+        kind = "validation" if "val" in splits else "cross-validated"
+        if told is not None:
+            self.listener.note(f"linear probe: {kind} accuracy {100 * told:.1f} %, after {time.perf_counter() - began:.0f} s.")
         return look
 
     def _probe_on(self, probe: LinearProbe, model: nn.Module, samples: "Samples") -> dict[str, float]:

@@ -112,6 +112,9 @@ def fall_and_jumps(norms: Sequence[float], restarts: Sequence[int]) -> tuple[flo
 def learning_curves(runs: Sequence[Run], labels: list[str]) -> Analysis:
     """Figure 1 of the RIFLE paper: training accuracy, and that on the watched test split, by epoch; else on the validation split."""
     split = "watched_test" if all("watched_test" in run.history[0] for run in runs) else "val"
+    lacking = [label for run, label in zip(runs, labels, strict=True) if split not in run.history[0]]
+    if lacking:
+        raise UserError(f"{lacking[0]} measured no validation split; train with --test-every-epoch, or with a --val-fraction above 0.")
     title = split_title(split)
     values = [
         {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rekindle.errors import UserError
 from rekindle.report.format import escape, p_value, percent, split_title
 from rekindle.report.results import final_split, read_predictions
-from rekindle.report.statistics import holm, mcnemar, paired_summary, wilson
+from rekindle.report.statistics import LEVEL, holm, mcnemar, paired_summary, wilson
 from rekindle.run import Run, read_spec
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Comparison:
         methods: A dict for each group of runs that share all settings but the seed: method (and what else sets the group apart),
             seeds, mean, std (ddof 1; None for one run).
         pairs: A dict for each two groups measured on the same data: from, to, and `paired_summary` over the seeds they share, its
-            interval as low and high, and p_holm, which is p corrected for the number of pairs.
+            interval as low and high, and p_holm, which is p corrected for the number of all pairs.
         pictures: For just two runs: `mcnemar` over the pictures that both classified, or None.
         notes: Sentences on what could not be compared, and why.
     """
@@ -118,9 +118,7 @@ def compare(folders: list[Path]) -> Comparison:
     rows = [_row(run) for run in runs]
     groups = _groups(settings, rows)
     notes: list[str] = []
-    pairs = [pair for a, b in combinations(groups, 2) if (pair := _pair(a, b, notes))]
-    for pair, corrected in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
-        pair["p_holm"] = corrected
+    pairs = _pairs(groups, notes)
     pictures = _pictures(runs[0], runs[1], notes) if len(runs) == 2 else None
     return Comparison(rows, [group.summary() for group in groups], pairs, pictures, notes)
 
@@ -149,6 +147,14 @@ def _groups(settings: list[Row], rows: list[Row]) -> list[_Group]:
         name = ", ".join([setting["method"], *(f"{key}={setting[key]}" for key in varying)])
         found.setdefault(name, _Group(name, setting, [])).rows.append(row)
     return list(found.values())
+
+
+def _pairs(groups: list[_Group], notes: list[str]) -> list[Row]:
+    """Every two groups that can be paired; their p values are corrected together."""
+    pairs = [pair for a, b in combinations(groups, 2) if (pair := _pair(a, b, notes))]
+    for pair, corrected in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
+        pair["p_holm"] = corrected
+    return pairs
 
 
 def _pair(a: _Group, b: _Group, notes: list[str]) -> Row | None:
@@ -209,12 +215,12 @@ def _pair_cells(pair: Row) -> list[str]:
 
 
 def _reading(pair: Row) -> str:
-    """A word on a paired difference; none that its interval does not carry."""
-    if pair["low"] is None:
+    """A word on a paired difference; none that its p after Holm's correction does not carry."""
+    if pair["p_holm"] is None:
         return "no interval: one seed" if pair["n"] == 1 else "no interval: no spread"
-    if pair["low"] <= 0 <= pair["high"]:
+    if pair["p_holm"] >= LEVEL:
         return "no clear difference"
-    return "higher" if pair["low"] > 0 else "lower"
+    return "higher" if pair["difference"] > 0 else "lower"
 
 
 def _picture_cells(pictures: Row) -> list[list[str]]:

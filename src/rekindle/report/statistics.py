@@ -90,23 +90,29 @@ def mcnemar(first: Mapping[Any, bool], second: Mapping[Any, bool]) -> dict[str, 
 
 
 def holm(values: list[float | None]) -> list[float | None]:
-    """p values after Holm's correction for their number (Scand. J. Statistics 1979); None stays None and does not count.
+    """p values after Holm's correction for their number (Scand. J. Statistics 1979).
+
+    None, a hypothesis that the data could not test, stays None and counts: which p values there are must not decide how strict the
+    correction is.
 
     Example:
         >>> holm([0.5, None, 0.125])
-        [0.5, None, 0.25]
+        [1.0, None, 0.375]
     """
     order = sorted((p, place) for place, p in enumerate(values) if p is not None)
     corrected: list[float | None] = [None] * len(values)
     least = 0.0
     for rank, (p, place) in enumerate(order):
-        least = max(least, min(1.0, (len(order) - rank) * p))
+        least = max(least, min(1.0, (len(values) - rank) * p))
         corrected[place] = least
     return corrected
 
 
 def smallest_p(tasks: int) -> float:
-    """The smallest two-sided p value that a Wilcoxon signed-rank test over so many tasks can give, all differences being of one sign.
+    """The smallest two-sided p value that a Wilcoxon signed-rank test can give, all differences being of one sign.
+
+    Args:
+        tasks: How many of them differ at all; the test leaves out the others.
 
     Example:
         >>> smallest_p(5), smallest_p(6)
@@ -115,17 +121,21 @@ def smallest_p(tasks: int) -> float:
     return min(1.0, 2.0 ** (1 - tasks))
 
 
+def nonzero(differences: list[float]) -> list[float]:
+    """Those that are not zero, but for rounding: Wilcoxon's test leaves out the others."""
+    return [value for value in differences if abs(value) >= NO_SPREAD]
+
+
 def wilcoxon_over_tasks(differences: list[float]) -> float | None:
-    """Two-sided p of Wilcoxon's signed-rank test (Biometrics 1945); None where so few tasks could not be significant, or all are equal.
+    """Two-sided p of Wilcoxon's signed-rank test (Biometrics 1945); None where so few tasks that differ could not be significant.
 
     Args:
         differences: One a task, each a mean over seeds: seeds of one task are no independent tasks.
     """
     from scipy.stats import wilcoxon
 
-    if smallest_p(len(differences)) >= LEVEL or all(abs(value) < NO_SPREAD for value in differences):
-        return None
-    return float(wilcoxon(differences).pvalue)
+    left = nonzero(differences)
+    return None if smallest_p(len(left)) >= LEVEL else float(wilcoxon(left).pvalue)
 
 
 def average_ranks(scores: list[list[float]]) -> list[float]:

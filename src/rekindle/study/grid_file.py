@@ -142,10 +142,19 @@ def _groups(raw: dict[str, Any], selection: Selection) -> list[Group]:
         common = {**base, **tasks[setting.task], "per_class": setting.size or None}
         made.append(Group(setting, method, {text: {**common, **own} for text, own in candidates.items()}, numbers, selection))
         try:
-            _ = made[-1].selection_cells, made[-1].final_cells
+            _ = made[-1].final_cells
+            _check_selection(made[-1])
         except UserError as error:
             raise UserError(f"method {method} in task {setting.task}: {error}") from None
     return made
+
+
+def _check_selection(group: Group) -> None:
+    """Refuse a choice among candidates that no validation pictures can decide."""
+    if any(cell.spec.val_fraction == 0 for cell in group.selection_cells):
+        raise UserError(
+            "its values are chosen on validation, and val_fraction is 0; give selection.settings a val_fraction above 0, such as 0.2."
+        )
 
 
 def _blocks(raw: dict[str, Any], regularizers: dict[str, str]) -> list[dict[str, Any]]:

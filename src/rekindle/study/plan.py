@@ -143,7 +143,7 @@ class _Cost:
         if counts is None:
             return None
         epochs = epochs_of(spec, counts["train"])
-        return epochs * (counts["train"] + EVALUATION * counts["val"]) + EVALUATION * counts.get("test", 0)
+        return epochs * (counts["train"] + EVALUATION * counts.get("val", 0)) + EVALUATION * counts.get("test", 0)
 
     def _speed(self, cell: Cell) -> float | None:
         """Images a second of a method on a network, with the first values of its grid."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.errors import Stopped, UserError
+from rekindle.report.format import split_title
 from rekindle.study.grid import Cell
 from rekindle.study.store import Study
 
@@ -69,7 +70,8 @@ class CellListener:
 
     def epoch(self, record: dict[str, Any]) -> None:
         """A line in the log."""
-        self.note(f"epoch {record['epoch'] + 1}: validation accuracy {100 * record['val']['accuracy']:.1f} %")
+        split = "val" if "val" in record else "train"
+        self.note(f"epoch {record['epoch'] + 1}: {split_title(split)} accuracy {100 * record[split]['accuracy']:.1f} %")
 
     def _show(self, progress: dict[str, Any]) -> None:
         if time.monotonic() >= self._next:

@@ -59,7 +59,7 @@ class Training:
         optimizer: Bare, built from the tuner's groups.
         criterion: The task's loss.
         train: Training samples.
-        val: Validation samples.
+        val: Validation samples, or None.
         batch_size: Images a step over all ranks and micro-batches.
         seed: Key of order and augmentation.
         folder: Where checkpoints go.
@@ -79,7 +79,7 @@ class Training:
     optimizer: torch.optim.Optimizer
     criterion: CrossEntropy
     train: Samples
-    val: Samples
+    val: Samples | None
     batch_size: int
     seed: int
     folder: Path
@@ -111,7 +111,7 @@ class Training:
         """
         if state is not None:
             self._load(state)
-        elif self.keep == "best" and self.choices.get("head_init") == "linear_probe":
+        elif self.keep == "best" and self.val is not None and self.choices.get("head_init") == "linear_probe":
             self._remember(-1, self._measure(self.val)["accuracy"])
         with _stop_requests() as requested:
             for epoch in range(len(self.history), self.tuner.epochs):
@@ -211,7 +211,7 @@ class Training:
             "epoch": epoch,
             "lr": rates,
             "train": train,
-            "val": self._measure(self.val),
+            **({} if self.val is None else {"val": self._measure(self.val)}),
             **({} if self.watched is None else {"watched_test": self._measure(self.watched)}),
             "penalty": self.tuner.penalties(),
             "restarted": restarted,

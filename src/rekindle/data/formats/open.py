@@ -21,27 +21,29 @@ def open_data(
     test_fraction: float = 0.2,
     per_class: int | None = None,
     fraction: float | None = None,
+    defaults: str = "0.2",
 ) -> Dataset:
     """Find classes, pictures and splits.
 
     Data that have splits are used as they are split, and a missing validation split is taken from train. Data without any are
-    split into test, validation and training per class.
+    split into test, validation and training per class; their test split is the same for every seed.
 
     Args:
         data: See `survey`.
         image_column: Column of a table with paths or bytes of pictures; None finds it.
         label_column: Column with text or integers; None finds it.
         split_column: Column with words such as train, validation and test; None finds it where there is one.
-        seed: Key of the splits and subsets.
-        val_fraction: Share of each class's training images held out for validation where the data has no validation split; 0 < x < 1.
+        seed: Key of validation splits and subsets.
+        val_fraction: Share of each class's training images held out for validation where the data has no validation split, 0 <= x < 1; 0 takes out none.
         test_fraction: Share of each class held out for the test where the data has no splits at all; 0 < x < 1.
-        per_class: Exactly this many training images a class, validation included; None takes all.
+        per_class: Exactly this many training images a class, those of validation beside them; None takes all.
         fraction: This share of each class's training images instead, 0 < x <= 1; None takes all.
+        defaults: Whose rules divide the data: "0.2", or "0.1" for the splits that rekindle 0.1.0 made.
 
     Raises:
         UserError: Listing everything that is wrong, by path or row.
     """
-    rules = SplitRules(Path(data), seed, val_fraction, test_fraction, per_class, fraction)
+    rules = SplitRules(Path(data), seed, val_fraction, test_fraction, per_class, fraction, defaults)
     found = survey(data, ColumnNames(image_column or "", label_column or "", split_column or ""))
     return found.split(rules.within(found.root))
 

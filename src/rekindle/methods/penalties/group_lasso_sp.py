@@ -15,7 +15,7 @@ from torch import Tensor
 from rekindle.method import DataPasses, Net, Source, require
 from rekindle.methods._math import safe_divide
 from rekindle.methods.penalties._anchored import Shrinking, Solver
-from rekindle.methods.penalties._fisher import Information
+from rekindle.methods.penalties._fisher import Information, Normalization
 from rekindle.methods.penalties._pull import Measure, Scope
 from rekindle.spec import NonNegative
 
@@ -36,6 +36,7 @@ class GroupLassoSP(Shrinking):
             or "layer", each whole tensor.
         fisher: Weigh the squares inside the norm by the Fisher information (GL-SP-Fisher), which is estimated before training.
             With "proximal" it is refused: there is no closed form.
+        normalize: "none", or "mean" to divide the Fisher information by its mean over all weights. Only with `fisher`.
         eps: Added to the sum of squares under the root, at least 0; the authors' code has 1e-16. Only with "subgradient".
 
     Raises:
@@ -48,6 +49,7 @@ class GroupLassoSP(Shrinking):
     solver: Solver = "subgradient"
     group: Group = "channel"
     fisher: bool = False
+    normalize: Normalization = "none"
     eps: NonNegative = 0.0
 
     paper: ClassVar[str] = "Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483 (Group-Lasso-SP)"
@@ -57,12 +59,16 @@ class GroupLassoSP(Shrinking):
         super().__post_init__()
         plain = self.solver == "subgradient"
         require(plain or not self.fisher, f'{self.name}: fisher=True has no closed proximal operator; take solver="subgradient".')
+        require(
+            self.fisher or self.normalize == "none",
+            f"{self.name}: normalize={self.normalize!r} scales the Fisher information; give it with fisher=True.",
+        )
         require(plain or not self.eps, f'{self.name}: eps must be 0 with solver="proximal", which needs no smoothing, found {self.eps!r}.')
 
     def prepare(self, data: DataPasses) -> None:
         """Estimate the Fisher information, if it is asked for."""
         if self._information is not None and self.alpha > 0:
-            self._information.estimate_(data)
+            self._information.estimate_(data, normalize=self.normalize)
 
     def state_dict(self) -> dict[str, Any]:
         """The anchors, and the Fisher information if there is one, by parameter name."""

@@ -33,13 +33,13 @@ def color(numbers: StudyNumbers, method: str) -> tuple[str, str]:
 
 def curves(numbers: StudyNumbers, setting: Setting) -> Figure | None:
     """Validation accuracy by epoch: mean over seeds, and the band from lowest to highest. A method's marks have the id "curve-NUMBER-…",
-    by which the page switches them. None where no run is finished."""
+    by which the page switches them. None where no finished run has a validation split."""
     with matplotlib.rc_context(SVG):
         figure = Figure(figsize=(7, 3.6), layout="constrained")
         axes = figure.subplots()
         for number, method in enumerate(numbers.methods):
             entry = numbers.by_place.get((setting, method))
-            if entry and entry.done:
+            if entry and any(outcome.val is not None for outcome in entry.done):
                 _curve(axes, numbers, entry, f"curve-{number}-{numbers.study.grid.settings.index(setting)}")
         axes.set_title(f"validation accuracy (%): {short(str(setting), 60)}")
         axes.set_xlabel("epoch")
@@ -51,7 +51,7 @@ def curves(numbers: StudyNumbers, setting: Setting) -> Figure | None:
 
 
 def _curve(axes: Axes, numbers: StudyNumbers, entry: Entry, name: str) -> None:
-    histories = [_history(numbers.study.folder / outcome.run) for outcome in entry.done]
+    histories = [_history(numbers.study.folder / outcome.run) for outcome in entry.done if outcome.val is not None]
     length = min(map(len, histories))
     values = 100 * np.array([history[:length] for history in histories])
     epochs = np.arange(length) + 1

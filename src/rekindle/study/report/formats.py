@@ -112,7 +112,7 @@ def latex(numbers: StudyNumbers) -> str:
     seeds = sorted({len(entry.done) for entry in numbers.entries})
     return "\n".join([
         f"% {' '.join(numbers.study.grid.title.split())}: accuracy in per cent, mean and standard deviation (ddof 1) over {' or '.join(map(str, seeds))} seeds.",
-        f"% Bold: significantly higher than {' '.join(numbers.baseline.split())} (paired t test over seeds, p < {LEVEL} after Holm over the methods of the row).",
+        f"% Bold: significantly higher than {' '.join(numbers.baseline.split())} (paired t test over seeds, p < {LEVEL} after Holm over all comparisons of the study).",
         "% A small number after a mean counts its seeds where some are missing or failed.",
         *lines, r"\bottomrule", r"\end{tabular}", "",
     ])  # fmt: skip

@@ -11,7 +11,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from rekindle.report.results import final_split
-from rekindle.report.statistics import LEVEL, average_ranks, holm, paired_summary, rank_tests, smallest_p, wilcoxon_over_tasks
+from rekindle.report.statistics import LEVEL, average_ranks, holm, nonzero, paired_summary, rank_tests, smallest_p, wilcoxon_over_tasks
 from rekindle.study.grid import Cell, Group, Setting
 from rekindle.study.store import Study
 
@@ -26,7 +26,7 @@ class Outcome:
         state: "done", "failed", or whatever keeps it from being done.
         accuracy: On `split`, from 0 to 1; None unless done.
         split: "test", or "val" where the data have no test split.
-        val: Validation accuracy.
+        val: Validation accuracy; None where there is no validation split.
         lr: Learning rate.
         seconds: Of training.
         run: Run folder, relative to the study's.
@@ -55,8 +55,8 @@ class Entry:
         candidate: What the selection chose; "" for a method without a grid, None where no candidate could be chosen yet.
         candidates: How many there were.
         outcomes: The final runs of that candidate, by seed.
-        pair: `paired_summary` against the baseline over shared seeds, with low, high and p_holm (Holm over the setting's
-            methods); None for the baseline itself and where there is no shared seed.
+        pair: `paired_summary` against the baseline over shared seeds, with low, high and p_holm (Holm over all
+            entries of the study but the baseline's); None for the baseline itself and where there is no shared seed.
         verdict: "higher" or "lower" than the baseline where that is significant after Holm, or "".
     """
 
@@ -118,8 +118,8 @@ class Overall:
     Attributes:
         regularizer: Its name; "" where the study has none.
         rows: For each method but the baseline: method, tasks, difference (mean over tasks), wins, ties and losses (settings in which it is
-            significantly better, not clearly different, or significantly worse), positive (tasks with a difference above 0), p, p_holm,
-            smallest_p.
+            significantly better, not clearly different, or significantly worse), positive (tasks with a difference above 0), p, p_holm
+            (over the rows of all regularisers), smallest_p (of so many tasks as differ).
         ranks: {method: average rank} over the tasks where all methods have all runs; empty where there is none.
         ranked: How many tasks those are.
         tests: `rank_tests` of those, or None.
@@ -195,9 +195,9 @@ def study_numbers(study: Study) -> StudyNumbers:
     """Read every finished run of a study."""
     entries = [_entry(study, group) for group in study.grid.groups]
     numbers = StudyNumbers(study, entries)
-    for setting in study.grid.settings:
-        _pair_up([entry for entry in entries if entry.setting == setting], numbers.baseline)
+    _pair_up(numbers)
     numbers.overall = [_overall(numbers, regularizer) for regularizer in numbers.regularizers]
+    _correct([row for overall in numbers.overall for row in overall.rows])
     numbers.selections = [_selection(study, group) for group in study.grid.groups if group.searches]
     numbers.test_selected = [
         row for group in study.grid.groups if group.searches and group.selection.test_selected and (row := _test_selected(study, group))
@@ -224,23 +224,28 @@ def _outcome(study: Study, cell: Cell) -> Outcome:
     result = study.result(cell)
     split = final_split(result)
     return Outcome(
-        cell.spec.seed, cell.candidate, state, result[split]["accuracy"], split, result["val"]["accuracy"], result["lr"],
+        cell.spec.seed, cell.candidate, state, result[split]["accuracy"], split, result.get("val", {}).get("accuracy"), result["lr"],
         result["timing"]["seconds"], str(study.record(cell.key)["run"]),
     )  # fmt: skip
 
 
-def _pair_up(entries: list[Entry], baseline: str) -> None:
-    """Fill in differences from the baseline and their verdicts, in one setting."""
-    base = next((entry for entry in entries if entry.method == baseline), None)
-    others = [entry for entry in entries if entry is not base]
+def _pair_up(numbers: StudyNumbers) -> None:
+    """Fill in differences from the baseline and their verdicts: all that the report may call significant is one family of tests."""
+    others = [entry for entry in numbers.entries if entry.method != numbers.baseline]
     for entry in others:
+        base = numbers.by_place.get((entry.setting, numbers.baseline))
         entry.pair = _paired(base, entry) if base else None
-    corrected = holm([entry.pair["p"] if entry.pair else None for entry in others])
-    for entry, p in zip(others, corrected, strict=True):
-        if entry.pair:
-            entry.pair["p_holm"] = p
-            if p is not None and p < LEVEL:
-                entry.verdict = "higher" if entry.pair["difference"] > 0 else "lower"
+    pairs = [entry.pair or {"p": None} for entry in others]
+    _correct(pairs)
+    for entry, pair in zip(others, pairs, strict=True):
+        if pair["p_holm"] is not None and pair["p_holm"] < LEVEL:
+            entry.verdict = "higher" if pair["difference"] > 0 else "lower"
+
+
+def _correct(rows: list[dict[str, Any]]) -> None:
+    """Set p_holm from p, over all rows together."""
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = p
 
 
 def _paired(base: Entry, entry: Entry) -> dict[str, Any] | None:
@@ -258,8 +263,6 @@ def _overall(numbers: StudyNumbers, regularizer: str) -> Overall:
     entries = numbers.of(regularizer)
     left_out = [f"{entry.method} in {entry.setting} ({entry.seeds} runs)" for entry in entries if not entry.complete]
     rows = [row for method in numbers.methods if method != numbers.baseline and (row := _over_tasks(numbers, entries, method))]
-    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = p
     methods, scores = _ranked_scores(numbers, entries)
     ranks = dict(zip(methods, average_ranks(scores), strict=True)) if scores else {}
     return Overall(regularizer, rows, ranks, len(scores), rank_tests(scores), left_out)
@@ -280,7 +283,7 @@ def _over_tasks(numbers: StudyNumbers, entries: list[Entry], method: str) -> dic
     return {
         "method": method, "tasks": len(tasks), "difference": mean(tasks), "positive": sum(value > 0 for value in tasks),
         "wins": verdicts.count("higher"), "ties": verdicts.count(""), "losses": verdicts.count("lower"),
-        "p": wilcoxon_over_tasks(tasks), "smallest_p": smallest_p(len(tasks)), "p_holm": None,
+        "p": wilcoxon_over_tasks(tasks), "smallest_p": smallest_p(len(nonzero(tasks))), "p_holm": None,
     }  # fmt: skip
 
 

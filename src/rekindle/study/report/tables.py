@@ -40,12 +40,12 @@ def legend(numbers: StudyNumbers) -> str:
     """How to read the tables of accuracies."""
     return (
         f"Mean ± standard deviation (seeds). Bold: significantly higher than {escape(numbers.baseline)}; ▼: significantly lower "
-        f"(paired t test over seeds, p < {LEVEL} after Holm's correction over the methods of the row)."
+        f"(paired t test over seeds, p < {LEVEL} after Holm's correction over all comparisons of this report)."
     )
 
 
 PAIRS = (
-    "Intervals are 95 % t intervals of the paired difference; p (Holm) is corrected over the methods of a setting. No interval: fewer than two pairs, or no "
+    "Intervals are 95 % t intervals of the paired difference; p (Holm) is corrected over all rows of this table. No interval: fewer than two pairs, or no "
     "spread. In the figure, pale points are seeds, their number stands in brackets, and a filled point is significant after Holm."
 )
 SELECTED = "Mean validation accuracy over seeds that the final runs do not use; a candidate with a failed run is not chosen."

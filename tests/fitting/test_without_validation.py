@@ -1,0 +1,60 @@
+"""A last run on training and validation pictures together: nothing asks for a validation split."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rekindle
+from rekindle.errors import UserError
+from rekindle.report.analyses import analyze
+from rekindle.report.compare import compare
+from rekindle.spec import RunSpec
+from tests.toys import picture_folder
+
+OPTIONS: dict[str, Any] = {"model": "cifar_resnet8", "weights": "none", "epochs": 2, "lr": 0.05, "batch_size": 8, "precision": "32"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    picture_folder(root, {"train": 6, "test": 3})
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[rekindle.Run]:
+    out = tmp_path_factory.mktemp("runs")
+    return [rekindle.fit(folder, method="l2", out=out, val_fraction=share, **OPTIONS) for share in (0.0, 0.2)]
+
+
+def test_a_run_without_validation_trains_on_all_and_is_tested(runs: list[rekindle.Run]) -> None:
+    run = runs[0]
+    assert all("val" not in line for line in run.history) and "val" not in run.result
+    assert run.result["test"]["count"] == 6
+    said = json.loads((run.folder / "data.json").read_text())
+    assert said["files"].keys() == {"train", "test"} and len(said["files"]["train"]) == 12
+    assert (run.folder / "curves.png").is_file() and "validation pictures" not in (run.folder / "report.html").read_text()
+    assert {line.split(",")[0] for line in (run.folder / "predictions.csv").read_text().splitlines()[1:]} == {"test"}
+
+
+def test_it_is_compared_on_the_test_split(runs: list[rekindle.Run]) -> None:
+    found = compare([run.folder for run in runs])
+    assert [row["val"] is None for row in found.runs] == [True, False] and {row["split"] for row in found.runs} == {"test"}
+    assert "validation" in found.to_markdown()
+
+
+def test_curves_ask_for_what_was_measured(runs: list[rekindle.Run]) -> None:
+    with pytest.raises(UserError, match="--val-fraction"):
+        analyze("learning-curves", [run.folder for run in runs])
+
+
+def test_what_needs_validation_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--keep best .*--val-fraction 0"):
+        RunSpec("x", keep="best", val_fraction=0)
+    with pytest.raises(UserError, match="--val-fraction 0"):
+        rekindle.fit(folder, out=tmp_path, val_fraction=0, test=False, **OPTIONS)
+    with pytest.raises(UserError, match="--val-fraction 0"):
+        rekindle.fit(folder, out=tmp_path, val_fraction=0, freeze="auto", **OPTIONS)
+    assert not list(tmp_path.glob("*/result.json"))
