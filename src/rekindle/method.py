@@ -231,6 +231,11 @@ class Method:
         """Whether `prepare` must be called before the first epoch."""
         return type(self).prepare is not Method.prepare
 
+    @property
+    def acts_on_outputs(self) -> bool:
+        """Whether it must see labels and outputs, so that a loop has to compute its loss by the tuner."""
+        return any(getattr(type(self), verb) is not getattr(Method, verb) for verb in ("labels", "penalty", "task_weight"))
+
     def surgery(self, net: Net, source: Source) -> None:
         """Change modules in place. Keys of `state_dict` stay; new keys only for new layers."""
 
@@ -264,6 +269,10 @@ class Method:
     def warnings(self, clock: Clock) -> list[str]:
         """Sentences for whoever starts a run that is known not to suit the method; `clock` is its first moment."""
         return []
+
+    def summary(self, epochs: int) -> str | None:
+        """A sentence for whoever reads a finished run of so many epochs, where the method did other than its name says."""
+        return None
 
     def lr_factor(self, group: str, clock: Clock) -> float | None:
         """The factor on the base learning rate of a group ("backbone" or "head"); None where the method does not set that group's rate."""

@@ -301,7 +301,8 @@ class _Job:
             **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
         }  # fmt: skip
-        result["cautions"] = cautions(result)
+        tuner = training.tuner
+        result["cautions"] = [*(text for one in tuner.methods if (text := one.summary(tuner.epochs))), *cautions(result)]
         for text in result["cautions"]:
             self.listener.note(f"caution: {text}")
         from rekindle.report.run_page import write_report

@@ -217,6 +217,8 @@ class Tuner:
         self._epoch, self._step, self._micro = epoch, 0, 0
         self._conflict_stats = ConflictStats()
         self._restarted = self._restart(optimizer)
+        if self._restarted and self._scheduler is not None:  # A draw at a moment that nobody knew before begins a cycle of its own.
+            self._scheduler.refresh(epoch, 0)
         return self._restarted
 
     def loss(self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, criterion: Criterion, indices: Tensor | None = None) -> Tensor:
@@ -277,7 +279,7 @@ class Tuner:
         self.count_skipped_step()
         self._scaled = scale != 1
         clock = self._clock()
-        acts = any(_overrides(method, verb) for method in self.methods for verb in ("labels", "penalty", "task_weight"))
+        acts = any(method.acts_on_outputs for method in self.methods)
         require(
             not acts or "loss" in self._called, "a method acts on labels or outputs: use tuner.loss(model, x, y, criterion).backward()."
         )

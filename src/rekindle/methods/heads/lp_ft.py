@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rekindle.hooks import FeatureHooks
 from rekindle.method import DataPasses, Method, Net, Source, require
+from rekindle.methods._features import collect_features, net_input
 from rekindle.methods.restarts.rifle import Rifle
 from rekindle.rng import keyed_generator
 from rekindle.spec import Count
@@ -71,24 +71,6 @@ class LPFT(Method):
         with torch.no_grad():
             self._layer.weight.copy_(torch.from_numpy(weight))
             self._layer.bias.copy_(torch.from_numpy(bias))
-
-
-def net_input(net: Net) -> str:
-    """The layer that holds the features the head reads."""
-    return f"{net.head[0]}:input"
-
-
-@torch.no_grad()
-def collect_features(model: nn.Module, layer: str, data: DataPasses) -> tuple[Tensor, Tensor]:
-    """One pass: (N, D) float64 features at a layer and (N,) labels, on the CPU."""
-    hooks = FeatureHooks(model, [layer])
-    features, labels = [], []
-    for x, y in data.target():
-        model(x)
-        features.append(hooks.take()[layer].flatten(1).double().cpu())
-        labels.append(y.cpu())
-    hooks.remove()
-    return torch.cat(features), torch.cat(labels)
 
 
 def fit_head(features: Tensor, labels: Tensor, strengths: int, seed: int, data: DataPasses) -> tuple[np.ndarray, np.ndarray]:
