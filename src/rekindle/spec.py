@@ -161,7 +161,7 @@ class RunSpec:
         direction: How the gradients of loss and penalties are combined: "plain_sum", "dtnh" or "grod", with options in brackets.
         freeze: Last stage to leave as it is pre-trained, such as "layer2"; "auto" searches it on the validation split; "none" trains all.
         epochs: Passes over the training set; "auto" chooses by the number of training images.
-        lr: Base learning rate, that of the backbone; "auto" takes one that suits the optimiser and the weights.
+        lr: Base learning rate, that of the backbone; "auto" measures a few gradients for SGD (Polyak's step, from 0.003 to 0.03).
         head_lr: Learning rate of the new classifier: a number, a multiple of --lr such as "x10", or "tied" for the same, as in the papers; "auto" takes the one at which it learns at its best pace on the network's features.
         head_init: Start of the new classifier: "random", "zero", or "linear_probe", fitted on frozen features; "auto" takes the probe where the network was pre-trained.
         batchnorm: Statistics that BatchNorm normalises by in training: "frozen" ones of pre-training, or each "batch"; "auto" takes those under which a linear probe cross-validates better.
@@ -208,7 +208,7 @@ class RunSpec:
     head_init: Literal["auto", "random", "zero", "linear_probe"] = "auto"
     batchnorm: Literal["auto", "frozen", "batch"] = "auto"
     warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
-    clip_norm: Positive | None = 1.0
+    clip_norm: Positive | None = 8.0
     optimizer: str = "SGD"
     batch_size: Annotated[int, Ge(2)] = 32
     grad_accum_steps: Count = 1

@@ -72,12 +72,17 @@ def choose(spec: RunSpec, images: int, methods: list[Method], look: "Look | None
         batchnorm: "frozen" or "batch"; what `rekindle.fitting.look.batchnorm_for` found where that was open.
     """
     lr = spec.lr or automatic_lr(spec.optimizer, pretrained=look is not None)
-    head_lr = spec.head_lr or (TIED if look is None else _own_rate(spec, look))
     head_init = spec.head_init if spec.head_init != "auto" else "random" if look is None else "linear_probe"
     if any(method.name in ("freeze_batchnorm", "stoch_norm") for method in methods):
         batchnorm = "batch"  # The recipe says it already.
     probe = None if look is None else look.probe
-    return Choices(lr, read_head_lr(head_lr, lr), epochs_of(spec, images), head_init, batchnorm, probe)
+    return at_rate(Choices(lr, lr, epochs_of(spec, images), head_init, batchnorm, probe), lr, spec, look)
+
+
+def at_rate(choices: Choices, lr: float, spec: RunSpec, look: "Look | None") -> Choices:
+    """The same choices at a rate of the backbone, and the head's beside it."""
+    head_lr = spec.head_lr or (TIED if look is None else _own_rate(spec, look))
+    return replace(choices, lr=lr, head_lr=read_head_lr(head_lr, lr))
 
 
 def epochs_of(spec: RunSpec, images: int) -> int:
@@ -107,16 +112,15 @@ def start_head(choices: Choices, tuner: "Tuner", look: "Look | None", first: Ten
     Returns:
         The choices; a head that reads other features than the probe's, or is not one linear layer, starts at random.
     """
-    modules = tuner.net.head_modules()
     if choices.head_init == "zero":
         with torch.no_grad():
             for parameter in tuner.net.head_parameters().values():
                 parameter.zero_()
     if choices.head_init != "linear_probe":
         return choices
-    if look is None or not _reads(tuner, modules, look.features, first):
+    if look is None or not reads(tuner, look.features, first):
         return replace(choices, head_init="random")
-    write_probe(modules[0], look.probe)
+    write_probe(tuner.net.head_modules()[0], look.probe)
     return choices
 
 
@@ -128,8 +132,9 @@ def write_probe(layer: nn.Module, probe: LinearProbe) -> None:
 
 
 @torch.no_grad()
-def _reads(tuner: "Tuner", modules: list[nn.Module], features: Tensor, first: Tensor) -> bool:
-    """Whether the head is one linear layer on the features that were looked at."""
+def reads(tuner: "Tuner", features: Tensor, first: Tensor) -> bool:
+    """Whether the head is one linear layer on the features that were looked at, those of `first` before the others."""
+    modules = tuner.net.head_modules()
     if len(modules) != 1 or type(modules[0]) is not nn.Linear or modules[0].bias is None:
         return False
     model, name = tuner.net.model, tuner.net.head[0] + INPUT

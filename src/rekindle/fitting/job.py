@@ -25,7 +25,7 @@ from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
 from rekindle.files import write_atomic, write_json
 from rekindle.fitting.cautions import cautions
-from rekindle.fitting.choices import Choices, choose, from_checkpoint, start_head
+from rekindle.fitting.choices import Choices, at_rate, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
 from rekindle.fitting.source_data import SourceData, one_pass
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
@@ -35,8 +35,9 @@ from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec
 from rekindle.training.checkpoints import load_newest
-from rekindle.training.defaults import bf16_is_fast, make_optimizer
+from rekindle.training.defaults import automatic_precision, make_optimizer
 from rekindle.training.listener import Listener
+from rekindle.training.polyak import BATCHES, polyak_lr
 from rekindle.tuner import Tuner
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ def execute(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)  # Random weights are part of what the seed decides.
         loaded = models.build(spec.model, weights=spec.weights)
+    if spec.precision == "auto" and spec.defaults != "0.1":  # What it stands for here is part of the run, and of its id.
+        spec = replace(spec, precision=automatic_precision(loaded.module))
     fabric = _fabric(spec, device)
     preprocessing = Preprocessing.of(loaded, spec.image_size or 0, spec.flip)
     paths = [path for split in dataset.splits.values() for path in split.paths]
@@ -184,6 +187,7 @@ class _Job:
         try:
             tuner = self._tuner(model, source, head, choices, len(train))
             if state is None:
+                choices = self._rate(choices, tuner, look, train, criterion)
                 choices = start_head(choices, tuner, look, self._first(train))
                 if tuner.needs_data:
                     tuner.prepare(self._passes(train))
@@ -241,6 +245,26 @@ class _Job:
             batchnorm = "batch" if look is None else batchnorm_for(model, train, look, spec.seed, self.fabric.device, spec.batch_size)
         choices = replace(choose(spec, len(train), self.methods, look, batchnorm), baseline=self._baseline if look else {})
         return self.fabric.broadcast(choices) if self.fabric.world_size > 1 else choices
+
+    def _rate(self, choices: Choices, tuner: Tuner, look: Look | None, train: "Samples", criterion: Any) -> Choices:
+        """The choices with the backbone's rate from a few gradients, the same on every rank, where it was left open."""
+        spec = self.spec
+        if spec.lr or look is None or spec.optimizer != "SGD" or not reads(tuner, look.features, self._first(train)):
+            return choices
+        twin, head = copy.deepcopy(tuner.net.model), tuner.net.head_parameters()
+        write_probe(twin.get_submodule(tuner.net.head[0]), look.probe)
+        rate = polyak_lr(
+            twin, [name for name in tuner.net.parameters() if name not in head], self._some(train), criterion, self.fabric.autocast
+        )
+        return at_rate(choices, self.fabric.broadcast(rate) if self.fabric.world_size > 1 else rate, spec, look)
+
+    def _some(self, train: "Samples") -> Iterator[tuple[Tensor, Tensor]]:
+        """A few batches of training pictures as the run will see them."""
+        order = data_room.order(len(train), self.spec.seed, 0)
+        for number in range(BATCHES):
+            rows = order[(torch.arange(min(self.spec.batch_size, len(train))) + number * self.spec.batch_size) % len(train)]
+            x, y = train.training(rows, self.spec.seed, 0, self.fabric.device)
+            yield x.to(memory_format=torch.channels_last), y
 
     def _first(self, train: "Samples") -> Tensor:
         """The pictures that the look began with."""
@@ -359,7 +383,8 @@ def _fabric(spec: RunSpec, device: str) -> "Fabric":
     from lightning.fabric import Fabric
 
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    precision = {"32": "32-true", "bf16": "bf16-mixed", "auto": "bf16-mixed" if bf16_is_fast() else "32-true"}[spec.precision]
+    asked = automatic_precision() if spec.precision == "auto" else spec.precision
+    precision = {"32": "32-true", "bf16": "bf16-mixed"}[asked]
     try:
         fabric = Fabric(accelerator=device, devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as error:

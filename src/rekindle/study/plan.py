@@ -164,16 +164,16 @@ def images_per_second(spec: RunSpec, threads: int) -> float:
     import torch
 
     from rekindle.training import speed
-    from rekindle.training.defaults import bf16_is_fast
+    from rekindle.training.defaults import automatic_precision
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fast = spec.precision == "bf16" or (spec.precision == "auto" and bf16_is_fast())
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
             trial, batch = _trial(spec, device)
-            trial.autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=fast)
+            precision = automatic_precision(trial.model) if spec.precision == "auto" else spec.precision
+            trial.autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
             return speed.images_per_second(lambda rate: trial, lambda step: batch)
     finally:
         torch.set_num_threads(before)

@@ -1,8 +1,9 @@
 """What a run does where nothing else was asked: its length, its optimizer, its precision."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from rekindle.errors import UserError
 
@@ -50,9 +51,15 @@ def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optim
     return optimizer
 
 
-def bf16_is_fast() -> bool:
-    """Whether the GPU, or the processor by AMX or AVX512-BF16, multiplies bfloat16 in hardware."""
+def automatic_precision(module: nn.Module | None = None) -> Literal["bf16", "32"]:
+    """ "bf16" where the GPU, or the processor by AMX or AVX512-BF16, multiplies bfloat16 in hardware; else "32".
+
+    Args:
+        module: The network. Its grouped convolutions, if any, are slower in bfloat16 on a processor than in float32.
+    """
     if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
+    if module is not None and any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in module.modules()):
+        return "32"
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+    return "bf16" if any(getattr(torch.cpu, check, lambda: False)() for check in checks) else "32"
