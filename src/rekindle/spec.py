@@ -157,10 +157,11 @@ class RunSpec:
         data: Folder of class folders, or of train (val, test) folders of them; a .csv, .tsv or .parquet table, or a folder of train (val, test) tables; hf:NAME, or a saved Hugging Face dataset.
         model: "resnet18" (any timm name), "torchvision:NAME", "cifar_resnet20", "cifar_resnet56" or "tiny".
         weights: "default" for the model's own pre-trained weights, "none" for random ones, or a .safetensors file.
-        method: Recipe, such as "l2_sp(alpha=0.01)+rifle(periods=2)"; `rekindle methods` lists the parts.
+        method: Recipe, such as "l2_sp(alpha=0.01)+rifle(periods=2)"; `rekindle methods` lists the parts. "auto" tries plain fine-tuning and four rivals for twice the time, and keeps the best on validation.
         direction: How the gradients of loss and penalties are combined: "plain_sum", "dtnh" or "grod", with options in brackets.
         freeze: Last stage to leave as it is pre-trained, such as "layer2"; "auto" searches it on the validation split; "none" trains all.
         epochs: Passes over the training set; "auto" chooses by the number of training images.
+        minutes: Shorten the run to what this machine trains in so many minutes from now on; "none" sets no limit.
         lr: Base learning rate, that of the backbone; "auto" measures a few gradients for SGD (Polyak's step, from 0.003 to 0.03).
         head_lr: Learning rate of the new classifier: a number, a multiple of --lr such as "x10", or "tied" for the same, as in the papers; "auto" takes the one at which it learns at its best pace on the network's features.
         head_init: Start of the new classifier: "random", "zero", or "linear_probe", fitted on frozen features; "auto" takes the probe where the network was pre-trained.
@@ -203,6 +204,7 @@ class RunSpec:
     direction: str = "plain_sum"
     freeze: str | None = None
     epochs: Count | None = None
+    minutes: Positive | None = None
     lr: Positive | None = None
     head_lr: Positive | Multiple | None = None
     head_init: Literal["auto", "random", "zero", "linear_probe"] = "auto"
@@ -317,6 +319,7 @@ class RunOptions(TypedDict, total=False):
     weights: str
     freeze: str | None
     epochs: int | Literal["auto"] | None
+    minutes: float | Literal["none"] | None
     lr: float | Literal["auto"] | None
     head_lr: float | str | None
     head_init: Literal["auto", "random", "zero", "linear_probe"]
@@ -354,7 +357,7 @@ class RunOptions(TypedDict, total=False):
 
 # What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.
 NONE_WORDS = {
-    "freeze": "none", "epochs": "auto", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "image_size": "auto", "image_column": "auto",
+    "freeze": "none", "epochs": "auto", "minutes": "none", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "image_size": "auto", "image_column": "auto",
     "label_column": "auto", "split_column": "auto", "per_class": "all", "fraction": "all", "augment": "none", "source_data": "none",
     "head": "auto", "record": "none",
 }  # fmt: skip

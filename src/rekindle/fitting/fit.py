@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from rekindle import models
 from rekindle.errors import UserError
 from rekindle.fitting.freeze_search import search_freeze
 from rekindle.fitting.job import execute
+from rekindle.fitting.method_search import search_method
 from rekindle.method import Direction, Method
 from rekindle.registry import describe, unparse
 from rekindle.run import Run, read_spec
@@ -65,6 +67,9 @@ def fit(
             given["direction"] = describe(direction) if isinstance(direction, Direction) else direction
         spec = RunSpec(data=str(data), **given)
     listener = listener or Silent()
+    if spec.method == AUTO:
+        stages = list(models.stages(module := models.build(spec.model, weights="none").module, models.find_classifier(module, spec.head)))
+        return search_method(spec, out=Path(out), listener=listener, stages=stages, cache=cache, workers=workers, device=device)
     if spec.freeze == AUTO:
         return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers, device=device, methods=methods).run
     return execute(spec, out=Path(out), resumed=folder, listener=listener, cache=cache, workers=workers, device=device, methods=methods)

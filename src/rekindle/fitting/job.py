@@ -1,13 +1,11 @@
 """One run, trained: from a frozen spec to its result. What lies in the folder is written by `rekindle.run`."""
 
 import copy
-import hashlib
 import json
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +25,20 @@ from rekindle.files import write_atomic, write_json
 from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, at_rate, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
+from rekindle.fitting.setup import check_mixing, data_hash, launch, leaks, make_criterion, uneven, weights_hash
 from rekindle.fitting.source_data import SourceData, one_pass
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.restarts.cosine import Cosine
 from rekindle.registry import parse, parse_augment, parse_direction
+from rekindle.report.format import duration
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec
 from rekindle.training.checkpoints import load_newest
 from rekindle.training.defaults import automatic_precision, make_optimizer
 from rekindle.training.listener import Listener
 from rekindle.training.polyak import BATCHES, polyak_lr
+from rekindle.training.speed import seconds_per_image
 from rekindle.tuner import Tuner
 
 if TYPE_CHECKING:
@@ -46,13 +47,15 @@ if TYPE_CHECKING:
     from rekindle.data.augment import Augment
     from rekindle.training.trainer import Training
 
-UNEVEN = 3.0
+EVALUATION = 1 / 3  # Work of looking at a picture, in that of training on it.
+ENDING = 5.0  # Seconds that pictures and pages take.
+CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods and checkpoints take some too.
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def execute(
     spec: RunSpec, *, out: Path, listener: Listener, resumed: Path | None = None, cache: bool = True, workers: int | None = None,
-    device: str = "auto", methods: Sequence[Method] | None = None,
+    device: str = "auto", methods: Sequence[Method] | None = None, shared: "Shared | None" = None,
 ) -> Run:  # fmt: skip
     """Train one run, or go on with it, or find it finished.
 
@@ -65,6 +68,7 @@ def execute(
         workers: Threads that prepare the next batches meanwhile; None chooses.
         device: "auto", "cpu", "cuda" or "mps".
         methods: The spec's methods as objects, which are copied; None makes them from its recipe.
+        shared: What it has in common with other runs of a search.
 
     Raises:
         UserError: For bad input, in one sentence.
@@ -72,7 +76,7 @@ def execute(
     began = time.perf_counter()
     chosen = parse(spec.method, spec.defaults) if methods is None else copy.deepcopy(list(methods))
     direction, augment = parse_direction(spec.direction, spec.defaults), parse_augment(spec.augment or "none")
-    _check_mixing(augment, chosen)
+    check_mixing(augment, chosen)
     checked(spec.record or "")
     if device not in DEVICES:
         raise UserError(f"--device must be one of {', '.join(DEVICES)}, found {device!r}.")
@@ -94,7 +98,7 @@ def execute(
         loaded = models.build(spec.model, weights=spec.weights)
     if spec.precision == "auto" and spec.defaults != "0.1":  # What it stands for here is part of the run, and of its id.
         spec = replace(spec, precision=automatic_precision(loaded.module))
-    fabric = _fabric(spec, device)
+    fabric = launch(spec, device)
     preprocessing = Preprocessing.of(loaded, spec.image_size or 0, spec.flip)
     paths = [path for split in dataset.splits.values() for path in split.paths]
     pixels = data_room.Pixels.load(
@@ -106,14 +110,14 @@ def execute(
         source_data = SourceData.load(spec.source_data, preprocessing, data_room.Cache.default() if cache else None, listener)
         if not any(method.needs_data for method in chosen):
             listener.note("--source-data is read for nothing: no method looks at data before training; take l2_sp_fisher, or leave it out.")
-    run_id = spec.run_id(_data_hash(dataset, pixels, source_data), _weights_hash(loaded.module))
+    run_id = spec.run_id(data_hash(dataset, pixels, source_data), weights_hash(loaded.module))
     name = f"{_slug(Path(spec.data.removeprefix('hf:')).resolve().name)}-{_slug(spec.model)}-{_slug(spec.method)}-s{spec.seed}-{run_id}"
     folder = resumed or out / name
     if resumed is not None and not resumed.resolve().name.endswith(run_id):
         raise UserError(
             f"the data or the weights of {resumed} changed since it began, so it cannot go on; start a new run without --resume."
         )
-    dataset = replace(dataset, notes=[*dataset.notes, *_leaks(dataset, pixels), *_uneven(spec, dataset)])
+    dataset = replace(dataset, notes=[*dataset.notes, *leaks(dataset, pixels), *uneven(spec, dataset)])
     for text in dataset.notes:
         listener.note(text)
     with _lock(folder, fabric):
@@ -123,9 +127,30 @@ def execute(
             _Job(
                 spec=spec, fabric=fabric, loaded=loaded, methods=chosen, direction=direction, dataset=dataset, pixels=pixels,
                 preprocessing=preprocessing, run_id=run_id, folder=folder, listener=listener, began=began, workers=workers, augment=augment,
-                source_data=source_data,
+                source_data=source_data, shared=shared or Shared(),
             ).run()  # fmt: skip
     return Run(folder)
+
+
+@dataclass
+class Shared:
+    """What the runs of a search have in common.
+
+    Attributes:
+        look: At the features, by the first run.
+        baseline: What result.json says of the linear probe.
+        batchnorm: The statistics that were found to suit.
+        start: Checkpoints of a run that differs in nothing but that it did not read the test split; it is gone on from there.
+        tried: What a search tried, for the report.
+        trial: Whether the run is but a trial, whose cautions concern nobody.
+    """
+
+    look: Look | None = None
+    baseline: dict[str, Any] = field(default_factory=dict)
+    batchnorm: str = ""
+    start: Path | None = None
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    trial: bool = False
 
 
 @dataclass(kw_only=True)
@@ -147,10 +172,13 @@ class _Job:
     workers: int | None
     augment: "Augment | None"
     source_data: SourceData | None
+    shared: Shared
 
     def run(self) -> None:
         """Train from the newest checkpoint or the start, then write everything, the result last."""
         state = load_newest(self.folder / "checkpoints", self._damaged)
+        if state is None and self.shared.start is not None:
+            state = load_newest(self.shared.start, self._damaged)
         splits = self._splits()
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
             training, choices = self._training(splits, state)
@@ -183,7 +211,9 @@ class _Job:
         self._head_type = models.own_head_type(model, models.find_classifier(model, spec.head), spec.head_type)
         head = models.replace_classifier(model, len(self.dataset.classes), head=spec.head, head_type=self._head_type)
         torch.manual_seed(spec.seed * 1009 + self.fabric.global_rank)
-        criterion = _criterion(spec, train.labels, len(self.dataset.classes))
+        criterion = make_criterion(spec, train.labels, len(self.dataset.classes))
+        if state is None and spec.minutes is not None:
+            choices = self._in_time(choices, model, splits, criterion)
         try:
             tuner = self._tuner(model, source, head, choices, len(train))
             if state is None:
@@ -196,7 +226,7 @@ class _Job:
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
             raise UserError(str(error)) from None
         self._announce(tuner, choices, state)
-        if self.fabric.is_global_zero and state is None:
+        if self.fabric.is_global_zero and not (self.folder / "spec.yaml").is_file():
             from rekindle.report.run_pictures import write_samples
 
             write_samples(self.folder, train, self.dataset.classes, spec.seed)
@@ -212,6 +242,8 @@ class _Job:
 
     def _look(self, model: nn.Module, splits: "dict[str, Samples]") -> Look:
         """The first forward passes of a run, so it is here that a size the network cannot take shows."""
+        if self.shared.look is not None:
+            return self.shared.look
         began = time.perf_counter()
         try:
             look = look_at(model, splits["train"], self.spec.seed, self.fabric.device, self.listener.progress)
@@ -222,13 +254,14 @@ class _Job:
                 f"{self.spec.model} failed on its first images of {size} x {size} pixels ({first}); "
                 f"try --image-size {self.loaded.input_size}."
             ) from error
-        self._baseline = look.summary()
+        self.shared.baseline = look.summary()
         if "val" in splits:
-            self._baseline["val"] = self._probe_on(look.probe, model, splits["val"])
-        told = self._baseline["val"]["accuracy"] if "val" in splits else look.probe.accuracy
+            self.shared.baseline["val"] = self._probe_on(look.probe, model, splits["val"])
+        told = self.shared.baseline["val"]["accuracy"] if "val" in splits else look.probe.accuracy
         kind = "validation" if "val" in splits else "cross-validated"
         if told is not None:
             self.listener.note(f"linear probe: {kind} accuracy {100 * told:.1f} %, after {time.perf_counter() - began:.0f} s.")
+        self.shared.look = look
         return look
 
     def _probe_on(self, probe: LinearProbe, model: nn.Module, samples: "Samples") -> dict[str, float]:
@@ -241,10 +274,30 @@ class _Job:
         """The same on every rank."""
         spec, train = self.spec, splits["train"]
         batchnorm: str = spec.batchnorm
+        if batchnorm == "auto" and look is not None:
+            self.shared.batchnorm = self.shared.batchnorm or batchnorm_for(
+                model, train, look, spec.seed, self.fabric.device, spec.batch_size
+            )
         if batchnorm == "auto":
-            batchnorm = "batch" if look is None else batchnorm_for(model, train, look, spec.seed, self.fabric.device, spec.batch_size)
-        choices = replace(choose(spec, len(train), self.methods, look, batchnorm), baseline=self._baseline if look else {})
+            batchnorm = self.shared.batchnorm or "batch"
+        choices = replace(choose(spec, len(train), self.methods, look, batchnorm), baseline=self.shared.baseline if look else {})
         return self.fabric.broadcast(choices) if self.fabric.world_size > 1 else choices
+
+    def _in_time(self, choices: Choices, model: nn.Module, splits: "dict[str, Samples]", criterion: Any) -> Choices:
+        """The choices with as many epochs, up to those chosen, as the rest of the time allows; the same on every rank."""
+        assert self.spec.minutes is not None
+        train = seconds_per_image(model, self._some(splits["train"]), criterion, self.fabric.autocast) / self.fabric.world_size
+        look = train * EVALUATION
+        every = len(splits["train"]) * train + sum(len(splits[name]) * look for name in ("val",) if name in splits)
+        every += len(splits["test"]) * look if self.spec.test_every_epoch else 0.0
+        ending = ENDING + 2 * sum(len(samples) for name, samples in splits.items() if name != "train") * look
+        left = 60 * self.spec.minutes - (time.perf_counter() - self.began) - ending
+        epochs = max(1, min(choices.epochs, int(CAREFUL * left / every)))
+        if epochs < choices.epochs:
+            self.listener.note(f"--minutes {self.spec.minutes:g} shortens the run from {choices.epochs} to {epochs} epochs.")
+        if CAREFUL * left < every:
+            self.listener.note(f"one epoch takes {duration(every)}, which is more than --minutes {self.spec.minutes:g} leaves.")
+        return replace(choices, epochs=self.fabric.broadcast(epochs) if self.fabric.world_size > 1 else epochs)
 
     def _rate(self, choices: Choices, tuner: Tuner, look: Look | None, train: "Samples", criterion: Any) -> Choices:
         """The choices with the backbone's rate from a few gradients, the same on every rank, where it was left open."""
@@ -322,12 +375,13 @@ class _Job:
             "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,
             "direction": self.spec.direction, "freeze": self.spec.freeze, "seed": self.spec.seed, "lr": training.tuner.lr, "head_lr": training.tuner.head_lr, "classes": self.dataset.classes, "epochs": training.tuner.epochs, "kept_epoch": training.kept_epoch,
             "head_init": choices.head_init, "batchnorm": choices.batchnorm, "probe": baseline or None,
+            **({"tried": self.shared.tried} if self.shared.tried else {}),
             **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
         }  # fmt: skip
         tuner = training.tuner
         result["cautions"] = [*(text for one in tuner.methods if (text := one.summary(tuner.epochs))), *cautions(result)]
-        for text in result["cautions"]:
+        for text in result["cautions"] if not self.shared.trial else ():
             self.listener.note(f"caution: {text}")
         from rekindle.report.run_page import write_report
         from rekindle.report.run_pictures import Finished, write_pictures
@@ -362,86 +416,6 @@ class _MetricsWriter:
 def rewrite_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
     """Let metrics.jsonl hold just the epochs of the checkpoint that a run goes on from."""
     write_atomic(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
-
-
-def _check_mixing(augment: "Augment | None", methods: list[Method]) -> None:
-    if augment is not None and augment.mixes:
-        refusing = [method.name for method in methods if method.needs_hard_labels]
-        if refusing:
-            raise UserError(
-                f"mixup and cutmix give a picture shares of two classes, but {', '.join(refusing)} needs one class a picture; leave one of them out."
-            )
-
-
-def _criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:
-    from rekindle.training.criterion import CrossEntropy, balanced_weights
-
-    return CrossEntropy(spec.label_smoothing, balanced_weights(labels, classes) if spec.class_weights == "balanced" else None)
-
-
-def _fabric(spec: RunSpec, device: str) -> "Fabric":
-    from lightning.fabric import Fabric
-
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    asked = automatic_precision() if spec.precision == "auto" else spec.precision
-    precision = {"32": "32-true", "bf16": "bf16-mixed"}[asked]
-    try:
-        fabric = Fabric(accelerator=device, devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--device {device} with --devices {spec.devices} cannot be used here ({reason}); try --device auto --devices 1."
-        ) from error
-    fabric.launch()
-    return fabric
-
-
-def _data_hash(dataset: data_room.Dataset, pixels: data_room.Pixels, source: SourceData | None = None) -> str:
-    """By content: that of the run's data, and of the source's where they are given."""
-    names, labels = [], []
-    for name, split in dataset.splits.items():
-        names += [f"{name}/{dataset.relative(path)}" for path in split.paths]
-        labels += split.labels.tolist()
-    found = pixels.content_hash(names, labels)
-    return found if source is None else hashlib.sha256(f"{found} {source.content}".encode()).hexdigest()
-
-
-def _weights_hash(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _leaks(dataset: data_room.Dataset, pixels: data_room.Pixels) -> list[str]:
-    pairs = data_room.duplicates(dataset, pixels.hashes)
-    found = (
-        [
-            f"{len(pairs)} images stand in two splits, byte for byte (such as {pairs[0][0]} and {pairs[0][1]}): accuracy on them says nothing."
-        ]
-        if pairs
-        else []
-    )
-    if unlike := data_room.contradictions(dataset, pixels.hashes):
-        found.append(
-            f"{len(unlike)} images have two labels (such as {unlike[0][0]} and {unlike[0][1]}, byte for byte the same): mend one of them."
-        )
-    return found
-
-
-def _uneven(spec: RunSpec, dataset: data_room.Dataset) -> list[str]:
-    """What to know of unbalanced classes before training."""
-    found = data_room.imbalance(dataset.counts()["train"])
-    if found["ratio"] < UNEVEN:
-        return []
-    remedy = (
-        "; --sampler balanced or --class-weights balanced evens them out"
-        if spec.sampler == "shuffle" and spec.class_weights == "none"
-        else ""
-    )
-    return [
-        f"classes are unbalanced: from {found['fewest']} ({found['smallest']}) to {found['most']} ({found['largest']}) training images{remedy}."
-    ]
 
 
 def _slug(text: str) -> str:

@@ -1,8 +1,9 @@
 """How fast the machine trains a network with its methods: a short trial on copies, which leaves no trace in any generator."""
 
+import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -80,6 +81,31 @@ def images_per_second(start: Callable[[float], Trial], batch: Batch, steps: int 
             images += len(y) if number else 0
         _wait()
         return images / (time.perf_counter() - began)
+
+
+def seconds_per_image(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], criterion: Criterion, autocast: Callable[[], AbstractContextManager[Any]]
+) -> float:
+    """Time of forward and backward passes on a copy, which one batch warms up.
+
+    Args:
+        model: Its head in place.
+        batches: At least two (inputs, labels) on the model's device.
+        criterion: The task's loss.
+        autocast: Makes the context of a forward pass.
+    """
+    twin = copy.deepcopy(model).train()
+    images, began = 0, 0.0
+    for number, (x, y) in enumerate(batches):
+        if number == 1:
+            _wait()
+            began = time.perf_counter()
+        with autocast():
+            outputs = twin(x)
+        criterion(outputs.float(), y).backward()
+        images += len(y) if number else 0
+    _wait()
+    return (time.perf_counter() - began) / images
 
 
 def _wait() -> None:

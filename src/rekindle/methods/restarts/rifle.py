@@ -140,9 +140,9 @@ class Rifle(Method):
             _check_head(net)
 
     def restarts(self, clock: Clock) -> list[int]:
-        """Epochs, or global steps, before which the head is drawn anew."""
-        if not self.reinitialize:
-            return []
+        """Epochs, or global steps, before which the head is drawn anew; with `when="fitted"` those that are known by now."""
+        if not self.reinitialize or self.when == "fitted":
+            return list(self._drawn)
         tail = self.min_tail_epochs * (clock.steps_per_epoch if self.unit == "step" else 1)
         length = self._length(clock)
         draws = [start - self._first for start in self._starts(clock)[1:]]

@@ -1,0 +1,135 @@
+"""`--method auto`: successive halving over a short list of ways to fine-tune, against plain fine-tuning at full length.
+
+Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization, AISTATS 2016 (arXiv 1502.07943): all
+candidates train briefly, the best one longer. Plain fine-tuning trains at full length once, and is given up only for a rival that is
+right on more validation pictures than luck explains. The test split is read once, by the run that is kept.
+"""
+
+import csv
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rekindle.errors import UserError
+from rekindle.fitting.job import Shared, execute
+from rekindle.report.format import duration
+from rekindle.run import Run
+from rekindle.spec import RunSpec
+from rekindle.training.listener import Listener
+
+AUTO = "auto"
+PLAIN = "l2"
+SHORT, LONG = 1 / 8, 1 / 2  # Shares of a plain run's epochs; four short ones and a long one are as long as the plain one.
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to fine-tune.
+
+    Attributes:
+        name: In words.
+        options: What it changes in the spec, given the plain run's learning rate and the network's stages.
+    """
+
+    name: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One trial, as the report shows it.
+
+    Attributes:
+        name: Of the candidate.
+        epochs: That it trained.
+        accuracy: On validation.
+        loss: On validation.
+        folder: Its run's.
+    """
+
+    name: str
+    epochs: int
+    accuracy: float
+    loss: float
+    folder: Path
+
+    @classmethod
+    def of(cls, name: str, run: Run) -> "Tried":
+        """From a finished run."""
+        val = run.result["val"]
+        return cls(name, run.result["epochs"], val["accuracy"], val["loss"], run.folder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As result.json holds it."""
+        return {"name": self.name, "epochs": self.epochs, "accuracy": self.accuracy, "loss": self.loss}
+
+
+def search_method(spec: RunSpec, *, out: Path, listener: Listener, stages: list[str], **options: Any) -> Run:
+    """Train plain fine-tuning and its rivals, and keep the best on validation.
+
+    Args:
+        spec: A run whose method is "auto".
+        out: Where run folders go; the search has a folder of its own among them.
+        listener: Told of progress.
+        stages: The network's, from the input.
+        **options: Of `execute`: cache, workers, device.
+
+    Returns:
+        The run that was kept; its result says what was tried.
+
+    Raises:
+        UserError: For bad input, as `rekindle.fit`; without a validation split; beside a freeze.
+    """
+    if spec.val_fraction == 0 or spec.freeze:
+        raise UserError("--method auto chooses on validation, and freezes by itself; leave out --val-fraction 0 and --freeze.")
+    folder, shared = out / f"auto-{Path(spec.data).resolve().name}-s{spec.seed}", Shared(trial=True)
+    listener.note("method auto: plain fine-tuning and four rivals, at most twice the work of a plain run.")
+    trial = replace(spec, method=PLAIN, test=False, test_every_epoch=False, minutes=spec.minutes and spec.minutes / 2)
+
+    def train(candidate: Candidate, share: float) -> Tried:
+        epochs = max(1, int(share * plain.epochs))
+        given = replace(trial, minutes=None, **{"epochs": epochs, **candidate.options})
+        listener.note(f"method auto: {candidate.name}, {epochs} epochs:")
+        return Tried.of(candidate.name, execute(given, out=folder, listener=listener, shared=shared, **options))
+
+    first = execute(trial, out=folder, listener=listener, shared=shared, **options)
+    plain = Tried.of("plain fine-tuning", first)
+    listener.note(f"method auto: the rivals take about as long again, {duration(first.result['timing']['seconds'])}.")
+    rivals = candidates(first.result["lr"], stages)
+    short = [train(candidate, SHORT) for candidate in rivals]
+    best = rivals[min(range(len(short)), key=lambda place: (-short[place].accuracy, short[place].loss))]
+    long = train(best, LONG)
+    won = beats(long.folder, plain.folder)
+    kept, changed = (long, {**best.options, "epochs": long.epochs, "minutes": None}) if won else (plain, {})
+    shared.tried = [one.to_dict() for one in (plain, *short, long)]
+    shared.start, shared.trial = kept.folder / "checkpoints", False
+    listener.note(f"method auto: keeps {kept.name}, validation accuracy {100 * kept.accuracy:.1f} %.")
+    final = replace(spec, method=PLAIN, minutes=trial.minutes)
+    return execute(replace(final, **changed), out=out, listener=listener, shared=shared, **options)
+
+
+def candidates(lr: float, stages: list[str]) -> list[Candidate]:
+    """Rivals of plain fine-tuning at a learning rate."""
+    half = stages[: len(stages) // 2]
+    return [
+        Candidate("a rate three times as high", {"lr": 3 * lr}),
+        Candidate("L2-SP", {"method": "l2_sp"}),
+        Candidate("RIFLE once it has fitted", {"method": "l2+rifle(when='fitted')"}),
+        Candidate(f"the first stages frozen, to {half[-1]}", {"freeze": half[-1]})
+        if half
+        else Candidate("a third of the rate", {"lr": lr / 3}),
+    ]
+
+
+def beats(rival: Path, plain: Path) -> bool:
+    """Whether a run is right on more validation pictures than another, by more than a standard error of the difference."""
+    ours, theirs = _right(rival), _right(plain)
+    gained = sum(ours[name] and not theirs[name] for name in ours)
+    lost = sum(theirs[name] and not ours[name] for name in ours)
+    return gained - lost > math.sqrt(gained + lost)
+
+
+def _right(folder: Path) -> dict[str, bool]:
+    with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
+        return {row["path"]: row["correct"] == "1" for row in csv.DictReader(file) if row["split"] == "val"}

@@ -1,0 +1,102 @@
+"""What a run needs before it trains, and what is to be known of its data: device, loss, hashes, leaks."""
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rekindle import data as data_room
+from rekindle.errors import UserError
+from rekindle.fitting.source_data import SourceData
+from rekindle.method import Method
+from rekindle.spec import RunSpec
+from rekindle.training.defaults import automatic_precision
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from rekindle.data.augment import Augment
+
+UNEVEN = 3.0
+
+
+def check_mixing(augment: "Augment | None", methods: list[Method]) -> None:
+    if augment is not None and augment.mixes:
+        refusing = [method.name for method in methods if method.needs_hard_labels]
+        if refusing:
+            raise UserError(
+                f"mixup and cutmix give a picture shares of two classes, but {', '.join(refusing)} needs one class a picture; leave one of them out."
+            )
+
+
+def make_criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:
+    from rekindle.training.criterion import CrossEntropy, balanced_weights
+
+    return CrossEntropy(spec.label_smoothing, balanced_weights(labels, classes) if spec.class_weights == "balanced" else None)
+
+
+def launch(spec: RunSpec, device: str) -> "Fabric":
+    from lightning.fabric import Fabric
+
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    asked = automatic_precision() if spec.precision == "auto" else spec.precision
+    precision = {"32": "32-true", "bf16": "bf16-mixed"}[asked]
+    try:
+        fabric = Fabric(accelerator=device, devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--device {device} with --devices {spec.devices} cannot be used here ({reason}); try --device auto --devices 1."
+        ) from error
+    fabric.launch()
+    return fabric
+
+
+def data_hash(dataset: data_room.Dataset, pixels: data_room.Pixels, source: SourceData | None = None) -> str:
+    """By content: that of the run's data, and of the source's where they are given."""
+    names, labels = [], []
+    for name, split in dataset.splits.items():
+        names += [f"{name}/{dataset.relative(path)}" for path in split.paths]
+        labels += split.labels.tolist()
+    found = pixels.content_hash(names, labels)
+    return found if source is None else hashlib.sha256(f"{found} {source.content}".encode()).hexdigest()
+
+
+def weights_hash(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def leaks(dataset: data_room.Dataset, pixels: data_room.Pixels) -> list[str]:
+    pairs = data_room.duplicates(dataset, pixels.hashes)
+    found = (
+        [
+            f"{len(pairs)} images stand in two splits, byte for byte (such as {pairs[0][0]} and {pairs[0][1]}): accuracy on them says nothing."
+        ]
+        if pairs
+        else []
+    )
+    if unlike := data_room.contradictions(dataset, pixels.hashes):
+        found.append(
+            f"{len(unlike)} images have two labels (such as {unlike[0][0]} and {unlike[0][1]}, byte for byte the same): mend one of them."
+        )
+    return found
+
+
+def uneven(spec: RunSpec, dataset: data_room.Dataset) -> list[str]:
+    """What to know of unbalanced classes before training."""
+    found = data_room.imbalance(dataset.counts()["train"])
+    if found["ratio"] < UNEVEN:
+        return []
+    remedy = (
+        "; --sampler balanced or --class-weights balanced evens them out"
+        if spec.sampler == "shuffle" and spec.class_weights == "none"
+        else ""
+    )
+    return [
+        f"classes are unbalanced: from {found['fewest']} ({found['smallest']}) to {found['most']} ({found['largest']}) training images{remedy}."
+    ]
