@@ -162,7 +162,7 @@ class RunSpec:
         freeze: Last stage to leave as it is pre-trained, such as "layer2"; "auto" searches it on the validation split; "none" trains all.
         epochs: Passes over the training set; "auto" chooses by the number of training images.
         minutes: Shorten the run to what this machine trains in so many minutes from now on; "none" sets no limit.
-        lr: Base learning rate, that of the backbone; "auto" measures a few gradients for SGD (Polyak's step, from 0.003 to 0.03).
+        lr: Base learning rate, that of the backbone; "auto" measures a few gradients for SGD (Polyak's step, from 0.002 to 0.03).
         head_lr: Learning rate of the new classifier: a number, a multiple of --lr such as "x10", or "tied" for the same, as in the papers; "auto" takes the one at which it learns at its best pace on the network's features.
         head_init: Start of the new classifier: "random", "zero", or "linear_probe", fitted on frozen features; "auto" takes the probe where the network was pre-trained.
         batchnorm: Statistics that BatchNorm normalises by in training: "frozen" ones of pre-training, or each "batch"; "auto" takes those under which a linear probe cross-validates better.
@@ -190,7 +190,7 @@ class RunSpec:
         test: Measure on the test split at the end; leave it unread while you choose among settings.
         test_every_epoch: Measure on the test split after every epoch, for learning curves; it chooses nothing.
         record: What to write down every epoch, joined by commas, such as "gradient_norms,weight_distance"; `rekindle analyze` draws it.
-        keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart).
+        keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart, and maybe the linear probe that training began with); "auto" is the last, unless that probe is right on more validation pictures than luck explains.
         precision: "auto", "32" or "bf16".
         devices: Processes that train together.
         seed: Key of every random draw.
@@ -233,7 +233,7 @@ class RunSpec:
     test: bool = True
     test_every_epoch: bool = False
     record: str | None = None
-    keep: Literal["last", "best"] = "last"
+    keep: Literal["auto", "last", "best"] = "auto"
     precision: Literal["auto", "32", "bf16"] = "auto"
     devices: Count = 1
     seed: Annotated[int, Ge(0)] = 0
@@ -348,7 +348,7 @@ class RunOptions(TypedDict, total=False):
     test: bool
     test_every_epoch: bool
     record: str | None
-    keep: Literal["last", "best"]
+    keep: Literal["auto", "last", "best"]
     precision: Literal["auto", "32", "bf16"]
     devices: int
     seed: int
@@ -363,6 +363,7 @@ NONE_WORDS = {
 }  # fmt: skip
 RELEASED: dict[str, Any] = {  # What rekindle 0.1.0 did where there is an option now, or where its "auto" meant something else.
     "head_lr": "tied", "head_init": "random", "batchnorm": "batch", "head_type": "own", "warmup": 0.0, "clip_norm": None,
+    "keep": "last",
 }  # fmt: skip
 RENAMED = {"freeze_until": "freeze", "accumulate": "grad_accum_steps", "read_test": "test", "watch_test": "test_every_epoch"}  # 0.1.0: now
 

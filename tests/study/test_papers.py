@@ -133,3 +133,12 @@ def test_the_example_of_the_guide_is_a_study() -> None:
     grid = from_dict(yaml.safe_load(guide.split("```yaml\n")[1].split("```")[0]))
     check_recipes(grid)
     assert len(grid.groups) == 2 * 2 * 2 and all(len(group.candidates) == 3 for group in grid.groups)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_paper_grids_train_as_published(name: str) -> None:
+    """One learning rate for backbone and head, a random head, BatchNorm by batches, no warm-up, no clipping."""
+    wanted = {"head_lr": "tied", "head_init": "random", "batchnorm": "batch", "warmup": 0.0, "clip_norm": None}
+    for group in load(STUDIES / f"{name}.yaml").groups:
+        for cell in (*group.selection_cells, *(cell for cells in group.final_cells.values() for cell in cells)):
+            assert {option: getattr(cell.spec, option) for option in wanted} == wanted

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import rekindle
 from rekindle import data, models
+from rekindle.fitting import job
 from rekindle.models.build import IMAGENET_MEAN, IMAGENET_STD
 from rekindle.registry import parse, parse_direction
 from rekindle.tuner import Tuner
@@ -152,6 +153,17 @@ def test_best_may_be_the_probe(tmp_path: Path) -> None:
     result = rekindle.fit(**options, out=tmp_path / "a").result
     assert result["kept_epoch"] == -1
     assert result["val"]["accuracy"] == result["probe"]["val"]["accuracy"]
+
+
+@pytest.mark.parametrize("batchnorm", ["frozen", "batch"])
+def test_the_probe_is_put_back_where_it_is_better(batchnorm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {**settings(tmp_path), "head_init": "linear_probe", "method": "l2", "epochs": 2, "lr": 1.0, "batchnorm": batchnorm}
+    for better in (True, False):
+        monkeypatch.setattr(job, "beyond_luck", lambda probe, trained, better=better: better)
+        result = rekindle.fit(**options, out=tmp_path / str(better)).result
+        assert (result["kept_epoch"] == -1) == better
+        assert (result["val"]["loss"] == pytest.approx(result["probe"]["val"]["loss"], rel=1e-3)) == better
+        assert any("probe" in text for text in result["cautions"]) >= better
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:

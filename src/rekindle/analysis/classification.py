@@ -1,5 +1,7 @@
 """How good a classifier is: accuracy, what it costs per class, and whether its confidence can be believed."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +16,17 @@ SMALLEST = 1e-12
 def mean_nll(probabilities: Tensor, labels: Tensor) -> float:
     """Mean negative log-likelihood in nats, of (N, C) probabilities and (N,) labels; a probability of 0 counts as 1e-12."""
     return float(nll_loss(probabilities.clamp_min(SMALLEST).log(), labels))
+
+
+def beyond_luck(ours: Sequence[bool], theirs: Sequence[bool]) -> bool:
+    """Whether one classifier is right on more of the same pictures than another, by more than a standard error of the difference.
+
+    Of the pictures on which just one of the two is right, n in all, either has n / 2 by luck, and their difference a standard
+    deviation of sqrt(n) (McNemar 1947).
+    """
+    gained = sum(a and not b for a, b in zip(ours, theirs, strict=True))
+    lost = sum(b and not a for a, b in zip(ours, theirs, strict=True))
+    return gained - lost > math.sqrt(gained + lost)
 
 
 def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict[str, Any]:

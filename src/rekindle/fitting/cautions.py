@@ -22,6 +22,9 @@ def cautions(result: dict[str, Any]) -> list[str]:
 def _below_probe(result: dict[str, Any], split: str) -> list[str]:
     probe = (result.get("probe") or {}).get(split)
     accuracy = result[split]["accuracy"]
+    if result["kept_epoch"] < 0:
+        kept = "fine-tuning left fewer validation pictures right than the linear probe that it began with, which was kept; "
+        return [kept + "give more --epochs, another --lr, or --method auto."]
     if probe is None or accuracy >= probe["accuracy"]:
         return []
     text = (

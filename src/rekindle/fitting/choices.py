@@ -132,6 +132,18 @@ def write_probe(layer: nn.Module, probe: LinearProbe) -> None:
 
 
 @torch.no_grad()
+def back_to_probe(tuner: "Tuner", probe: LinearProbe) -> None:
+    """Undo the training of a run that began with a linear probe, in place."""
+    before = tuner.source.model.state_dict()
+    now = tuner.net.model.state_dict()
+    for name, tensor in now.items():
+        origin = tuner.net.source_names.get(name, name)
+        if origin in before and before[origin].shape == tensor.shape:
+            tensor.copy_(before[origin])
+    write_probe(tuner.net.head_modules()[0], probe)
+
+
+@torch.no_grad()
 def reads(tuner: "Tuner", features: Tensor, first: Tensor) -> bool:
     """Whether the head is one linear layer on the features that were looked at, those of `first` before the others."""
     modules = tuner.net.head_modules()

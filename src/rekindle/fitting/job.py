@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rekindle import data as data_room
 from rekindle import models
 from rekindle.analysis import summarize
+from rekindle.analysis.classification import beyond_luck
 from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
@@ -23,7 +24,7 @@ from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
 from rekindle.files import write_atomic, write_json
 from rekindle.fitting.cautions import cautions
-from rekindle.fitting.choices import Choices, at_rate, choose, from_checkpoint, reads, start_head, write_probe
+from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
 from rekindle.fitting.setup import check_mixing, data_hash, launch, leaks, make_criterion, uneven, weights_hash
 from rekindle.fitting.source_data import SourceData, one_pass
@@ -364,6 +365,11 @@ class _Job:
             for name in splits
             if name == "val" or (name == "test" and self.spec.test)
         }
+        kept = training.kept_epoch
+        if self._probe_is_better(choices, training, splits, found):
+            assert choices.probe is not None
+            back_to_probe(training.tuner, choices.probe)
+            found, kept = {name: evaluate(self.fabric, training.model, splits[name]) for name in found}, -1
         if not self.fabric.is_global_zero:
             return
         baseline = dict(choices.baseline)
@@ -373,7 +379,7 @@ class _Job:
         models.save_model(self.folder, training.model, self._recipe(training.tuner))
         result: dict[str, Any] = {
             "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,
-            "direction": self.spec.direction, "freeze": self.spec.freeze, "seed": self.spec.seed, "lr": training.tuner.lr, "head_lr": training.tuner.head_lr, "classes": self.dataset.classes, "epochs": training.tuner.epochs, "kept_epoch": training.kept_epoch,
+            "direction": self.spec.direction, "freeze": self.spec.freeze, "seed": self.spec.seed, "lr": training.tuner.lr, "head_lr": training.tuner.head_lr, "classes": self.dataset.classes, "epochs": training.tuner.epochs, "kept_epoch": kept,
             "head_init": choices.head_init, "batchnorm": choices.batchnorm, "probe": baseline or None,
             **({"tried": self.shared.tried} if self.shared.tried else {}),
             **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},
@@ -389,6 +395,21 @@ class _Job:
         write_pictures(Finished(self.folder, training.history, result, self.dataset.find))
         write_report(self.folder, result)
         write_json(self.folder / "result.json", result)
+
+    def _probe_is_better(self, choices: Choices, training: "Training", splits: "dict[str, Samples]", found: dict[str, Tensor]) -> bool:
+        """With `keep="auto"`: whether the linear probe that training began with is right on more validation pictures than luck explains."""
+        if self.spec.keep != "auto" or choices.head_init != "linear_probe" or choices.probe is None or "val" not in found:
+            return False
+        labels = splits["val"].labels
+        answers = choices.probe.probabilities(features_at(training.tuner.source.model, splits["val"], None, self.fabric.device))
+        rights = [(answer.argmax(1) == labels).tolist() for answer in (answers, found["val"])]
+        if not beyond_luck(*rights):
+            return False
+        shares = [100 * sum(right) / len(right) for right in rights]
+        self.listener.note(
+            f"the linear probe is kept: it is right on {shares[0]:.1f} % of the validation pictures, and after fine-tuning it is {shares[1]:.1f} %."
+        )
+        return True
 
     def _recipe(self, tuner: Tuner) -> dict[str, Any]:
         return {

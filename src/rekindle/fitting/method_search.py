@@ -6,11 +6,11 @@ right on more validation pictures than luck explains. The test split is read onc
 """
 
 import csv
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rekindle.analysis.classification import beyond_luck
 from rekindle.errors import UserError
 from rekindle.fitting.job import Shared, execute
 from rekindle.report.format import duration
@@ -123,11 +123,9 @@ def candidates(lr: float, stages: list[str]) -> list[Candidate]:
 
 
 def beats(rival: Path, plain: Path) -> bool:
-    """Whether a run is right on more validation pictures than another, by more than a standard error of the difference."""
+    """Whether a run is right on more validation pictures than another, by more than luck explains."""
     ours, theirs = _right(rival), _right(plain)
-    gained = sum(ours[name] and not theirs[name] for name in ours)
-    lost = sum(theirs[name] and not ours[name] for name in ours)
-    return gained - lost > math.sqrt(gained + lost)
+    return beyond_luck([ours[name] for name in ours], [theirs[name] for name in ours])
 
 
 def _right(folder: Path) -> dict[str, bool]:

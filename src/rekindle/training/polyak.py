@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rekindle.tuner import Criterion
 
 BATCHES = 4
-LEAST, MOST = 3e-3, 3e-2
+LEAST, MOST = 2e-3, 3e-2
 
 
 def polyak_lr(

@@ -18,7 +18,7 @@ def head_rate(mean_square: float, momentum: float = 0.9) -> float:
         mean_square: E||f||^2 of the features that the head reads, above 0; `rekindle.analysis.linear_probe.mean_square`.
         momentum: Of the optimiser, from 0 to below 1.
     """
-    return KAPPA * (1 - momentum) / mean_square
+    return KAPPA * (1 - momentum) / (mean_square + 1)  # The bias is one more weight, on a feature that is always 1.
 
 
 def read_head_lr(head_lr: float | str, lr: float) -> float:
