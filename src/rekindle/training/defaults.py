@@ -20,7 +20,7 @@ def automatic_epochs(images: int, batch_size: int) -> int:
         images: Training images.
         batch_size: Images a step.
     """
-    steps = max(1, images // batch_size)
+    steps = -(-images // batch_size)
     return max(10, min(max(40, -(-LEAST_STEPS // steps)), MOST_IMAGES // images))
 
 
