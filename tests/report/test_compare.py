@@ -153,6 +153,7 @@ def test_markdown_keeps_its_columns_whatever_the_names() -> None:
         "test": None,
         "split": "val",
         "accuracy": 0.5,
+        "probe": None,
         "count": 4,
         "interval": (0.1, 0.9),
         "seconds": 3.0,

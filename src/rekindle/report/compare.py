@@ -73,7 +73,7 @@ class Comparison:
         return Group(*parts, *map(Text, self.notes))
 
     def _tables(self) -> Iterator[Table]:
-        runs = ["run", "method", "model", "data", "seed", "epochs", "validation %", "test %", "95 % interval", "training s"]
+        runs = ["run", "method", "model", "data", "seed", "epochs", "validation %", "test %", "95 % interval", "probe %", "training s"]
         yield "Runs", runs, [_run_cells(row) for row in self.runs]
         if any(row["seeds"] > 1 for row in self.methods):
             yield "Mean over seeds", ["method", "seeds", "mean %", "std"], [_method_cells(row) for row in self.methods]
@@ -133,6 +133,7 @@ def _row(run: Run) -> Row:
         **{name: result[name]["accuracy"] if name in result else None for name in ("val", "test")},
         "split": split,
         "accuracy": measured["accuracy"],
+        "probe": ((result.get("probe") or {}).get(split) or {}).get("accuracy"),
         "count": measured["count"],
         "interval": wilson(measured["accuracy"], measured["count"]),
         "seconds": result["timing"]["seconds"],
@@ -200,6 +201,7 @@ def _run_cells(row: Row) -> list[str]:
         percent(row["val"]),
         percent(row["test"]),
         f"{low} to {high}{where}",
+        percent(row["probe"]),
         f"{row['seconds']:.0f}",
     ]
 
