@@ -177,12 +177,14 @@ class DataPasses:
         source: The same of the data that the source was trained on, or None where there is none.
         note: Told a sentence, such as what a preparation will cost.
         progress: Told (what, done, total).
+        features: (N, D) that the head reads of the training set, in evaluation mode, and (N,) labels, where somebody has them already.
     """
 
     target: PassOverData
     source: PassOverData | None = None
     note: Callable[[str], None] = noop
     progress: Callable[[str, int, int], None] = noop
+    features: tuple[Tensor, Tensor] | None = None
 
 
 class Method:

@@ -221,7 +221,7 @@ class _Job:
                 choices = self._rate(choices, tuner, look, train, criterion)
                 choices = start_head(choices, tuner, look, self._first(train))
                 if tuner.needs_data:
-                    tuner.prepare(self._passes(train))
+                    tuner.prepare(self._passes(train, tuner, look))
             watching = recorders(spec.record or "", tuner.net, tuner.source)
             optimizer = make_optimizer(spec.optimizer, tuner.param_groups(choices.lr, choices.head_lr))
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
@@ -325,14 +325,17 @@ class _Job:
         rows = chosen_rows(train, self.spec.seed)[:8]
         return train.evaluation(rows, self.fabric.device).to(memory_format=torch.channels_last)
 
-    def _passes(self, train: "Samples") -> DataPasses:
+    def _passes(self, train: "Samples", tuner: Tuner, look: Look | None) -> DataPasses:
         """Training images, and the source's where they are given, for methods that look at them before training."""
 
         def over(samples: "Samples") -> PassOverData:
             return lambda: one_pass(samples, self.spec.batch_size, self.spec.seed, self.fabric.device)
 
         source = None if self.source_data is None else over(self.source_data.samples)
-        return DataPasses(over(train), source, note=self.listener.note, progress=self.listener.progress)
+        whole = look is not None and len(look.labels) == len(train) and reads(tuner, look.features, self._first(train))
+        return DataPasses(
+            over(train), source, self.listener.note, self.listener.progress, (look.features, look.labels) if look and whole else None
+        )
 
     def _tuner(self, model: nn.Module, source: Source, head: list[str], choices: Choices, images: int) -> Tuner:
         """Methods around a network that has its new head."""

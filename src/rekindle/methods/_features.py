@@ -1,7 +1,7 @@
 """The features that a network's head reads, for methods that look at them before training."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rekindle.hooks import FeatureHooks
 from rekindle.method import DataPasses, Net
@@ -13,8 +13,11 @@ def net_input(net: Net) -> str:
 
 
 @torch.no_grad()
-def collect_features(model: nn.Module, layer: str, data: DataPasses) -> tuple[Tensor, Tensor]:
-    """One pass: (N, D) float64 features at a layer, maps averaged over positions, and (N,) labels, on the CPU."""
+def collect_features(net: Net, data: DataPasses) -> tuple[Tensor, Tensor]:
+    """(N, D) float64 features that the head reads, maps averaged over positions, and (N,) labels, on the CPU: by one pass, or as they are known."""
+    if data.features is not None:
+        return data.features[0].double(), data.features[1]
+    model, layer = net.model, net_input(net)
     hooks = FeatureHooks(model, [layer])
     features, labels = [], []
     for x, y in data.target():

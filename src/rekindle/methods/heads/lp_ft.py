@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rekindle.method import DataPasses, Method, Net, Source, require
-from rekindle.methods._features import collect_features, net_input
+from rekindle.methods._features import collect_features
 from rekindle.methods.restarts.rifle import Rifle
 from rekindle.rng import keyed_generator
 from rekindle.spec import Count
@@ -59,7 +59,7 @@ class LPFT(Method):
 
     def prepare(self, data: DataPasses) -> None:
         """Stage 1: nothing but the head changes."""
-        features, labels = collect_features(self._net.model, net_input(self._net), data)
+        features, labels = collect_features(self._net, data)
         classes = self._layer.weight.shape[0]
         missing = sorted(set(range(classes)) - set(labels.tolist()))
         require(not missing, f"lp_ft: class {missing[0] if missing else ''} has no training image, so no classifier can be fitted.")

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rekindle.method import Batch, Clock, DataPasses, Method, Net, Source, require, with_presets
-from rekindle.methods._features import collect_features, net_input
+from rekindle.methods._features import collect_features
 from rekindle.methods.restarts._fitted import FITTED, TIMES, TrainingAccuracy, steps_of_a_fresh_head
 from rekindle.methods.restarts.cosine import half_cosine
 from rekindle.models.classifier import is_rectified
@@ -161,7 +161,7 @@ class Rifle(Method):
     def prepare(self, data: DataPasses) -> None:
         """Look at the features that the head reads, once."""
         if self.when == "fitted":
-            features, labels = collect_features(self._net.model, net_input(self._net), data)
+            features, labels = collect_features(self._net, data)
             self._features = features.float(), labels
 
     def penalty(self, batch: Batch) -> None:
