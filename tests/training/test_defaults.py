@@ -43,10 +43,10 @@ class Slope(nn.Module):
 
 @pytest.mark.parametrize("slope", [10.0, 20.0, 1.0, 1000.0])
 def test_polyaks_step(slope: float) -> None:
-    """0.6931 / (slope / 2)^2, to two digits, between the bounds."""
+    """Half of 0.6931 / (slope / 2)^2, to two digits, between the bounds."""
     batches = [(torch.ones(4), torch.zeros(4, dtype=torch.int64))] * 3
     found = polyak_lr(Slope(slope), ["weight"], batches, nn.functional.cross_entropy, nullcontext)
-    wanted = min(polyak.MOST, max(polyak.LEAST, 0.693147 / (slope / 2) ** 2))
+    wanted = min(polyak.MOST, max(polyak.LEAST, 0.5 * 0.693147 / (slope / 2) ** 2))
     assert found == pytest.approx(wanted, rel=0.05)
 
 
