@@ -24,7 +24,7 @@ def test_a_run_is_long_enough_and_no_longer_than_the_papers(images: int, batch_s
         assert epochs == released_epochs(images)
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(60, 100), (100, 50), (300, 40), (1200, 40), (3000, 16), (100_000, 10)])
+@pytest.mark.parametrize(("images", "epochs"), [(60, 150), (100, 75), (300, 40), (1200, 40), (3000, 16), (100_000, 10)])
 def test_epochs_of_a_batch_of_32(images: int, epochs: int) -> None:
     assert automatic_epochs(images, 32) == epochs
 

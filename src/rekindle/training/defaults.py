@@ -10,7 +10,7 @@ from rekindle.errors import UserError
 PRETRAINED_LR, SCRATCH_LR, ADAPTIVE_LR = 0.003, 0.1, 1e-4
 """Learning rates of the backbone: SGD from pre-trained weights and from random ones, and optimisers that scale gradients themselves."""
 
-LEAST_STEPS, MOST_IMAGES = 200, 48_000
+LEAST_STEPS, MOST_IMAGES = 300, 48_000
 
 
 def automatic_epochs(images: int, batch_size: int) -> int:
