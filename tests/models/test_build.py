@@ -93,7 +93,7 @@ def test_weights_of_a_file_arrive(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["resnet10t", "torchvision:squeezenet1_1", "torchvision:googlenet", "cifar_resnet8"])
 def test_a_files_classifier_may_have_any_width(name: str, tmp_path: Path) -> None:
     module = models.build(name, weights="none").module
-    heads = models.replace_classifier(module, 4)
+    heads = models.replace_classifier(module, 4, head_type="own")
     loaded = models.build(name, weights=write(tmp_path / "w.safetensors", module)).module
     assert models.find_classifier(loaded) == heads
     x = torch.randn(2, 3, 64, 64)
