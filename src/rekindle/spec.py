@@ -162,6 +162,7 @@ class RunSpec:
         freeze: Last stage to leave as it is pre-trained, such as "layer2"; "auto" searches it on the validation split; "none" trains all.
         epochs: Passes over the training set; "auto" chooses by the number of training images.
         minutes: Shorten the run to what this machine trains in so many minutes from now on; "none" sets no limit.
+        patience: Stop when validation accuracy has not risen for so many epochs; "none" trains all of them.
         lr: Base learning rate, that of the backbone; "auto" measures a few gradients for SGD (Polyak's step, from 0.002 to 0.03).
         head_lr: Learning rate of the new classifier: a number, a multiple of --lr such as "x10", or "tied" for the same, as in the papers; "auto" takes the one at which it learns at its best pace on the network's features.
         head_init: Start of the new classifier: "random", "zero", or "linear_probe", fitted on frozen features; "auto" takes the probe where the network was pre-trained.
@@ -205,6 +206,7 @@ class RunSpec:
     freeze: str | None = None
     epochs: Count | None = None
     minutes: Positive | None = None
+    patience: Count | None = None
     lr: Positive | None = None
     head_lr: Positive | Multiple | None = None
     head_init: Literal["auto", "random", "zero", "linear_probe"] = "auto"
@@ -265,6 +267,8 @@ class RunSpec:
                 f"--batch-size {self.batch_size} is too small to be split: {self.grad_accum_steps} micro-batches on {self.devices} device(s) "
                 f"need at least {least}."
             )
+        if self.patience and self.val_fraction == 0:
+            raise UserError("--patience watches validation, and --val-fraction 0 leaves none; leave one of them out.")
         if self.test_every_epoch and not self.test:
             raise UserError("--test-every-epoch reads the test split, and --no-test forbids it; leave one of them out.")
 
@@ -320,6 +324,7 @@ class RunOptions(TypedDict, total=False):
     freeze: str | None
     epochs: int | Literal["auto"] | None
     minutes: float | Literal["none"] | None
+    patience: int | Literal["none"] | None
     lr: float | Literal["auto"] | None
     head_lr: float | str | None
     head_init: Literal["auto", "random", "zero", "linear_probe"]
@@ -357,7 +362,7 @@ class RunOptions(TypedDict, total=False):
 
 # What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.
 NONE_WORDS = {
-    "freeze": "none", "epochs": "auto", "minutes": "none", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "image_size": "auto", "image_column": "auto",
+    "freeze": "none", "epochs": "auto", "minutes": "none", "patience": "none", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "image_size": "auto", "image_column": "auto",
     "label_column": "auto", "split_column": "auto", "per_class": "all", "fraction": "all", "augment": "none", "source_data": "none",
     "head": "auto", "record": "none",
 }  # fmt: skip

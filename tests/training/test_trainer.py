@@ -166,6 +166,17 @@ def test_the_probe_is_put_back_where_it_is_better(batchnorm: str, tmp_path: Path
         assert any("probe" in text for text in result["cautions"]) >= better
 
 
+def test_patience(tmp_path: Path) -> None:
+    """At a rate of next to nothing nothing rises; the run ends, says so, and goes on from nowhere when it is resumed."""
+    options = {**settings(tmp_path), "method": "l2", "lr": 1e-12, "epochs": 9}
+    run = rekindle.fit(**options, patience=3, out=tmp_path / "runs")
+    assert run.result["epochs"] == len(run.history) == 4 and run.result["kept_epoch"] == 3
+    (run.folder / "result.json").unlink()
+    assert rekindle.fit(resume=run.folder).result["epochs"] == 4
+    with pytest.raises(rekindle.UserError, match="--patience"):
+        rekindle.fit(**options, patience=3, val_fraction=0.0, out=tmp_path / "runs")
+
+
 def test_gradients_are_clipped(tmp_path: Path) -> None:
     """A step of SGD without momentum is then at most the rate times the norm."""
     options = {**settings(tmp_path), "method": "none", "optimizer": "ASGD", "epochs": 1, "batch_size": 22, "lr": 1e-3}

@@ -237,7 +237,7 @@ class _Job:
             fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=splits.get("val"),
             batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=listener,
             grad_accum_steps=spec.grad_accum_steps, recorders=watching, watched=splits["test"] if spec.test_every_epoch else None,
-            balanced=spec.sampler == "balanced", clip_norm=spec.clip_norm, choices=choices.to_dict(),
+            balanced=spec.sampler == "balanced", clip_norm=spec.clip_norm, patience=spec.patience, choices=choices.to_dict(),
         )  # fmt: skip
         return training, choices
 
@@ -382,7 +382,7 @@ class _Job:
         models.save_model(self.folder, training.model, self._recipe(training.tuner))
         result: dict[str, Any] = {
             "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,
-            "direction": self.spec.direction, "freeze": self.spec.freeze, "seed": self.spec.seed, "lr": training.tuner.lr, "head_lr": training.tuner.head_lr, "classes": self.dataset.classes, "epochs": training.tuner.epochs, "kept_epoch": kept,
+            "direction": self.spec.direction, "freeze": self.spec.freeze, "seed": self.spec.seed, "lr": training.tuner.lr, "head_lr": training.tuner.head_lr, "classes": self.dataset.classes, "epochs": len(training.history), "kept_epoch": kept,
             "head_init": choices.head_init, "batchnorm": choices.batchnorm, "probe": baseline or None,
             **({"tried": self.shared.tried} if self.shared.tried else {}),
             **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},

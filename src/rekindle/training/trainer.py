@@ -69,6 +69,7 @@ class Training:
         recorders: What else is written down every epoch, by name.
         watched: Test samples to measure after every epoch, or None; they choose nothing.
         balanced: Draw every class equally often; see `rekindle.data.balanced_order`.
+        patience: Stop when validation accuracy has not risen for so many epochs; None trains all.
         clip_norm: Norm that the gradient of all weights, penalties included, is clipped to; None leaves it.
         choices: What the run chose by itself, as plain values; checkpoints hold it.
     """
@@ -89,6 +90,7 @@ class Training:
     recorders: dict[str, Recorder] = field(default_factory=dict)
     watched: Samples | None = None
     balanced: bool = False
+    patience: int | None = None
     clip_norm: float | None = None
     choices: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -115,6 +117,9 @@ class Training:
             self._remember(-1, self._measure(self.val)["accuracy"])
         with _stop_requests() as requested:
             for epoch in range(len(self.history), self.tuner.epochs):
+                if self._has_stalled():
+                    self.listener.note(f"validation accuracy has not risen for {self.patience} epochs; the run ends after {epoch}.")
+                    break
                 self._epoch(epoch, requested)
                 self._save(epoch + 1, 0)
         if self.keep == "best" and self.best:
@@ -124,7 +129,14 @@ class Training:
     @property
     def kept_epoch(self) -> int:
         """The epoch whose weights the model holds after `fit`; -1 is the linear probe that training began with."""
-        return int(self.best["epoch"]) if self.keep == "best" and self.best else self.tuner.epochs - 1
+        return int(self.best["epoch"]) if self.keep == "best" and self.best else len(self.history) - 1
+
+    def _has_stalled(self) -> bool:
+        """Whether the best of the last `patience` epochs is no better than the best before them."""
+        if self.patience is None or self.val is None or len(self.history) <= self.patience:
+            return False
+        accuracies: list[float] = [record["val"]["accuracy"] for record in self.history]
+        return max(accuracies[-self.patience :]) <= max(accuracies[: -self.patience])
 
     def _order(self, epoch: int) -> Tensor:
         return balanced_order(self.train.labels, self.seed, epoch) if self.balanced else order(len(self.train), self.seed, epoch)
