@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from rekindle.report.format import percent, split_title
+
 ENOUGH = 5  # Pictures of a class in a split, from which on it should be named at least once.
 SHOWN = 5
 
@@ -28,7 +30,7 @@ def _below_probe(result: dict[str, Any], split: str) -> list[str]:
     if probe is None or accuracy >= probe["accuracy"]:
         return []
     text = (
-        f"fine-tuning ended at {_percent(accuracy)} {_words(split)} accuracy, below the {_percent(probe['accuracy'])} of a linear "
+        f"fine-tuning ended at {_percent(accuracy)} {split_title(split)} accuracy, below the {_percent(probe['accuracy'])} of a linear "
         "probe on the network as it was; give more --epochs, or --keep best, which keeps the probe where it is better."
     )
     return [text]
@@ -56,12 +58,8 @@ def _unnamed(result: dict[str, Any]) -> list[str]:
     if not missing:
         return []
     more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-    return [f"no {_words(split)} picture was taken for {', '.join(missing[:SHOWN])}{more}, though there are such pictures."]
-
-
-def _words(split: str) -> str:
-    return {"val": "validation"}.get(split, split)
+    return [f"no {split_title(split)} picture was taken for {', '.join(missing[:SHOWN])}{more}, though there are such pictures."]
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{percent(share, 1)} %"

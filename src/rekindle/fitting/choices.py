@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rekindle.fitting.look import Look
     from rekindle.tuner import Tuner
 
+ADAPTIVE_MULTIPLE = "x10"  # The head's rate under optimisers that scale gradients themselves.
 CLOSE = 1e-2  # Relative difference of features that counts as none: those of the look are in float32, on another batch.
 
 
@@ -97,17 +98,13 @@ def _own_rate(spec: RunSpec, look: "Look") -> float | str:
     return head_rate(look.mean_square) if spec.optimizer == "SGD" else ADAPTIVE_MULTIPLE
 
 
-ADAPTIVE_MULTIPLE = "x10"
-
-
-def start_head(choices: Choices, tuner: "Tuner", look: "Look | None", first: Tensor) -> Choices:
+def start_head(choices: Choices, tuner: "Tuner", look: "Look | None") -> Choices:
     """Give the head its start, in place.
 
     Args:
         choices: Made before the network had its head.
         tuner: Around the network with its head, on its device.
-        look: What was seen of the features.
-        first: (B, 3, S, S) the first pictures that were looked at, on the network's device.
+        look: What was seen of the features, where the head reads them; else None.
 
     Returns:
         The choices; a head that reads other features than the probe's, or is not one linear layer, starts at random.
@@ -118,7 +115,7 @@ def start_head(choices: Choices, tuner: "Tuner", look: "Look | None", first: Ten
                 parameter.zero_()
     if choices.head_init != "linear_probe":
         return choices
-    if look is None or not reads(tuner, look.features, first):
+    if look is None:
         return replace(choices, head_init="random")
     write_probe(tuner.net.head_modules()[0], look.probe)
     return choices

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from rekindle import models
 from rekindle.errors import UserError
 from rekindle.fitting.freeze_search import search_freeze
 from rekindle.fitting.job import execute
@@ -68,8 +67,7 @@ def fit(
         spec = RunSpec(data=str(data), **given)
     listener = listener or Silent()
     if spec.method == AUTO:
-        stages = list(models.stages(module := models.build(spec.model, weights="none").module, models.find_classifier(module, spec.head)))
-        return search_method(spec, out=Path(out), listener=listener, stages=stages, cache=cache, workers=workers, device=device)
+        return search_method(spec, out=Path(out), listener=listener, cache=cache, workers=workers, device=device)
     if spec.freeze == AUTO:
         return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers, device=device, methods=methods).run
     return execute(spec, out=Path(out), resumed=folder, listener=listener, cache=cache, workers=workers, device=device, methods=methods)

@@ -88,7 +88,7 @@ def search_freeze(
         raise UserError(f"seeds must be at least 1, found {seeds}.")
     listener = listener or Silent()
     train = partial(execute, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
-    blocks = _stages(spec)
+    blocks = stages_of(spec)
     folder = Path(out) / f"freeze-{Path(spec.data).resolve().name}-s{spec.seed}"
     curve = []
     for frozen in range(len(blocks) + 1):
@@ -111,7 +111,7 @@ def choose(curve: list[FrozenStages]) -> FrozenStages:
     return max(curve, key=lambda candidate: (candidate.mean, -candidate.trainable))
 
 
-def _stages(spec: RunSpec) -> dict[str, int]:
+def stages_of(spec: RunSpec) -> dict[str, int]:
     """Stages of the network by name, from the input, with their numbers of parameters."""
     module = models.build(spec.model, weights="none").module
     sizes = {name: p.numel() for name, p in module.named_parameters()}

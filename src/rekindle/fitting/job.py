@@ -218,10 +218,10 @@ class _Job:
         try:
             tuner = self._tuner(model, source, head, choices, len(train))
             if state is None:
-                choices = self._rate(choices, tuner, look, train, criterion)
-                choices = start_head(choices, tuner, look, self._first(train))
+                read = look if look is not None and reads(tuner, look.features, self._first(train)) else None
+                choices = start_head(self._rate(choices, tuner, read, train, criterion), tuner, read)
                 if tuner.needs_data:
-                    tuner.prepare(self._passes(train, tuner, look))
+                    tuner.prepare(self._passes(train, read))
             watching = recorders(spec.record or "", tuner.net, tuner.source)
             optimizer = make_optimizer(spec.optimizer, tuner.param_groups(choices.lr, choices.head_lr))
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
@@ -303,7 +303,7 @@ class _Job:
     def _rate(self, choices: Choices, tuner: Tuner, look: Look | None, train: "Samples", criterion: Any) -> Choices:
         """The choices with the backbone's rate from a few gradients, the same on every rank, where it was left open."""
         spec = self.spec
-        if spec.lr or look is None or spec.optimizer != "SGD" or not reads(tuner, look.features, self._first(train)):
+        if spec.lr or look is None or spec.optimizer != "SGD":
             return choices
         twin, head = copy.deepcopy(tuner.net.model), tuner.net.head_parameters()
         write_probe(twin.get_submodule(tuner.net.head[0]), look.probe)
@@ -325,17 +325,15 @@ class _Job:
         rows = chosen_rows(train, self.spec.seed)[:8]
         return train.evaluation(rows, self.fabric.device).to(memory_format=torch.channels_last)
 
-    def _passes(self, train: "Samples", tuner: Tuner, look: Look | None) -> DataPasses:
+    def _passes(self, train: "Samples", look: Look | None) -> DataPasses:
         """Training images, and the source's where they are given, for methods that look at them before training."""
 
         def over(samples: "Samples") -> PassOverData:
             return lambda: one_pass(samples, self.spec.batch_size, self.spec.seed, self.fabric.device)
 
         source = None if self.source_data is None else over(self.source_data.samples)
-        whole = look is not None and len(look.labels) == len(train) and reads(tuner, look.features, self._first(train))
-        return DataPasses(
-            over(train), source, self.listener.note, self.listener.progress, (look.features, look.labels) if look and whole else None
-        )
+        known = (look.features, look.labels) if look is not None and len(look.labels) == len(train) else None
+        return DataPasses(over(train), source, self.listener.note, self.listener.progress, known)
 
     def _tuner(self, model: nn.Module, source: Source, head: list[str], choices: Choices, images: int) -> Tuner:
         """Methods around a network that has its new head."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from rekindle.analysis.classification import beyond_luck
 from rekindle.errors import UserError
+from rekindle.fitting.freeze_search import stages_of
 from rekindle.fitting.job import Shared, execute
 from rekindle.report.format import duration
 from rekindle.run import Run
@@ -29,7 +30,7 @@ class Candidate:
 
     Attributes:
         name: In words.
-        options: What it changes in the spec, given the plain run's learning rate and the network's stages.
+        options: What it changes in the spec.
     """
 
     name: str
@@ -65,14 +66,13 @@ class Tried:
         return {"name": self.name, "epochs": self.epochs, "accuracy": self.accuracy, "loss": self.loss}
 
 
-def search_method(spec: RunSpec, *, out: Path, listener: Listener, stages: list[str], **options: Any) -> Run:
+def search_method(spec: RunSpec, *, out: Path, listener: Listener, **options: Any) -> Run:
     """Train plain fine-tuning and its rivals, and keep the best on validation.
 
     Args:
         spec: A run whose method is "auto".
         out: Where run folders go; the search has a folder of its own among them.
         listener: Told of progress.
-        stages: The network's, from the input.
         **options: Of `execute`: cache, workers, device.
 
     Returns:
@@ -96,7 +96,7 @@ def search_method(spec: RunSpec, *, out: Path, listener: Listener, stages: list[
     first = execute(trial, out=folder, listener=listener, shared=shared, **options)
     plain = Tried.of("plain fine-tuning", first)
     listener.note(f"method auto: the rivals take about as long again, {duration(first.result['timing']['seconds'])}.")
-    rivals = candidates(first.result["lr"], stages)
+    rivals = candidates(first.result["lr"], list(stages_of(spec)))
     short = [train(candidate, SHORT) for candidate in rivals]
     best = rivals[min(range(len(short)), key=lambda place: (-short[place].accuracy, short[place].loss))]
     long = train(best, LONG)

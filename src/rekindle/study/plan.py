@@ -171,15 +171,15 @@ def images_per_second(spec: RunSpec, threads: int) -> float:
     torch.set_num_threads(threads)
     try:
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
-            trial, batch = _trial(spec, device)
+            trial, x, y = _trial(spec, device)
             precision = automatic_precision(trial.model) if spec.precision == "auto" else spec.precision
             trial.autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-            return speed.images_per_second(lambda rate: trial, lambda step: batch)
+            return speed.images_per_second(trial, x, y)
     finally:
         torch.set_num_threads(before)
 
 
-def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, tuple[Tensor, Tensor]]":
+def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, Tensor, Tensor]":
     """Network and methods as a run has them, but with random weights, and a batch of random pictures."""
     import torch
 
@@ -205,4 +205,4 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, tuple[Tensor,
     if tuner.needs_data:
         tuner.prepare(DataPasses(lambda: iter([(x, y)])))
     optimizer = make_optimizer(spec.optimizer, tuner.param_groups(TINY_RATE))
-    return Trial(model, tuner, optimizer, torch.nn.functional.cross_entropy), (x, y)
+    return Trial(model, tuner, optimizer, torch.nn.functional.cross_entropy), x, y

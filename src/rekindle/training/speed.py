@@ -1,7 +1,6 @@
-"""How fast the machine trains a network with its methods: a short trial on copies, which leaves no trace in any generator."""
+"""How fast the machine trains a network, with its methods or alone."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,25 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rekindle.errors import UserError
 from rekindle.tuner import Criterion, Tuner
 
 STEPS = 4
-STILL = 1e-12  # A rate at which nothing moves.
-
-Batch = Callable[[int], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Trial:
-    """A copy of a run's network with methods of its own, to be trained for a few steps.
+    """A network with methods of its own, to be trained for a few steps.
 
     Attributes:
-        model: The copy, on its device.
+        model: On its device.
         tuner: Around it, with `STEPS` steps an epoch.
         optimizer: Built from the tuner's groups.
         criterion: The task's loss.
-        grad_accum_steps: Micro-batches a step.
         autocast: Makes the context of a forward pass. Each pass has its own: inside one, weights that were cast once are used again,
             whatever the optimiser has done to them since.
     """
@@ -39,7 +33,6 @@ class Trial:
     tuner: Tuner
     optimizer: Optimizer
     criterion: Criterion
-    grad_accum_steps: int = 1
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def __post_init__(self) -> None:
@@ -47,40 +40,25 @@ class Trial:
         self.tuner.scheduler(self.optimizer)
         self.tuner.start_epoch(0)
 
-    def step(self, x: Tensor, y: Tensor) -> float:
-        """One optimiser step; the loss before it, penalties on activations included, infinite where training would stop."""
-        losses = []
-        for inputs, labels in zip(x.chunk(self.grad_accum_steps), y.chunk(self.grad_accum_steps), strict=True):
-            with self.autocast():
-                loss = self.tuner.loss(lambda part: self.model(part).float(), inputs, labels, self.criterion)
-            losses.append(float(loss.detach()))
-            if not math.isfinite(losses[-1]):
-                return math.inf
-            (loss / self.grad_accum_steps).backward()
-        try:
-            self.tuner.gradients_()
-        except UserError:  # A direction met a gradient that is not finite.
-            return math.inf
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """One optimiser step."""
+        with self.autocast():
+            loss = self.tuner.loss(lambda part: self.model(part).float(), x, y, self.criterion)
+        loss.backward()
+        self.tuner.gradients_()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return sum(losses) / len(losses)
 
 
-def images_per_second(start: Callable[[float], Trial], batch: Batch, steps: int = 3) -> float:
-    """Training speed, after one step of warm-up."""
-    images = 0
-    with torch.random.fork_rng(devices=_cuda_devices()):
-        torch.manual_seed(0)
-        trial = start(STILL)
-        for number in range(steps + 1):
-            if number == 1:
-                _wait()
-                began = time.perf_counter()
-            x, y = batch(number)
-            trial.step(x, y)
-            images += len(y) if number else 0
-        _wait()
-        return images / (time.perf_counter() - began)
+def images_per_second(trial: Trial, x: Tensor, y: Tensor) -> float:
+    """Training speed over `STEPS` - 1 steps on one batch, after one step of warm-up."""
+    for number in range(STEPS):
+        if number == 1:
+            _wait()
+            began = time.perf_counter()
+        trial.step(x, y)
+    _wait()
+    return (STEPS - 1) * len(y) / (time.perf_counter() - began)
 
 
 def seconds_per_image(
@@ -111,7 +89,3 @@ def seconds_per_image(
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-def _cuda_devices() -> list[int]:
-    return list(range(torch.cuda.device_count()))
