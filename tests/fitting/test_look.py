@@ -82,3 +82,20 @@ def test_lp_ft_takes_the_features_that_are_there(tmp_path: Path, monkeypatch: py
     rekindle.fit(tmp_path / "data", model="tiny", method="lp_ft(strengths=3)", epochs=1, batch_size=8, out=tmp_path / "runs")
     [(features, labels)] = seen
     assert features.shape[0] == len(labels) == 16
+
+
+@pytest.mark.parametrize("weights", ["none", "file"])
+def test_a_size_that_the_network_cannot_take_is_told(weights: str, tmp_path: Path) -> None:
+    """Before training, with pre-trained weights and with random ones; nothing is left behind."""
+    from safetensors.torch import save_file
+
+    from rekindle import models
+
+    picture_folder(tmp_path / "data", {"train": 4, "val": 2})
+    name = "torchvision:squeezenet1_0"
+    if weights == "file":
+        weights = str(tmp_path / "w.safetensors")
+        save_file(models.build(name, weights="none").module.state_dict(), weights)
+    with pytest.raises(rekindle.UserError, match=r"squeezenet1_0.* 8 x 8 .*--image-size 224"):
+        rekindle.fit(tmp_path / "data", model=name, weights=weights, image_size=8, epochs=1, batch_size=4, out=tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir())

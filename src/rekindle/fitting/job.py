@@ -206,6 +206,9 @@ class _Job:
         spec, train = self.spec, splits["train"]
         model = self.loaded.module.to(self.fabric.device).to(memory_format=torch.channels_last)
         look = self._look(model, splits) if state is None and spec.weights != "none" else None
+        if look is None and state is None:
+            with self._first_pass(), torch.no_grad():
+                model.eval()(self._first(train))
         choices = from_checkpoint(state, spec, len(train)) if state else self._choose(model, splits, look)
         source = Source(model)
         torch.manual_seed(spec.seed)
@@ -242,19 +245,12 @@ class _Job:
         return training, choices
 
     def _look(self, model: nn.Module, splits: "dict[str, Samples]") -> Look:
-        """The first forward passes of a run, so it is here that a size the network cannot take shows."""
+        """What is seen of the features; by the first run of a search for all."""
         if self.shared.look is not None:
             return self.shared.look
         began = time.perf_counter()
-        try:
+        with self._first_pass():
             look = look_at(model, splits["train"], self.spec.seed, self.fabric.device, self.listener.progress)
-        except (AssertionError, RuntimeError) as error:
-            size = self.preprocessing.image_size
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"{self.spec.model} failed on its first images of {size} x {size} pixels ({first}); "
-                f"try --image-size {self.loaded.input_size}."
-            ) from error
         self.shared.baseline = look.summary()
         if "val" in splits:
             self.shared.baseline["val"] = self._probe_on(look.probe, model, splits["val"])
@@ -264,6 +260,19 @@ class _Job:
             self.listener.note(f"linear probe: {kind} accuracy {100 * told:.1f} %, after {time.perf_counter() - began:.0f} s.")
         self.shared.look = look
         return look
+
+    @contextmanager
+    def _first_pass(self) -> Iterator[None]:
+        """Around a run's first forward pass, where a size that the network cannot take shows."""
+        try:
+            yield
+        except (AssertionError, RuntimeError) as error:
+            size = self.preprocessing.image_size
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"{self.spec.model} failed on its first images of {size} x {size} pixels ({first}); "
+                f"try --image-size {self.loaded.input_size}."
+            ) from error
 
     def _probe_on(self, probe: LinearProbe, model: nn.Module, samples: "Samples") -> dict[str, float]:
         """Accuracy and loss of a linear probe on a split; `model` is the pre-trained network."""
