@@ -29,7 +29,7 @@ from rekindle.registry import parse
 from rekindle.spec import RunSpec
 from rekindle.tuner.net import operate
 
-PACKAGES = ("rekindle", "torch", "torchvision", "timm", "lightning", "numpy", "pillow", "safetensors")
+PACKAGES = ("rekindle", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "safetensors")
 BATCH = 64
 
 

@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 import torch
-from lightning.fabric import Fabric
 from safetensors.torch import save_file
 
 from rekindle import L2SP, Rifle, Source, Tuner, data
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.training.criterion import CrossEntropy
+from rekindle.training.fabric import Fabric
 from rekindle.training.trainer import Training
 
 HALF = (0.5, 0.5, 0.5)

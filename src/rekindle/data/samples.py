@@ -1,6 +1,6 @@
 """How a picture becomes the network's input: one rule for training, evaluation and prediction."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,10 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def subset(self, rows: Tensor) -> "Samples":
+        """Some of the pictures."""
+        return replace(self, indices=self.indices[rows], labels=self.labels[rows])
 
     def training(self, rows: Tensor, seed: int, epoch: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, S, S) float32, cropped, mirrored and augmented at random, and labels (B,), or (B, C) shares where pictures are mixed.

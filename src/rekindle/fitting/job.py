@@ -1,9 +1,11 @@
 """One run, trained: from a frozen spec to its result. What lies in the folder is written by `rekindle.run`."""
 
 import copy
+import importlib
 import json
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from rekindle import data as data_room
 from rekindle import models
-from rekindle.analysis import summarize
+from rekindle.analysis import mean_nll, summarize
 from rekindle.analysis.classification import beyond_luck
 from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
@@ -43,11 +45,12 @@ from rekindle.training.speed import seconds_per_image
 from rekindle.tuner import Tuner
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
     from rekindle.data.augment import Augment
+    from rekindle.training.fabric import Fabric
     from rekindle.training.trainer import Training
 
+CHECKING = 0.25  # Work of looking at validation pictures after an epoch, in that of the epoch, where they choose nothing.
+LEAST_CHECKED = 64
 EVALUATION = 1 / 3  # Work of looking at a picture, in that of training on it.
 ENDING = 5.0  # Seconds that pictures and pages take.
 CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods and checkpoints take some too.
@@ -99,6 +102,8 @@ def execute(
         loaded = models.build(spec.model, weights=spec.weights)
     if spec.precision == "auto" and spec.defaults != "0.1":  # What it stands for here is part of the run, and of its id.
         spec = replace(spec, precision=automatic_precision(loaded.module))
+    if spec.weights != "none":
+        _import_ahead("sklearn.linear_model", "sklearn.model_selection")
     fabric = launch(spec, device)
     preprocessing = Preprocessing.of(loaded, spec.image_size or 0, spec.flip)
     paths = [path for split in dataset.splits.values() for path in split.paths]
@@ -229,20 +234,32 @@ class _Job:
             optimizer = make_optimizer(spec.optimizer, tuner.param_groups(choices.lr, choices.head_lr))
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
             raise UserError(str(error)) from None
-        self._announce(tuner, choices, state)
+        self._announce(tuner, choices, state, splits)
         if self.fabric.is_global_zero and not (self.folder / "spec.yaml").is_file():
-            from rekindle.report.run_pictures import write_samples
-
-            write_samples(self.folder, train, self.dataset.classes, spec.seed)
             open_folder(self.folder, spec, self.dataset)
-        listener = _MetricsWriter(self.listener, self.folder, self.fabric.is_global_zero)
+        listener = _MetricsWriter(self.listener, self.folder, self.fabric.is_global_zero, lambda: self._write_samples(train))
         training = Training(
-            fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=splits.get("val"),
+            fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=self._checked(splits),
             batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=listener,
             grad_accum_steps=spec.grad_accum_steps, recorders=watching, watched=splits["test"] if spec.test_every_epoch else None,
             balanced=spec.sampler == "balanced", clip_norm=spec.clip_norm, patience=spec.patience, choices=choices.to_dict(),
         )  # fmt: skip
         return training, choices
+
+    def _checked(self, splits: "dict[str, Samples]") -> "Samples | None":
+        """The validation pictures that are measured after each epoch: all that choose something, else no more than training's pace allows."""
+        val, spec = splits.get("val"), self.spec
+        if val is None or spec.keep == "best" or spec.patience is not None or spec.defaults == "0.1":
+            return val
+        most = max(LEAST_CHECKED, int(CHECKING * len(splits["train"]) / EVALUATION))
+        return val if len(val) <= most else val.subset(data_room.order(len(val), spec.seed, 0)[:most].sort().values)
+
+    def _write_samples(self, train: "Samples") -> None:
+        """Draw samples.png, once; after the first epoch, since drawing takes as long as a small epoch."""
+        if not (self.folder / "samples.png").is_file():
+            from rekindle.report.run_pictures import write_samples
+
+            write_samples(self.folder, train, self.dataset.classes, self.spec.seed)
 
     def _look(self, model: nn.Module, splits: "dict[str, Samples]") -> Look:
         """What is seen of the features; by the first run of a search for all."""
@@ -277,8 +294,8 @@ class _Job:
     def _probe_on(self, probe: LinearProbe, model: nn.Module, samples: "Samples") -> dict[str, float]:
         """Accuracy and loss of a linear probe on a split; `model` is the pre-trained network."""
         answers = probe.probabilities(features_at(model, samples, None, self.fabric.device))
-        found = summarize(answers, samples.labels, self.dataset.classes)
-        return {name: found[name] for name in ("accuracy", "loss", "count")}
+        hits = answers.argmax(1) == samples.labels
+        return {"accuracy": float(hits.double().mean()), "loss": mean_nll(answers, samples.labels), "count": len(samples)}
 
     def _choose(self, model: nn.Module, splits: "dict[str, Samples]", look: Look | None) -> Choices:
         """The same on every rank."""
@@ -298,7 +315,7 @@ class _Job:
         assert self.spec.minutes is not None
         train = seconds_per_image(model, self._some(splits["train"]), criterion, self.fabric.autocast) / self.fabric.world_size
         look = train * EVALUATION
-        every = len(splits["train"]) * train + sum(len(splits[name]) * look for name in ("val",) if name in splits)
+        every = len(splits["train"]) * train + len(self._checked(splits) or ()) * look
         every += len(splits["test"]) * look if self.spec.test_every_epoch else 0.0
         ending = ENDING + 2 * sum(len(samples) for name, samples in splits.items() if name != "train") * look
         left = 60 * self.spec.minutes - (time.perf_counter() - self.began) - ending
@@ -352,7 +369,7 @@ class _Job:
             direction=self.direction, schedule=Cosine(self.spec.warmup), epochs=choices.epochs, steps_per_epoch=steps, seed=self.spec.seed,
         )  # fmt: skip
 
-    def _announce(self, tuner: Tuner, choices: Choices, state: dict[str, Any] | None) -> None:
+    def _announce(self, tuner: Tuner, choices: Choices, state: dict[str, Any] | None, splits: "dict[str, Samples]") -> None:
         counts = ", ".join(f"{len(split.paths)} {name}" for name, split in self.dataset.splits.items())
         self.listener.note(f"{self.folder}: {len(self.dataset.classes)} classes; images: {counts}.")
         if self.spec.epochs and tuner.epochs != self.spec.epochs:
@@ -361,6 +378,8 @@ class _Job:
             self.listener.note(text)
         if state is not None:
             self.listener.note(f"continuing after {len(state['history'])} of {tuner.epochs} epochs.")
+        if (checked := self._checked(splits)) is not None and len(checked) < len(splits["val"]):
+            self.listener.note(f"each epoch measures {len(checked)} of the {len(splits['val'])} validation pictures, the end all of them.")
         start = {"linear_probe": "from the linear probe", "zero": "from zero", "random": "from a random draw"}[choices.head_init]
         self.listener.note(
             f"{tuner.epochs} epochs of {tuner.steps_per_epoch} steps on {self.fabric.device}; learning rate {choices.lr:g}, of the head "
@@ -432,7 +451,8 @@ class _Job:
 class _MetricsWriter:
     """Writes each epoch's line to metrics.jsonl and passes everything on."""
 
-    def __init__(self, listener: "Listener", folder: Path, writes: bool) -> None:
+    def __init__(self, listener: "Listener", folder: Path, writes: bool, draw: Callable[[], None]) -> None:
+        self._draw = draw
         self.note, self.progress, self.step, self._next = listener.note, listener.progress, listener.step, listener.epoch
         self._path = folder / "metrics.jsonl" if writes else None
 
@@ -441,7 +461,18 @@ class _MetricsWriter:
         if self._path is not None:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+            self._draw()
         self._next(record)
+
+
+def _import_ahead(*names: str) -> None:
+    """Import what the linear probe needs while pictures are read and looked at."""
+
+    def imports() -> None:
+        for name in names:
+            importlib.import_module(name)
+
+    threading.Thread(target=imports, daemon=True).start()
 
 
 def rewrite_metrics(folder: Path, history: list[dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ from rekindle.data.samples import Samples
 from rekindle.method import noop
 
 MOST = 3000  # Training pictures that are looked at.
+COMPARED = 600  # Of them, those that BatchNorm's statistics are chosen on.
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,12 @@ def batchnorm_for(module: nn.Module, train: Samples, look: Look, seed: int, devi
         return "batch"
     twin = copy.deepcopy(module)
     rows = chosen_rows(train, seed)
+    compared = rows[: max(COMPARED, len(train.labels.unique()))]  # Those of each class come first.
     with _batch_statistics(twin):
-        features, _ = features_of(twin, train, rows=rows, device=device, batch=batch_size)
-    probe = fit_probe(torch.from_numpy(features), train.labels[rows])
-    return "batch" if (probe.accuracy or 0.0) > (look.probe.accuracy or 0.0) else "frozen"
+        features, _ = features_of(twin, train, rows=compared, device=device, batch=batch_size)
+    batch = fit_probe(torch.from_numpy(features), train.labels[compared])
+    frozen = look.probe if len(compared) == len(rows) else fit_probe(look.features[: len(compared)], look.labels[: len(compared)])
+    return "batch" if (batch.accuracy or 0.0) > (frozen.accuracy or 0.0) else "frozen"
 
 
 @contextmanager

@@ -15,9 +15,8 @@ from rekindle.spec import RunSpec
 from rekindle.training.defaults import automatic_precision
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
     from rekindle.data.augment import Augment
+    from rekindle.training.fabric import Fabric
 
 UNEVEN = 3.0
 
@@ -38,7 +37,7 @@ def make_criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:
 
 
 def launch(spec: RunSpec, device: str) -> "Fabric":
-    from lightning.fabric import Fabric
+    from rekindle.training.fabric import Fabric
 
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     asked = automatic_precision() if spec.precision == "auto" else spec.precision

@@ -83,7 +83,7 @@ class RunPicture:
         title: The section's heading.
         text: What stands below it.
         alt: What the picture shows, for whoever cannot see it.
-        draw: Makes it from a finished run, or None where there is nothing to show; None for one that is drawn before training.
+        draw: Makes it from a finished run, or None where there is nothing to show; None for one that is drawn during training.
     """
 
     title: str
@@ -97,7 +97,7 @@ PICTURES = {
     "curves": RunPicture(
         "Learning curves",
         "Training figures come from cropped and mirrored pictures while the weights still move, validation figures from whole ones after "
-        "each epoch.",
+        "each epoch; of many, from a part that the seed draws.",
         "Loss, accuracy and learning rate by epoch",
         _curves,
     ),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rekindle.tuner import Criterion
 
-BATCHES = 4
+BATCHES = 2
 SHARE = 0.5  # Momentum multiplies a step; at the whole of it EfficientNet-Lite0 lost seven points that half of it keeps.
 LEAST, MOST = 2e-3, 3e-2
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from rekindle.analysis import mean_nll
@@ -25,6 +24,7 @@ from rekindle.data.samples import Samples
 from rekindle.errors import Diverged, Stopped, UserError
 from rekindle.training.checkpoints import random_state, save_state, set_random_state
 from rekindle.training.criterion import CrossEntropy
+from rekindle.training.fabric import Fabric
 from rekindle.training.listener import Listener
 from rekindle.tuner import Tuner
 
