@@ -99,3 +99,21 @@ def test_a_size_that_the_network_cannot_take_is_told(weights: str, tmp_path: Pat
     with pytest.raises(rekindle.UserError, match=r"squeezenet1_0.* 8 x 8 .*--image-size 224"):
         rekindle.fit(tmp_path / "data", model=name, weights=weights, image_size=8, epochs=1, batch_size=4, out=tmp_path / "runs")
     assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.3}, {"augment": "mixup"}], ids=str)
+def test_the_rate_is_measured_with_a_loss_that_can_fall_to_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    from rekindle.fitting import job
+
+    least = []
+
+    def measure(model: nn.Module, names: list[str], batches: Any, criterion: Any, autocast: Any) -> float:
+        least.extend(float(criterion(1e3 * nn.functional.one_hot(y, 2).float(), y)) for _, y in batches)
+        return 0.005
+
+    monkeypatch.setattr(job, "polyak_lr", measure)
+    picture_folder(tmp_path / "data", {"": 8})
+    run = rekindle.fit(tmp_path / "data", model="tiny", epochs=1, image_size=32, batch_size=8, out=tmp_path / "runs", **options)
+    assert run.result["lr"] == 0.005 and least and max(least) < 1e-6

@@ -227,7 +227,7 @@ class _Job:
             tuner = self._tuner(model, source, head, choices, len(train))
             if state is None:
                 read = look if look is not None and reads(tuner, look.features, self._first(train)) else None
-                choices = start_head(self._rate(choices, tuner, read, train, criterion), tuner, read)
+                choices = start_head(self._rate(choices, tuner, read, train), tuner, read)
                 if tuner.needs_data:
                     tuner.prepare(self._passes(train, read))
             watching = recorders(spec.record or "", tuner.net, tuner.source)
@@ -326,16 +326,17 @@ class _Job:
             self.listener.note(f"one epoch takes {duration(every)}, which is more than --minutes {self.spec.minutes:g} leaves.")
         return replace(choices, epochs=self.fabric.broadcast(epochs) if self.fabric.world_size > 1 else epochs)
 
-    def _rate(self, choices: Choices, tuner: Tuner, look: Look | None, train: "Samples", criterion: Any) -> Choices:
+    def _rate(self, choices: Choices, tuner: Tuner, look: Look | None, train: "Samples") -> Choices:
         """The choices with the backbone's rate from a few gradients, the same on every rank, where it was left open."""
         spec = self.spec
         if spec.lr or look is None or spec.optimizer != "SGD":
             return choices
         twin, head = copy.deepcopy(tuner.net.model), tuner.net.head_parameters()
         write_probe(twin.get_submodule(tuner.net.head[0]), look.probe)
-        rate = polyak_lr(
-            twin, [name for name in tuner.net.parameters() if name not in head], self._some(train), criterion, self.fabric.autocast
-        )
+        # Smoothed or mixed labels have a loss that cannot fall to 0, which Polyak's step counts on.
+        sharp = make_criterion(replace(spec, label_smoothing=0.0), train.labels, len(self.dataset.classes))
+        batches = ((x, y.argmax(1) if y.is_floating_point() else y) for x, y in self._some(train))
+        rate = polyak_lr(twin, [name for name in tuner.net.parameters() if name not in head], batches, sharp, self.fabric.autocast)
         return at_rate(choices, self.fabric.broadcast(rate) if self.fabric.world_size > 1 else rate, spec, look)
 
     def _some(self, train: "Samples") -> Iterator[tuple[Tensor, Tensor]]:

@@ -30,7 +30,7 @@ def polyak_lr(
         model: Where training starts; it is copied, so that no statistics move.
         backbone: Names of the parameters that the rate is for.
         batches: (inputs, labels) on the model's device.
-        criterion: The task's loss.
+        criterion: A loss whose least value is 0.
         autocast: Makes the context of a forward pass.
     """
     twin = copy.deepcopy(model).train()
