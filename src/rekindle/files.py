@@ -24,8 +24,8 @@ class DamagedFile(Exception):
 def write_with_digest(path: Path, content: bytes) -> None:
     """Write a safetensors file with its digest in it, whole or not at all.
 
-    For the checkpoint of SqueezeNet 1.1 with momentum (10 MB), hashing takes 7 ms of the 25 ms that the file takes to be written, and 7 ms
-    when it is read (one core of a 2.7 GHz Xeon, SHA extensions).
+    For a checkpoint of SqueezeNet 1.1 with momentum (9.9 MB) the digest adds 8 ms of processor time to the 39 ms of writing, and 9 ms to the
+    4 ms of reading, on one core of a Xeon with SHA instructions; BLAKE2b would take 16 ms there.
 
     Args:
         path: Where to.

@@ -336,6 +336,8 @@ def _check_kinds(state: dict[str, Any]) -> None:
     wrong = [key for key, kind in STATE.items() if not isinstance(state.get(key), kind)]
     if wrong:
         raise ValueError(f"it lacks {some(wrong)} or holds them in another form")
+    if any(not isinstance(value, float | int) for rank in state["ranks"] for value in rank["meter"]) or not state["ranks"]:
+        raise ValueError("it lacks a device's state or holds it in another form")
     if [record["epoch"] for record in state["history"]] != list(range(len(state["history"]))):
         raise ValueError("its history has gaps")
     if state["best"] and not isinstance(state["best"]["accuracy"] + state["best"]["epoch"], float | int):
