@@ -12,7 +12,7 @@ from rekindle import UserError, models
 from rekindle.cli import main
 from rekindle.data.samples import Preprocessing
 from rekindle.methods.penalties._fisher import diagonal_fisher
-from rekindle.training.checkpoints import load_newest
+from rekindle.training.checkpoints import states
 from tests.data.pictures import jpeg
 from tests.toys import picture_folder
 
@@ -32,8 +32,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def fisher(run: rekindle.Run) -> dict[str, Tensor]:
-    state = load_newest(run.folder / "checkpoints", lambda path, why: None)
-    assert state is not None
+    _, state = next(states(run.folder / "checkpoints", lambda path, why: None))
     found: dict[str, Tensor] = state["tuner"]["methods"][0]["state"]["fisher"]
     return found
 

@@ -54,12 +54,23 @@ class Choices:
 
 
 def from_checkpoint(state: dict[str, Any], spec: RunSpec, images: int) -> Choices:
-    """The choices of the run that a checkpoint belongs to; those of rekindle 0.1.0 stand in no checkpoint."""
+    """The choices of the run that a checkpoint belongs to; those of rekindle 0.1.0 stand in no checkpoint.
+
+    Raises:
+        KeyError, TypeError, ValueError: If they are no choices that a run can have made.
+    """
     if "choices" not in state:
         rate = float(state["lr"])
         return Choices(rate, rate, epochs_of(spec, images), "random", "batch")
     stored = state["choices"]
-    return Choices(**{**stored, "probe": stored["probe"] and LinearProbe(**stored["probe"])})
+    choices = Choices(**{**stored, "probe": stored["probe"] and LinearProbe(**stored["probe"])})
+    if not (min(choices.lr, choices.head_lr) > 0 and isinstance(choices.epochs, int) and isinstance(choices.baseline, dict)):
+        raise ValueError("its learning rates or epochs are none")
+    if choices.head_init not in ("random", "zero", "linear_probe") or choices.batchnorm not in ("frozen", "batch"):
+        raise ValueError("it names an unknown start of the head or kind of BatchNorm")
+    if choices.probe is not None and not (isinstance(choices.probe.weight, Tensor) and isinstance(choices.probe.bias, Tensor)):
+        raise ValueError("its linear probe has no weights")
+    return choices
 
 
 def choose(spec: RunSpec, images: int, methods: list[Method], look: "Look | None", batchnorm: str) -> Choices:

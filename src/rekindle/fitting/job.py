@@ -37,7 +37,7 @@ from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.report.format import duration
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec
-from rekindle.training.checkpoints import load_newest
+from rekindle.training.checkpoints import Unfit, states, unfit
 from rekindle.training.defaults import automatic_precision, make_optimizer
 from rekindle.training.listener import Listener
 from rekindle.training.polyak import BATCHES, polyak_lr
@@ -182,19 +182,51 @@ class _Job:
 
     def run(self) -> None:
         """Train from the newest checkpoint or the start, then write everything, the result last."""
-        state = load_newest(self.folder / "checkpoints", self._damaged)
-        if state is None and self.shared.start is not None:
-            state = load_newest(self.shared.start, self._damaged)
         splits = self._splits()
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
-            training, choices = self._training(splits, state)
+            training, choices = self._resumed(splits) or self._training(splits, None)
+            self._announce(training, choices, splits)
             if self.fabric.is_global_zero:
-                rewrite_metrics(self.folder, state["history"] if state else [])
-            training.fit(state)
+                rewrite_metrics(self.folder, training.history)
+            training.fit()
             self._finish(training, splits, choices)
 
+    def _resumed(self, splits: "dict[str, Samples]") -> "tuple[Training, Choices] | None":
+        """A training at the newest checkpoint that it can go on from, or None where no checkpoint can be read.
+
+        Raises:
+            UserError: If there are whole checkpoints, but none that fits; they are the work of another version, and worth keeping.
+        """
+        misfit = ""
+        for path, state in self._states():
+            # Building changes these in place, and a state may turn out not to fit after that.
+            before = copy.deepcopy((self.loaded, self.methods, self.direction))
+            try:
+                training, choices = self._training(splits, state)
+                training.load(state)
+            except Unfit as error:
+                misfit = str(error)
+                self._damaged(path, misfit)
+                self.loaded, self.methods, self.direction = before
+            else:
+                return training, choices
+        if misfit:
+            raise UserError(
+                f"no checkpoint of {self.folder} fits this run ({misfit}); resume it with the rekindle that wrote them, "
+                f"or remove {self.folder / 'checkpoints'} to start anew."
+            )
+        return None
+
+    def _states(self) -> "Iterator[tuple[Path, dict[str, Any]]]":
+        """States of this run, then of one that differs in nothing that matters here, newest first."""
+        yield from states(self.folder / "checkpoints", self._damaged)
+        if self.shared.start is not None:
+            yield from states(self.shared.start, self._damaged)
+
     def _damaged(self, path: Path, why: str) -> None:
-        self.listener.note(f"{path} is damaged ({why}); an older checkpoint is tried.")
+        older = any(other.name < path.name for other in path.parent.glob("epoch*.safetensors"))
+        then = "an older checkpoint is tried" if older else "there is no older one"
+        self.listener.note(f"{path} is damaged ({why}); {then}.")
 
     def _splits(self) -> "dict[str, Samples]":
         workers = choose_workers(self.fabric.device) if self.workers is None else self.workers
@@ -214,7 +246,9 @@ class _Job:
         if look is None and state is None:
             with self._first_pass(), torch.no_grad():
                 model.eval()(self._first(train))
-        choices = from_checkpoint(state, spec, len(train)) if state else self._choose(model, splits, look)
+        with unfit():
+            resumed = from_checkpoint(state, spec, len(train)) if state is not None else None
+        choices = resumed or self._choose(model, splits, look)
         source = Source(model)
         torch.manual_seed(spec.seed)
         self._head_type = models.own_head_type(model, models.find_classifier(model, spec.head), spec.head_type)
@@ -234,7 +268,6 @@ class _Job:
             optimizer = make_optimizer(spec.optimizer, tuner.param_groups(choices.lr, choices.head_lr))
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
             raise UserError(str(error)) from None
-        self._announce(tuner, choices, state, splits)
         if self.fabric.is_global_zero and not (self.folder / "spec.yaml").is_file():
             open_folder(self.folder, spec, self.dataset)
         listener = _MetricsWriter(self.listener, self.folder, self.fabric.is_global_zero, lambda: self._write_samples(train))
@@ -370,15 +403,16 @@ class _Job:
             direction=self.direction, schedule=Cosine(self.spec.warmup), epochs=choices.epochs, steps_per_epoch=steps, seed=self.spec.seed,
         )  # fmt: skip
 
-    def _announce(self, tuner: Tuner, choices: Choices, state: dict[str, Any] | None, splits: "dict[str, Samples]") -> None:
+    def _announce(self, training: "Training", choices: Choices, splits: "dict[str, Samples]") -> None:
+        tuner = training.tuner
         counts = ", ".join(f"{len(split.paths)} {name}" for name, split in self.dataset.splits.items())
         self.listener.note(f"{self.folder}: {len(self.dataset.classes)} classes; images: {counts}.")
         if self.spec.epochs and tuner.epochs != self.spec.epochs:
             self.listener.note(f"the method trims the run to {tuner.epochs} of {self.spec.epochs} epochs.")
         for text in tuner.warnings():
             self.listener.note(text)
-        if state is not None:
-            self.listener.note(f"continuing after {len(state['history'])} of {tuner.epochs} epochs.")
+        if training.resumed:
+            self.listener.note(f"continuing after {len(training.history)} of {tuner.epochs} epochs.")
         if (checked := self._checked(splits)) is not None and len(checked) < len(splits["val"]):
             self.listener.note(f"each epoch measures {len(checked)} of the {len(splits['val'])} validation pictures, the end all of them.")
         start = {"linear_probe": "from the linear probe", "zero": "from zero", "random": "from a random draw"}[choices.head_init]

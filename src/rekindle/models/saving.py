@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from rekindle.errors import UserError
-from rekindle.files import write_atomic, write_json
+from rekindle.files import DIGEST, write_json, write_with_digest
 from rekindle.models.build import build
 from rekindle.models.classifier import find_classifier, replace_classifier, set_output_width
 from rekindle.models.weights import misfits, read_weights
@@ -22,7 +22,7 @@ NEEDED = {"model": str, "head": str, "head_type": str, "classes": list, "image_s
 
 
 def save_model(folder: Path, module: nn.Module, recipe: dict[str, Any]) -> None:
-    """Write model.safetensors and model.json, each whole or not at all.
+    """Write model.safetensors, its digest among its metadata, and model.json, each whole or not at all.
 
     Args:
         folder: Where to; made if absent.
@@ -31,7 +31,7 @@ def save_model(folder: Path, module: nn.Module, recipe: dict[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
-    write_atomic(folder / "model.safetensors", save(tensors))
+    write_with_digest(folder / "model.safetensors", save(tensors, DIGEST))
     write_json(folder / "model.json", {"format": FORMAT, **recipe})
 
 
@@ -48,7 +48,7 @@ def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Modul
     """
     recipe = read_recipe(folder)
     path = folder / "model.safetensors"
-    tensors = read_weights(path)
+    tensors = read_model(folder)
     with torch.random.fork_rng(devices=[]):
         module = build(recipe["model"], weights="none").module
         before = copy.deepcopy(module) if operate else module
@@ -63,6 +63,18 @@ def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Modul
         raise UserError(f"{path} does not fit the {recipe['model']} of model.json beside it: {'; '.join(faults)}; train the run again.")
     module.load_state_dict(tensors, strict=False)
     return module.eval(), recipe
+
+
+def read_model(folder: Path) -> dict[str, Tensor]:
+    """The weights of a run folder.
+
+    Raises:
+        UserError: If the file is missing or damaged; it says how to have it again.
+    """
+    again = "train the run again"
+    if any((folder / "checkpoints").glob("*.safetensors")):
+        again = f"remove {folder / 'result.json'}, then write it again from the checkpoints with rekindle fit --resume {folder}"
+    return read_weights(folder / "model.safetensors", again)
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:

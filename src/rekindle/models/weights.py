@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from rekindle.errors import UserError, some
+from rekindle.files import DamagedFile, read_with_digest
 from rekindle.models.classifier import AUXILIARY, add_classifier, find_classifier, is_headless, set_output_width, stated_classifier
 from rekindle.models.hub import first_line
 
@@ -20,8 +21,12 @@ def load_weights(module: nn.Module, path: Path) -> None:
     fit_weights(module, read_weights(path), path)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file; nothing else is read, since unpickling can run code.
+def read_weights(path: Path, advice: str = "fetch or write it again") -> dict[str, Tensor]:
+    """Tensors of a safetensors file, compared with its digest if it has one; nothing else is read, since unpickling can run code.
+
+    Args:
+        path: The file.
+        advice: What to do where it is damaged.
 
     Raises:
         UserError: If the file is missing, damaged, or of another kind.
@@ -31,9 +36,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         raise UserError(f"{path} is no .safetensors file, and pickled ones can run code; convert it with safetensors.torch.save_file.")
     try:
-        return load_file(path)
+        content = read_with_digest(path)
+        return load_file(path) if content is None else load(content)
+    except DamagedFile as error:
+        raise UserError(f"{path} is damaged ({error}); {advice}.") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({first_line(error)}); fetch or write it again.") from None
+        raise UserError(f"{path} is damaged or no safetensors file ({first_line(error)}); {advice}.") from None
 
 
 def misfits(module: nn.Module, tensors: dict[str, Tensor]) -> list[str]:

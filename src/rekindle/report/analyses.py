@@ -17,7 +17,6 @@ from rekindle import models
 from rekindle.analysis.weight_distance import relative, weight_distance
 from rekindle.errors import UserError
 from rekindle.files import csv_text, write_atomic
-from rekindle.models.weights import read_weights
 from rekindle.report.figures import COLORS, STYLE, save
 from rekindle.report.format import split_title
 from rekindle.run import Run, read_spec
@@ -180,7 +179,7 @@ def _distance_of_run(run: Run) -> dict[str, dict[str, dict[str, float]]]:
         raise UserError(f"{run.folder} was trained from random weights, so there is nothing to travel from.")
     with torch.random.fork_rng(devices=[]):
         module = models.build(spec.model, weights=spec.weights).module
-    start, end = dict(module.named_parameters()), read_weights(run.folder / "model.safetensors")
+    start, end = dict(module.named_parameters()), models.read_model(run.folder)
     head = tuple(f"{name}." for name in recipe["head_modules"])
     stages = models.stages(module, models.find_classifier(module))
     kept = {stage: {name: end[name] for name in names if name in end and not name.startswith(head)} for stage, names in stages.items()}

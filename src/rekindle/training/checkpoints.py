@@ -1,58 +1,98 @@
 """Training state in safetensors files: nothing is pickled, nothing is half written, and a damaged file is passed over.
 
 A state is any nesting of dicts, lists and plain values around tensors. Tensors go into the file's body, the nesting as
-JSON into its header. Each file is written beside its place, flushed, and moved there; the two newest are kept.
+JSON into its header, and a digest of it all. Each file is written beside its place, flushed, and moved there; the two newest are kept.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from rekindle.files import write_atomic
+from rekindle.errors import UserError
+from rekindle.files import DIGEST, DamagedFile, read_with_digest, write_with_digest
+from rekindle.models.hub import first_line
 
 KEPT = 2
+UNFIT = (
+    DamagedFile, SafetensorError, OSError, ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError,
+)  # fmt: skip
+
+
+class Unfit(Exception):
+    """A state that a run cannot go on from; the message is the reason alone."""
 
 
 def save_state(folder: Path, epoch: int, step: int, state: dict[str, Any]) -> Path:
-    """Write the state reached after `step` steps of `epoch` and remove all but the newest files."""
+    """Write the state reached after `step` steps of `epoch` and remove all but this and the one before it.
+
+    What bears a later name was passed over when the run went on; left there, it would push out the good ones.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_pack(state, tensors))
     path = folder / f"epoch{epoch:05d}-step{step:07d}.safetensors"
-    write_atomic(path, save(tensors, {"structure": structure}))
-    for old in _files(folder)[KEPT:]:
-        old.unlink(missing_ok=True)
+    write_with_digest(path, save(tensors, {"structure": structure, **DIGEST}))
+    files = _files(folder)
+    kept = [file for file in files if file <= path][:KEPT]
+    for file in files:
+        if file not in kept:
+            file.unlink(missing_ok=True)
     return path
 
 
-def load_newest(folder: Path, on_damage: Callable[[Path, str], None]) -> dict[str, Any] | None:
-    """Read the newest whole state, or None where there is none.
+def states(folder: Path, on_damage: Callable[[Path, str], None]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Read the whole states, newest first, each when it is asked for.
 
     Args:
         folder: Where `save_state` wrote.
         on_damage: Told of each file that cannot be read, and why, before an older one is tried.
+
+    Yields:
+        Each file and its state.
     """
     for path in _files(folder):
         try:
-            return load_state(path)
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            state = load_state(path)
+        except Unfit as error:
             on_damage(path, str(error))
-    return None
+        else:
+            yield path, state
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read one file that `save_state` wrote."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        structure = json.loads(file.metadata()["structure"])
-    state: dict[str, Any] = _unpack(structure, tensors)
+    """Read one file that `save_state` wrote.
+
+    Raises:
+        Unfit: If it cannot be read, or is not what was written.
+    """
+    with unfit():
+        content = read_with_digest(path) or path.read_bytes()
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        state: dict[str, Any] = _unpack(json.loads(header["__metadata__"]["structure"]), tensors)
+        if not isinstance(state, dict):
+            raise TypeError("it holds no state")
     return state
+
+
+@contextmanager
+def unfit() -> Iterator[None]:
+    """Turn whatever a damaged or foreign state brings about, when it is read or loaded, into `Unfit`."""
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):  # These have other reasons.
+        raise
+    except KeyError as error:
+        raise Unfit(f"it lacks {error}") from None
+    except UNFIT as error:
+        raise Unfit(first_line(error)) from None
 
 
 def _files(folder: Path) -> list[Path]:

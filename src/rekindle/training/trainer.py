@@ -21,14 +21,19 @@ from rekindle.analysis.recorders import Recorder, current_names
 from rekindle.data import balanced_order, order, shard, split_batches
 from rekindle.data.prefetch import prefetch
 from rekindle.data.samples import Samples
-from rekindle.errors import Diverged, Stopped, UserError
-from rekindle.training.checkpoints import random_state, save_state, set_random_state
+from rekindle.errors import Diverged, Stopped, UserError, some
+from rekindle.models.weights import misfits
+from rekindle.training.checkpoints import Unfit, random_state, save_state, set_random_state, unfit
 from rekindle.training.criterion import CrossEntropy
 from rekindle.training.fabric import Fabric
 from rekindle.training.listener import Listener
 from rekindle.tuner import Tuner
 
 EVAL_BATCH = 64
+STATE = {
+    "model": dict, "optimizer": dict, "scheduler": dict, "tuner": dict, "ranks": list, "skip": int, "seconds": float, "history": list,
+    "recorders": dict, "best": dict,
+}  # fmt: skip
 
 
 @dataclass
@@ -72,6 +77,9 @@ class Training:
         patience: Stop when validation accuracy has not risen for so many epochs; None trains all.
         clip_norm: Norm that the gradient of all weights, penalties included, is clipped to; None leaves it.
         choices: What the run chose by itself, as plain values; checkpoints hold it.
+        history: One record an epoch.
+        best: Epoch, accuracy and weights of the best epoch so far; empty before there is one.
+        resumed: Whether it goes on from a checkpoint.
     """
 
     fabric: Fabric
@@ -95,14 +103,15 @@ class Training:
     choices: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
+    resumed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.scheduler = self.tuner.scheduler(self.optimizer)
         self._module, self._wrapped_optimizer = self.fabric.setup(self.model, self.optimizer)
         self._meter, self._skip, self._seconds, self._waited = Meter(), 0, 0.0, 0.0
 
-    def fit(self, state: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Train to the end, from the start or from a checkpoint's state, and leave the kept weights in the model.
+    def fit(self) -> list[dict[str, Any]]:
+        """Train to the end, from the start or from where `load` put it, and leave the kept weights in the model.
 
         Returns:
             One record an epoch, as metrics.jsonl holds them.
@@ -111,9 +120,7 @@ class Training:
             Diverged: When the loss is not finite.
             Stopped: After Ctrl-C or a termination signal, with the state saved.
         """
-        if state is not None:
-            self._load(state)
-        elif self.keep == "best" and self.val is not None and self.choices.get("head_init") == "linear_probe":
+        if not self.resumed and self.keep == "best" and self.val is not None and self.choices.get("head_init") == "linear_probe":
             self._remember(-1, self._measure(self.val)["accuracy"])
         with _stop_requests() as requested:
             for epoch in range(len(self.history), self.tuner.epochs):
@@ -281,7 +288,25 @@ class Training:
             })  # fmt: skip
         self.fabric.barrier()
 
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state.
+
+        Raises:
+            Unfit: If it is not a state of this training, on this rank or another; some of it is loaded then.
+            UserError: If another number of devices wrote it.
+        """
+        why = ""
+        try:
+            with unfit():
+                self._load(state)
+        except Unfit as error:
+            why = str(error)
+        if self._agreed(bool(why)):
+            raise Unfit(why or "it does not fit on another device")
+        self.resumed = True
+
     def _load(self, state: dict[str, Any]) -> None:
+        _check_kinds(state)
         if len(state["ranks"]) != self.fabric.world_size:
             raise UserError(
                 f"this run was trained with {len(state['ranks'])} devices, found {self.fabric.world_size}; resume it with the same number."
@@ -295,9 +320,28 @@ class Training:
         self._meter = Meter(*mine["meter"])
         self._skip, self._seconds, self._waited = state["skip"], state["seconds"], state.get("data_seconds", 0.0)
         self.history, self.best = state["history"], state["best"]
+        if self.best and misfits(self.model, self.best["weights"]):
+            raise ValueError("its best weights do not fit the network")
         recorded = current_names(state["recorders"])
         for name, recorder in self.recorders.items():
             recorder.load_state_dict(recorded[name])
+
+
+def _check_kinds(state: dict[str, Any]) -> None:
+    """Refuse a state in which something is missing or of another kind, before any of it is loaded.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    wrong = [key for key, kind in STATE.items() if not isinstance(state.get(key), kind)]
+    if wrong:
+        raise ValueError(f"it lacks {some(wrong)} or holds them in another form")
+    if any(not isinstance(value, float | int) for rank in state["ranks"] for value in rank["meter"]) or not state["ranks"]:
+        raise ValueError("it lacks a device's state or holds it in another form")
+    if [record["epoch"] for record in state["history"]] != list(range(len(state["history"]))):
+        raise ValueError("its history has gaps")
+    if state["best"] and not isinstance(state["best"]["accuracy"] + state["best"]["epoch"], float | int):
+        raise ValueError("its best epoch is not a number")
 
 
 def evaluate(fabric: Fabric, module: nn.Module, samples: Samples) -> Tensor:
