@@ -14,6 +14,10 @@ class Diverged(UserError):
     """The loss is no longer a finite number."""
 
 
+class Busy(UserError):
+    """Another command works at this moment where this one wants to; the command exits with status 1."""
+
+
 class Stopped(Exception):
     """The user or the system asked the run to stop; its state is saved."""
 

@@ -6,13 +6,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from rekindle import data as data_room
@@ -23,8 +22,8 @@ from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
-from rekindle.errors import UserError
-from rekindle.files import write_atomic, write_json
+from rekindle.errors import Busy, UserError
+from rekindle.files import locked, remove_if_unused, remove_temporaries, write_atomic, write_json
 from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
@@ -54,6 +53,7 @@ LEAST_CHECKED = 64
 EVALUATION = 1 / 3  # Work of looking at a picture, in that of training on it.
 ENDING = 5.0  # Seconds that pictures and pages take.
 CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods and checkpoints take some too.
+LOCK = ".lock"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -126,7 +126,7 @@ def execute(
     dataset = replace(dataset, notes=[*dataset.notes, *leaks(dataset, pixels), *uneven(spec, dataset)])
     for text in dataset.notes:
         listener.note(text)
-    with _lock(folder, fabric):
+    with _alone(folder, fabric, listener.note):
         if (folder / "result.json").is_file():
             listener.note(f"{folder} is finished already; nothing was trained again.")
         else:
@@ -485,19 +485,28 @@ def _slug(text: str) -> str:
 
 
 @contextmanager
-def _lock(folder: Path, fabric: "Fabric") -> Iterator[None]:
-    """Let one command at a time work in a run folder."""
-    if not fabric.is_global_zero:
+def _alone(folder: Path, fabric: "Fabric", note: Callable[[str], None]) -> Iterator[None]:
+    """Let one command at a time work in a run folder. Whoever is refused has changed nothing there.
+
+    Raises:
+        Busy: If another command is at it; on every rank.
+    """
+    with ExitStack() as held:
+        free = not fabric.is_global_zero or held.enter_context(_run_lock(folder, note))
+        if not (fabric.broadcast(free) if fabric.world_size > 1 else free):
+            raise Busy(f"another command is training {folder} at this moment; wait for it, or choose another --out.")
         yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"another command is training {folder} at this moment; wait for it, or choose another --out.") from None
-    finally:
-        # A run that failed before it began leaves no empty folder behind.
-        if [path.name for path in folder.iterdir()] == [".lock"]:
-            (folder / ".lock").unlink()
-            folder.rmdir()
+
+
+@contextmanager
+def _run_lock(folder: Path, note: Callable[[str], None]) -> Iterator[bool]:
+    """Hold a run folder's lock, if it is free. A run that failed before it began leaves no empty folder behind."""
+    with locked(folder / LOCK, note=note) as mine:
+        try:
+            if mine:
+                for place in (folder, folder / "checkpoints"):
+                    remove_temporaries(place)
+            yield mine
+        finally:
+            if mine:
+                remove_if_unused(folder, LOCK)
