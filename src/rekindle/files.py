@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from rekindle.errors import UserError
 
+TRIES = 1000
 LOCKLESS = {getattr(errno, name) for name in ("ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP") if hasattr(errno, name)}
 
 
@@ -22,7 +23,9 @@ class NoLocks(UserError):
     """A folder on a file system without locks, where commands cannot know of each other."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(f"the file system of {folder} has no locks, without which two commands would spoil each other's work; choose another folder.")
+        super().__init__(
+            f"the file system of {folder} has no locks, without which two commands would spoil each other's work; choose another folder."
+        )
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -52,9 +55,7 @@ def remove_temporaries(folder: Path, name: str = "*") -> None:
 
 
 @contextmanager
-def locked(
-    path: Path, *, waiting: str | None = None, note: Callable[[str], None] | None = None, required: bool = False
-) -> Iterator[bool]:
+def locked(path: Path, *, waiting: str | None = None, note: Callable[[str], None] | None = None, required: bool = False) -> Iterator[bool]:
     """Hold a lock file, which the system lets go of when its owner dies.
 
     The file stays when it is let go. Only its holder may remove it, and its folder; whoever came meanwhile begins anew.
@@ -90,14 +91,16 @@ def locked(
 
 def _acquire(path: Path, waiting: str | None, note: Callable[[str], None] | None) -> FileLock | None:
     """The lock, held, or None where somebody else holds it and is not waited for."""
-    lock, timeout = FileLock(path), 0
+    lock, timeout, tries = FileLock(path), 0, TRIES
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=timeout)
             return lock
-        except FileNotFoundError:
-            continue  # The holder removed the folder just now.
+        except (FileNotFoundError, FileExistsError):  # Other commands make the folder and remove it at this moment.
+            tries -= 1
+            if not tries:
+                raise
         except Timeout:
             if not path.exists():
                 continue  # The holder removed the file between our opening and locking it.

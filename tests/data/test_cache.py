@@ -18,7 +18,7 @@ import rekindle
 from rekindle import files as files_room
 from rekindle.cli import main
 from rekindle.data import Pixels
-from rekindle.data.cache import cache, shards
+from rekindle.data.cache import shards
 from rekindle.data.cache.cache import Cache, Settings
 from rekindle.data.cache.decode import decode
 from rekindle.errors import UserError
