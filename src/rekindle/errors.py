@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 class Diverged(UserError):
-    """The loss is no longer a finite number."""
+    """A loss, the network's outputs or its weights are no longer finite numbers."""
 
 
 class Busy(UserError):

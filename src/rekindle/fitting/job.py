@@ -33,7 +33,7 @@ from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.restarts.cosine import Cosine
 from rekindle.registry import parse, parse_augment, parse_direction
-from rekindle.report.format import duration
+from rekindle.report.format import duration, split_title
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec
 from rekindle.training.checkpoints import load_newest
@@ -270,9 +270,9 @@ class _Job:
             look = look_at(model, splits["train"], self.spec.seed, self.fabric.device, self.listener.progress)
         self.shared.baseline = look.summary()
         if "val" in splits:
-            self.shared.baseline["val"] = self._probe_on(look.probe, model, splits["val"])
-        told = self.shared.baseline["val"]["accuracy"] if "val" in splits else look.probe.accuracy
-        kind = "validation" if "val" in splits else "cross-validated"
+            self.shared.baseline |= self._probe_on(look.probe, model, splits, "val")
+        told = self.shared.baseline["val"]["accuracy"] if "val" in self.shared.baseline else look.probe.accuracy
+        kind = "validation" if "val" in self.shared.baseline else "cross-validated"
         if told is not None:
             self.listener.note(f"linear probe: {kind} accuracy {100 * told:.1f} %, after {time.perf_counter() - began:.0f} s.")
         self.shared.look = look
@@ -291,11 +291,17 @@ class _Job:
                 f"try --image-size {self.loaded.input_size}."
             ) from error
 
-    def _probe_on(self, probe: LinearProbe, model: nn.Module, samples: "Samples") -> dict[str, float]:
-        """Accuracy and loss of a linear probe on a split; `model` is the pre-trained network."""
+    def _probe_on(self, probe: LinearProbe, model: nn.Module, splits: "dict[str, Samples]", name: str) -> dict[str, dict[str, float]]:
+        """{split: accuracy and loss of a linear probe on it}, or nothing where the pre-trained network `model` overflows there."""
+        samples = splits[name]
         answers = probe.probabilities(features_at(model, samples, None, self.fabric.device))
+        if not answers.isfinite().all():
+            self.listener.note(
+                f"{self.spec.model} has features that are not finite on the {split_title(name)} pictures; its linear probe has no figures there."
+            )
+            return {}
         hits = answers.argmax(1) == samples.labels
-        return {"accuracy": float(hits.double().mean()), "loss": mean_nll(answers, samples.labels), "count": len(samples)}
+        return {name: {"accuracy": float(hits.double().mean()), "loss": mean_nll(answers, samples.labels), "count": len(samples)}}
 
     def _choose(self, model: nn.Module, splits: "dict[str, Samples]", look: Look | None) -> Choices:
         """The same on every rank."""
@@ -387,23 +393,17 @@ class _Job:
         )
 
     def _finish(self, training: "Training", splits: "dict[str, Samples]", choices: Choices) -> None:
-        from rekindle.training.trainer import evaluate
-
-        found = {
-            name: evaluate(self.fabric, training.model, splits[name])
-            for name in splits
-            if name == "val" or (name == "test" and self.spec.test)
-        }
+        found = self._evaluated(training, splits)
         kept = training.kept_epoch
         if self._probe_is_better(choices, training, splits, found):
             assert choices.probe is not None
             back_to_probe(training.tuner, choices.probe)
-            found, kept = {name: evaluate(self.fabric, training.model, splits[name]) for name in found}, -1
+            found, kept = self._evaluated(training, splits), -1
         if not self.fabric.is_global_zero:
             return
         baseline = dict(choices.baseline)
         if choices.probe is not None and "test" in found:
-            baseline["test"] = self._probe_on(choices.probe, training.tuner.source.model, splits["test"])
+            baseline |= self._probe_on(choices.probe, training.tuner.source.model, splits, "test")
         write_predictions(self.folder, self.dataset, found)
         models.save_model(self.folder, training.model, self._recipe(training.tuner))
         result: dict[str, Any] = {
@@ -425,12 +425,28 @@ class _Job:
         write_report(self.folder, result)
         write_json(self.folder / "result.json", result)
 
+    def _evaluated(self, training: "Training", splits: "dict[str, Samples]") -> dict[str, Tensor]:
+        """Class probabilities of the splits that the run is measured on.
+
+        Raises:
+            Diverged: If they are not finite.
+        """
+        from rekindle.training.trainer import evaluate
+
+        names = [name for name in splits if name == "val" or (name == "test" and self.spec.test)]
+        found = {name: evaluate(self.fabric, training.model, splits[name]) for name in names}
+        for name, probabilities in found.items():
+            training.check(f"the {split_title(name)} loss", mean_nll(probabilities, splits[name].labels), training.kept_epoch)
+        return found
+
     def _probe_is_better(self, choices: Choices, training: "Training", splits: "dict[str, Samples]", found: dict[str, Tensor]) -> bool:
         """With `keep="auto"`: whether the linear probe that training began with is right on more validation pictures than luck explains."""
         if self.spec.keep != "auto" or choices.head_init != "linear_probe" or choices.probe is None or "val" not in found:
             return False
         labels = splits["val"].labels
         answers = choices.probe.probabilities(features_at(training.tuner.source.model, splits["val"], None, self.fabric.device))
+        if not answers.isfinite().all():
+            return False
         rights = [(answer.argmax(1) == labels).tolist() for answer in (answers, found["val"])]
         if not beyond_luck(*rights):
             return False

@@ -5,7 +5,7 @@ JSON into its header. Each file is written beside its place, flushed, and moved 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from rekindle.files import write_atomic
 
 KEPT = 2
+DAMAGE = (SafetensorError, OSError, ValueError, KeyError)
 
 
 def save_state(folder: Path, epoch: int, step: int, state: dict[str, Any]) -> Path:
@@ -41,7 +42,7 @@ def load_newest(folder: Path, on_damage: Callable[[Path, str], None]) -> dict[st
     for path in _files(folder):
         try:
             return load_state(path)
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+        except DAMAGE as error:
             on_damage(path, str(error))
     return None
 
@@ -53,6 +54,22 @@ def load_state(path: Path) -> dict[str, Any]:
         structure = json.loads(file.metadata()["structure"])
     state: dict[str, Any] = _unpack(structure, tensors)
     return state
+
+
+def newest_finite(folder: Path, names: Sequence[str]) -> Path | None:
+    """The newest whole checkpoint that `is_finite`, or None where there is none."""
+    for path in _files(folder):
+        try:
+            if is_finite(load_state(path)["model"], names):
+                return path
+        except DAMAGE:
+            continue
+    return None
+
+
+def is_finite(weights: dict[str, Tensor], names: Sequence[str]) -> bool:
+    """Whether the tensors of these names hold neither NaN nor inf; looked at together, since asking a GPU takes time."""
+    return not names or bool(torch.stack([weights[name].isfinite().all() for name in names]).all())
 
 
 def _files(folder: Path) -> list[Path]:
