@@ -11,7 +11,11 @@ class UserError(ValueError):
 
 
 class Diverged(UserError):
-    """The loss is no longer a finite number."""
+    """A loss, the network's outputs or its weights are no longer finite numbers."""
+
+
+class Busy(UserError):
+    """Another command works at this moment where this one wants to; the command exits with status 1."""
 
 
 class Stopped(Exception):

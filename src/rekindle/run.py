@@ -39,9 +39,9 @@ class Prediction:
 
     Attributes:
         path: The file.
-        classes: The most probable classes, best first; empty where the file could not be read.
+        classes: The most probable classes, best first; empty where there is an error.
         confidences: Their probabilities.
-        error: Why the file could not be read, or "".
+        error: Why the file could not be read, or has no finite outputs; else "".
     """
 
     path: str
@@ -115,7 +115,7 @@ class Run:
                 or, without one, the validation split.
 
         Raises:
-            UserError: For a class that the run does not know, or pictures that cannot be read.
+            UserError: For a class that the run does not know, pictures that cannot be read, or outputs that are not finite.
         """
         classes, spec = self.model[1]["classes"], read_spec(self.folder)
         pictures, labels = labeled(data, classes, ColumnNames(spec.image_column or "", spec.label_column or ""))
@@ -130,7 +130,13 @@ class Run:
             raise UserError(
                 "\n".join([f"{len(errors)} images cannot be read; repair or remove them:", *(f"  {p}: {why}" for p, why in errors.items())])
             )
-        return summarize(torch.cat(found), labels, classes)
+        probabilities = torch.cat(found)
+        broken = int((~probabilities.isfinite().all(1)).sum())
+        if broken:
+            raise UserError(
+                f"the network's outputs are not finite for {broken} of {len(labels)} pictures; train the run again at a lower --lr."
+            )
+        return summarize(probabilities, labels, classes)
 
     def _predict(self, paths: list[Path], top_k: int) -> list[Prediction]:
         pixels, errors = self._pixels(paths)
@@ -141,7 +147,11 @@ class Run:
             if path in errors:
                 found.append(Prediction(str(path), [], [], errors[path]))
                 continue
-            best = next(rows).topk(min(top_k, len(names)))
+            row = next(rows)
+            if not row.isfinite().all():
+                found.append(Prediction(str(path), [], [], "the network's outputs for it are not finite"))
+                continue
+            best = row.topk(min(top_k, len(names)))
             found.append(Prediction(str(path), [names[i] for i in best.indices], [round(float(v), 6) for v in best.values]))
         return found
 

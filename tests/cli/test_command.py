@@ -57,7 +57,7 @@ def test_predict_csv_json_and_broken_files(run: Path, folder: Path, tmp_path: Pa
     rows = list(csv.DictReader(io.StringIO(captured.out)))
     assert [bool(row["error"]) for row in rows] == [True, False]
     assert rows[1]["class_1"].startswith("class") and float(rows[1]["confidence_1"]) >= float(rows[1]["confidence_2"])
-    assert "1 of 2 files could not be read" in captured.err
+    assert "1 of 2 files could not be classified" in captured.err
     assert main(["predict", str(run), str(tmp_path / "good.png"), "--json", "--out", str(tmp_path / "out.json")]) == 0
     assert json.loads((tmp_path / "out.json").read_text())[0]["classes"][0] == rows[1]["class_1"]
     assert main(["predict", str(run), str(tmp_path / "broken.png")]) == 1

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 import rekindle
+from rekindle import files as files_room
 from rekindle.cli import main
 from rekindle.data import Pixels
-from rekindle.data.cache import cache, shards
+from rekindle.data.cache import shards
 from rekindle.data.cache.cache import Cache, Settings
 from rekindle.data.cache.decode import decode
 from rekindle.errors import UserError
@@ -365,7 +366,7 @@ def test_a_cache_that_may_only_be_read_is_read(store: Cache, decoded: list[int],
     def refuse(*arguments: Any, **options: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cache, "FileLock", refuse)  # Tests may run as root, whom no mode of a folder stops.
+    monkeypatch.setattr(files_room, "FileLock", refuse)  # Tests may run as root, whom no mode of a folder stops.
     monkeypatch.setattr(os, "utime", refuse)
     notes: list[str] = []
     load(paths, store, notes)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rekindle.errors import UserError
 from rekindle.method import noop
 
 STRENGTHS = np.logspace(0, -5, 6)  # Ridges on features of mean squared length 1 about their mean, beside a mean loss.
@@ -53,7 +54,14 @@ def fit_probe(features: Tensor, labels: Tensor, progress: Callable[..., None] = 
         features: (N, D).
         labels: (N,) from 0 to C - 1, each class at least once.
         progress: Told (what, done, total).
+
+    Raises:
+        UserError: If features are not finite.
     """
+    if not features.isfinite().all():
+        raise UserError(
+            "features are not finite, so no linear probe can be fitted to them; leave out the pictures or the network that gave them."
+        )
     x, y = features.double(), labels.numpy()
     mean = x.mean(0)
     length = (x - mean).square().sum(1).mean().sqrt().clamp(min=1e-12)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import rekindle
 from rekindle.cli import analyze, catalog, data, demo, fit, run, study
-from rekindle.errors import UserError
+from rekindle.errors import Busy, UserError
 
-BAD_INPUT, STOPPED = 2, 130
+FAILED, BAD_INPUT, STOPPED = 1, 2, 130
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,13 +21,13 @@ def main(arguments: list[str] | None = None) -> int:
         return act(options)
     except UserError as error:
         print(f"rekindle: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return FAILED if isinstance(error, Busy) else BAD_INPUT
     except KeyboardInterrupt:
         print("\nrekindle: stopped.", file=sys.stderr)
         return STOPPED
     except OSError as error:
         print(f"rekindle: {error}", file=sys.stderr)
-        return 1
+        return FAILED
 
 
 def parser() -> argparse.ArgumentParser:

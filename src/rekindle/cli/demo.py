@@ -1,12 +1,16 @@
 """The demonstration: handwritten digits, ten pictures a class, with RIFLE and without. It needs no network connection."""
 
 import argparse
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.output import ProgressBar, add_command, show
-from rekindle.files import write_atomic
+from rekindle.errors import Busy
+from rekindle.files import locked, write_atomic
 
 if TYPE_CHECKING:
     from rekindle.report.compare import Comparison
@@ -15,6 +19,7 @@ OK = 0
 METHODS = ("l2", "l2+rifle(periods=2)")
 SEEDS = (0, 1, 2)
 POOL, VALIDATION = 60, 20
+PARTIAL = ".data.partial-"
 SETTINGS: dict[str, Any] = {
     "model": "tiny", "per_class": 10, "epochs": 40, "lr": 0.01, "batch_size": 20, "flip": False, "precision": "32",
 }  # fmt: skip
@@ -43,7 +48,18 @@ def register(commands: Any) -> None:
 
 
 def demo(out: Path, listener: Any) -> Demo:
-    """Fine-tune the packaged network three times with each method, and write a table and curves under `out`."""
+    """Fine-tune the packaged network three times with each method, and write a table and curves under `out`.
+
+    Raises:
+        Busy: If another demonstration is at work there.
+    """
+    with locked(out / ".lock", note=listener.note) as mine:
+        if not mine:
+            raise Busy(f"another demonstration is at work in {out} at this moment; wait for it, or choose another --out.")
+        return _demonstrate(out, listener)
+
+
+def _demonstrate(out: Path, listener: Any) -> Demo:
     from rekindle import fit
     from rekindle.report.compare import compare
     from rekindle.report.figures import save, seed_curves
@@ -59,19 +75,27 @@ def demo(out: Path, listener: Any) -> Demo:
 
 
 def write_digits(folder: Path) -> Path:
-    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels as PNG files: 60 a class to draw from, 20 to validate, the rest to test."""
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels as PNG files: 60 a class to draw from, 20 to validate, the rest to test.
+
+    They are written beside `folder` and moved there when all are whole; what a killed command left is removed.
+    """
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    if folder.is_dir():
+        return folder
+    for left in folder.parent.glob(PARTIAL + "*"):
+        shutil.rmtree(left, ignore_errors=True)
+    work, digits = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent)), load_digits()
     for label in range(10):
         for number, index in enumerate(np.flatnonzero(digits.target == label)):
             split = "train" if number < POOL else "val" if number < POOL + VALIDATION else "test"
-            path = folder / split / str(label) / f"{index:04d}.png"
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray((digits.images[index] * 255 / 16).round().astype(np.uint8)).save(path)
+            path = work / "whole" / split / str(label) / f"{index:04d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((digits.images[index] * 255 / 16).round().astype(np.uint8)).save(path)
+    os.replace(work / "whole", folder)
+    work.rmdir()
     return folder
 
 

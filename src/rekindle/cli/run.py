@@ -52,7 +52,7 @@ def _predict(options: argparse.Namespace) -> int:
         sys.stdout.write(text)
     broken = sum(bool(row.error) for row in found)
     if broken:
-        print(f"rekindle: {broken} of {len(found)} files could not be read; their rows say why.", file=sys.stderr)
+        print(f"rekindle: {broken} of {len(found)} files could not be classified; their rows say why.", file=sys.stderr)
     return OK if broken < len(found) else 1
 
 

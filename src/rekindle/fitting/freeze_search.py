@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from rekindle import models
-from rekindle.errors import UserError
+from rekindle.errors import Diverged, UserError
 from rekindle.files import write_json
 from rekindle.fitting.job import execute
 from rekindle.method import Method
@@ -83,6 +83,7 @@ def search_freeze(
 
     Raises:
         UserError: For bad input, as `rekindle.fit`.
+        Diverged: If every candidate does; else those that do are out.
     """
     if seeds < 1:
         raise UserError(f"seeds must be at least 1, found {seeds}.")
@@ -90,14 +91,21 @@ def search_freeze(
     train = partial(execute, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
     blocks = stages_of(spec)
     folder = Path(out) / f"freeze-{Path(spec.data).resolve().name}-s{spec.seed}"
-    curve = []
+    curve, diverged = [], None
     for frozen in range(len(blocks) + 1):
         until = list(blocks)[frozen - 1] if frozen else ""
         listener.note(f"freeze search, {frozen} of {len(blocks)} stages" + (f" (up to {until})" if until else "") + ":")
         trial = replace(spec, freeze=until or None, test=False, test_every_epoch=False)
-        runs = [train(replace(trial, seed=seed), out=folder) for seed in range(spec.seed, spec.seed + seeds)]
+        try:
+            runs = [train(replace(trial, seed=seed), out=folder) for seed in range(spec.seed, spec.seed + seeds)]
+        except Diverged as error:
+            listener.note(f"freeze search: {frozen} frozen stages are out: {error}")
+            diverged = error
+            continue
         accuracies = tuple(float(run.result["val"]["accuracy"]) for run in runs)
         curve.append(FrozenStages(frozen, until, sum(list(blocks.values())[frozen:]), accuracies))
+    if not curve and diverged is not None:
+        raise diverged
     chosen = choose(curve)
     _write(folder, curve, chosen)
     listener.note(

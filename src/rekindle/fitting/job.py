@@ -6,13 +6,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from rekindle import data as data_room
@@ -23,8 +22,8 @@ from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
-from rekindle.errors import UserError
-from rekindle.files import write_atomic, write_json
+from rekindle.errors import Busy, UserError
+from rekindle.files import locked, remove_if_unused, remove_temporaries, write_atomic, write_json
 from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
@@ -34,7 +33,7 @@ from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.restarts.cosine import Cosine
 from rekindle.registry import parse, parse_augment, parse_direction
-from rekindle.report.format import duration
+from rekindle.report.format import duration, split_title
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec
 from rekindle.training.checkpoints import Unfit, states, unfit
@@ -54,6 +53,7 @@ LEAST_CHECKED = 64
 EVALUATION = 1 / 3  # Work of looking at a picture, in that of training on it.
 ENDING = 5.0  # Seconds that pictures and pages take.
 CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods and checkpoints take some too.
+LOCK = ".lock"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -126,7 +126,7 @@ def execute(
     dataset = replace(dataset, notes=[*dataset.notes, *leaks(dataset, pixels), *uneven(spec, dataset)])
     for text in dataset.notes:
         listener.note(text)
-    with _lock(folder, fabric):
+    with _alone(folder, fabric, listener.note):
         if (folder / "result.json").is_file():
             listener.note(f"{folder} is finished already; nothing was trained again.")
         else:
@@ -303,9 +303,9 @@ class _Job:
             look = look_at(model, splits["train"], self.spec.seed, self.fabric.device, self.listener.progress)
         self.shared.baseline = look.summary()
         if "val" in splits:
-            self.shared.baseline["val"] = self._probe_on(look.probe, model, splits["val"])
-        told = self.shared.baseline["val"]["accuracy"] if "val" in splits else look.probe.accuracy
-        kind = "validation" if "val" in splits else "cross-validated"
+            self.shared.baseline |= self._probe_on(look.probe, model, splits, "val")
+        told = self.shared.baseline["val"]["accuracy"] if "val" in self.shared.baseline else look.probe.accuracy
+        kind = "validation" if "val" in self.shared.baseline else "cross-validated"
         if told is not None:
             self.listener.note(f"linear probe: {kind} accuracy {100 * told:.1f} %, after {time.perf_counter() - began:.0f} s.")
         self.shared.look = look
@@ -324,11 +324,17 @@ class _Job:
                 f"try --image-size {self.loaded.input_size}."
             ) from error
 
-    def _probe_on(self, probe: LinearProbe, model: nn.Module, samples: "Samples") -> dict[str, float]:
-        """Accuracy and loss of a linear probe on a split; `model` is the pre-trained network."""
+    def _probe_on(self, probe: LinearProbe, model: nn.Module, splits: "dict[str, Samples]", name: str) -> dict[str, dict[str, float]]:
+        """{split: accuracy and loss of a linear probe on it}, or nothing where the pre-trained network `model` overflows there."""
+        samples = splits[name]
         answers = probe.probabilities(features_at(model, samples, None, self.fabric.device))
+        if not answers.isfinite().all():
+            self.listener.note(
+                f"{self.spec.model} has features that are not finite on the {split_title(name)} pictures; its linear probe has no figures there."
+            )
+            return {}
         hits = answers.argmax(1) == samples.labels
-        return {"accuracy": float(hits.double().mean()), "loss": mean_nll(answers, samples.labels), "count": len(samples)}
+        return {name: {"accuracy": float(hits.double().mean()), "loss": mean_nll(answers, samples.labels), "count": len(samples)}}
 
     def _choose(self, model: nn.Module, splits: "dict[str, Samples]", look: Look | None) -> Choices:
         """The same on every rank."""
@@ -422,23 +428,17 @@ class _Job:
         )
 
     def _finish(self, training: "Training", splits: "dict[str, Samples]", choices: Choices) -> None:
-        from rekindle.training.trainer import evaluate
-
-        found = {
-            name: evaluate(self.fabric, training.model, splits[name])
-            for name in splits
-            if name == "val" or (name == "test" and self.spec.test)
-        }
+        found = self._evaluated(training, splits)
         kept = training.kept_epoch
         if self._probe_is_better(choices, training, splits, found):
             assert choices.probe is not None
             back_to_probe(training.tuner, choices.probe)
-            found, kept = {name: evaluate(self.fabric, training.model, splits[name]) for name in found}, -1
+            found, kept = self._evaluated(training, splits), -1
         if not self.fabric.is_global_zero:
             return
         baseline = dict(choices.baseline)
         if choices.probe is not None and "test" in found:
-            baseline["test"] = self._probe_on(choices.probe, training.tuner.source.model, splits["test"])
+            baseline |= self._probe_on(choices.probe, training.tuner.source.model, splits, "test")
         write_predictions(self.folder, self.dataset, found)
         models.save_model(self.folder, training.model, self._recipe(training.tuner))
         result: dict[str, Any] = {
@@ -460,12 +460,28 @@ class _Job:
         write_report(self.folder, result)
         write_json(self.folder / "result.json", result)
 
+    def _evaluated(self, training: "Training", splits: "dict[str, Samples]") -> dict[str, Tensor]:
+        """Class probabilities of the splits that the run is measured on.
+
+        Raises:
+            Diverged: If they are not finite.
+        """
+        from rekindle.training.trainer import evaluate
+
+        names = [name for name in splits if name == "val" or (name == "test" and self.spec.test)]
+        found = {name: evaluate(self.fabric, training.model, splits[name]) for name in names}
+        for name, probabilities in found.items():
+            training.check(f"the {split_title(name)} loss", mean_nll(probabilities, splits[name].labels), training.kept_epoch)
+        return found
+
     def _probe_is_better(self, choices: Choices, training: "Training", splits: "dict[str, Samples]", found: dict[str, Tensor]) -> bool:
         """With `keep="auto"`: whether the linear probe that training began with is right on more validation pictures than luck explains."""
         if self.spec.keep != "auto" or choices.head_init != "linear_probe" or choices.probe is None or "val" not in found:
             return False
         labels = splits["val"].labels
         answers = choices.probe.probabilities(features_at(training.tuner.source.model, splits["val"], None, self.fabric.device))
+        if not answers.isfinite().all():
+            return False
         rights = [(answer.argmax(1) == labels).tolist() for answer in (answers, found["val"])]
         if not beyond_luck(*rights):
             return False
@@ -520,19 +536,28 @@ def _slug(text: str) -> str:
 
 
 @contextmanager
-def _lock(folder: Path, fabric: "Fabric") -> Iterator[None]:
-    """Let one command at a time work in a run folder."""
-    if not fabric.is_global_zero:
+def _alone(folder: Path, fabric: "Fabric", note: Callable[[str], None]) -> Iterator[None]:
+    """Let one command at a time work in a run folder. Whoever is refused has changed nothing there.
+
+    Raises:
+        Busy: If another command is at it; on every rank.
+    """
+    with ExitStack() as held:
+        free = not fabric.is_global_zero or held.enter_context(_run_lock(folder, note))
+        if not (fabric.broadcast(free) if fabric.world_size > 1 else free):
+            raise Busy(f"another command is training {folder} at this moment; wait for it, or choose another --out.")
         yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"another command is training {folder} at this moment; wait for it, or choose another --out.") from None
-    finally:
-        # A run that failed before it began leaves no empty folder behind.
-        if [path.name for path in folder.iterdir()] == [".lock"]:
-            (folder / ".lock").unlink()
-            folder.rmdir()
+
+
+@contextmanager
+def _run_lock(folder: Path, note: Callable[[str], None]) -> Iterator[bool]:
+    """Hold a run folder's lock, if it is free. A run that failed before it began leaves no empty folder behind."""
+    with locked(folder / LOCK, note=note) as mine:
+        try:
+            if mine:
+                for place in (folder, folder / "checkpoints"):
+                    remove_temporaries(place)
+            yield mine
+        finally:
+            if mine:
+                remove_if_unused(folder, LOCK)

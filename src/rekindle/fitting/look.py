@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,6 +18,7 @@ from rekindle.analysis.linear_probe import LinearProbe, fit_probe, mean_square
 from rekindle.analysis.ranking import features_of
 from rekindle.data import order
 from rekindle.data.samples import Samples
+from rekindle.errors import UserError
 from rekindle.method import noop
 
 MOST = 3000  # Training pictures that are looked at.
@@ -53,9 +55,18 @@ def look_at(module: nn.Module, train: Samples, seed: int, device: torch.device, 
         seed: Key of the choice among more pictures.
         device: Where to compute.
         progress: Told (what, done, total).
+
+    Raises:
+        UserError: If features are not finite, since nothing can be learnt from such a network.
     """
     rows = chosen_rows(train, seed)
     features = features_at(module, train, rows, device, progress)
+    broken = int((~features.isfinite().all(1)).sum())
+    if broken:
+        raise UserError(
+            f"the pre-trained network's features are not finite for {broken} of {len(rows)} training pictures; its weights are damaged, "
+            "or too large for this device: give other --weights, or another --model."
+        )
     labels = train.labels[rows]
     return Look(features, labels, fit_probe(features, labels, progress), mean_square(features))
 
@@ -92,6 +103,8 @@ def batchnorm_for(module: nn.Module, train: Samples, look: Look, seed: int, devi
     compared = rows[: max(COMPARED, len(train.labels.unique()))]  # Those of each class come first.
     with _batch_statistics(twin):
         features, _ = features_of(twin, train, rows=compared, device=device, batch=batch_size)
+    if not np.isfinite(features).all():
+        return "frozen"
     batch = fit_probe(torch.from_numpy(features), train.labels[compared])
     frozen = look.probe if len(compared) == len(rows) else fit_probe(look.features[: len(compared)], look.labels[: len(compared)])
     return "batch" if (batch.accuracy or 0.0) > (frozen.accuracy or 0.0) else "frozen"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.analysis.classification import beyond_luck
-from rekindle.errors import UserError
+from rekindle.errors import Diverged, UserError
 from rekindle.fitting.freeze_search import stages_of
 from rekindle.fitting.job import Shared, execute
 from rekindle.report.format import duration
@@ -80,6 +80,7 @@ def search_method(spec: RunSpec, *, out: Path, listener: Listener, **options: An
 
     Raises:
         UserError: For bad input, as `rekindle.fit`; without a validation split; beside a freeze.
+        Diverged: If plain fine-tuning does; a rival that does is out.
     """
     if spec.val_fraction == 0 or spec.freeze:
         raise UserError("--method auto chooses on validation, and freezes by itself; leave out --val-fraction 0 and --freeze.")
@@ -87,22 +88,27 @@ def search_method(spec: RunSpec, *, out: Path, listener: Listener, **options: An
     listener.note("method auto: plain fine-tuning and four rivals, at most twice the work of a plain run.")
     trial = replace(spec, method=PLAIN, test=False, test_every_epoch=False, minutes=spec.minutes and spec.minutes / 2)
 
-    def train(candidate: Candidate, share: float) -> Tried:
+    def train(candidate: Candidate, share: float) -> Tried | None:
         epochs = max(1, int(share * plain.epochs))
         given = replace(trial, minutes=None, **{"epochs": epochs, **candidate.options})
         listener.note(f"method auto: {candidate.name}, {epochs} epochs:")
-        return Tried.of(candidate.name, execute(given, out=folder, listener=listener, shared=shared, **options))
+        try:
+            return Tried.of(candidate.name, execute(given, out=folder, listener=listener, shared=shared, **options))
+        except Diverged as error:
+            listener.note(f"method auto: {candidate.name} is out: {error}")
+            return None
 
     first = execute(trial, out=folder, listener=listener, shared=shared, **options)
     plain = Tried.of("plain fine-tuning", first)
     listener.note(f"method auto: the rivals take about as long again, {duration(first.result['timing']['seconds'])}.")
     rivals = candidates(first.result["lr"], list(stages_of(spec)))
-    short = [train(candidate, SHORT) for candidate in rivals]
-    best = rivals[min(range(len(short)), key=lambda place: (-short[place].accuracy, short[place].loss))]
-    long = train(best, LONG)
-    won = beats(long.folder, plain.folder)
-    kept, changed = (long, {**best.options, "epochs": long.epochs, "minutes": None}) if won else (plain, {})
-    shared.tried = [one.to_dict() for one in (plain, *short, long)]
+    short = [(tried, rival) for rival in rivals if (tried := train(rival, SHORT)) is not None]
+    best = min(short, key=lambda pair: (-pair[0].accuracy, pair[0].loss), default=None)
+    long = None if best is None else train(best[1], LONG)
+    kept, changed = plain, {}
+    if best is not None and long is not None and beats(long.folder, plain.folder):
+        kept, changed = long, {**best[1].options, "epochs": long.epochs, "minutes": None}
+    shared.tried = [one.to_dict() for one in (plain, *(tried for tried, _ in short), long) if one is not None]
     shared.start, shared.trial = kept.folder / "checkpoints", False
     listener.note(f"method auto: keeps {kept.name}, validation accuracy {100 * kept.accuracy:.1f} %.")
     final = replace(spec, method=PLAIN, minutes=trial.minutes)

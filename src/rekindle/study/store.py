@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from rekindle.errors import UserError
-from rekindle.files import write_atomic, write_json
+from rekindle.files import locked, remove_temporaries, write_atomic, write_json
 from rekindle.spec import RunSpec
 from rekindle.study.grid import Cell, Grid, Group
 from rekindle.study.grid_file import from_dict
@@ -60,18 +59,20 @@ class Study:
             threads: None takes the folder's own number, or one thread for a new folder.
 
         Raises:
-            UserError: If the folder holds a study of another name.
+            UserError: If the folder holds a study of another name, or lies on a file system without locks.
         """
         folder = Path(folder)
         path = folder / "study.yaml"
-        before = _read(path) if path.is_file() else {}
-        if before and before["grid"]["name"] != grid.name:
-            raise UserError(f"{folder} holds the study {before['grid']['name']}, not {grid.name}; choose another --out.")
-        grid = from_dict(with_defaults(grid.raw, _defaults_of(before)))
-        (folder / "cells").mkdir(parents=True, exist_ok=True)
-        now: dict[str, Any] = {"threads": threads or before.get("threads", 1), "grid": grid.raw}
-        if now != before:
-            write_atomic(path, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
+        with locked(folder / ".lock", waiting="", required=True):
+            before = _read(path) if path.is_file() else {}
+            if before and before["grid"]["name"] != grid.name:
+                raise UserError(f"{folder} holds the study {before['grid']['name']}, not {grid.name}; choose another --out.")
+            grid = from_dict(with_defaults(grid.raw, _defaults_of(before)))
+            (folder / "cells").mkdir(parents=True, exist_ok=True)
+            remove_temporaries(folder)
+            now: dict[str, Any] = {"threads": threads or before.get("threads", 1), "grid": grid.raw}
+            if now != before:
+                write_atomic(path, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
         return cls(folder, grid, now["threads"])
 
     @classmethod
@@ -191,16 +192,8 @@ class Study:
     @contextmanager
     def lease(self, key: str) -> Iterator[bool]:
         """Hold a cell, or learn that somebody else does; a dead owner holds nothing."""
-        lock = self._lock(key)
-        try:
-            lock.acquire()
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        with locked(self.folder / "cells" / f"{key}.lock", required=True) as mine:
+            yield mine
 
     def is_leased(self, key: str) -> bool:
         """Whether somebody works on a cell at this moment."""
@@ -208,7 +201,8 @@ class Study:
             return not mine
 
     def begin(self, cell: Cell) -> None:
-        """Note that this process works on a cell from now on."""
+        """Note that this process, which holds the cell's lease, works on it from now on."""
+        remove_temporaries(self.folder / "cells", f"{cell.key}.json")
         described = {
             "method": cell.method,
             "setting": asdict(cell.setting),
@@ -252,14 +246,12 @@ class Study:
         failed = [cell for cell in self.cells() if self.state(cell) == "failed"]
         for cell in failed:
             with self.lease(cell.key) as mine:
-                if mine:
+                # Another command may have reset it, and even finished it, since the look above.
+                if mine and self.record(cell.key).get("state") == "failed":
                     self.update(cell.key, state="waiting", crashes=0, error=None)
         self._settled.clear()
         self._chosen.clear()
         return len(failed)
-
-    def _lock(self, key: str) -> FileLock:
-        return FileLock(self.folder / "cells" / f"{key}.lock", timeout=0)
 
     def _inputs(self, cell: Cell) -> str:
         """Names, sizes and times of data and weights: where they changed, the run itself decides by content whether it is done."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rekindle.errors import Stopped, UserError
+from rekindle.errors import Busy, Stopped, UserError
 from rekindle.report.format import split_title
 from rekindle.study.grid import Cell
 from rekindle.study.store import Study
@@ -40,6 +40,9 @@ def run_cell(study: Study, cell: Cell, train_cell: TrainCell = train) -> bool:
         except Stopped:  # The run was asked to stop and has saved its state; whoever comes next goes on.
             study.update(cell.key, state="stopped", progress=None)
             raise
+        except Busy:  # Somebody trains the same run outside the study; it is taken up when they are done.
+            study.update(cell.key, state="waiting", progress=None)
+            return False
         except Exception as error:  # noqa: BLE001  Whatever a run raises is the cell's failure, not the worker's.
             listener.note(traceback.format_exc())
             text = str(error).strip() or type(error).__name__

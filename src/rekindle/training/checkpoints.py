@@ -5,7 +5,7 @@ JSON into its header, and a digest of it all. Each file is written beside its pl
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,22 @@ def unfit() -> Iterator[None]:
         raise Unfit(f"it lacks {error}") from None
     except UNFIT as error:
         raise Unfit(first_line(error)) from None
+
+
+def newest_finite(folder: Path, names: Sequence[str]) -> Path | None:
+    """The newest whole checkpoint that `is_finite`, or None where there is none."""
+    for path in _files(folder):
+        try:
+            if is_finite(load_state(path)["model"], names):
+                return path
+        except Unfit:
+            continue
+    return None
+
+
+def is_finite(weights: dict[str, Tensor], names: Sequence[str]) -> bool:
+    """Whether the tensors of these names hold neither NaN nor inf; looked at together, since asking a GPU takes time."""
+    return not names or bool(torch.stack([weights[name].isfinite().all() for name in names]).all())
 
 
 def _files(folder: Path) -> list[Path]:

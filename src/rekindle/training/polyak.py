@@ -6,6 +6,7 @@ a fitted head, it tells networks apart that bear a large rate from those that di
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -24,7 +25,7 @@ def polyak_lr(
     model: nn.Module, backbone: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]], criterion: Criterion,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> float:  # fmt: skip
-    """Half the mean loss over the mean squared norm of the backbone's gradient, between `LEAST` and `MOST`.
+    """Half the mean loss over the mean squared norm of the backbone's gradient, between `LEAST` and `MOST`; `LEAST` where they overflow.
 
     Args:
         model: Where training starts; it is copied, so that no statistics move.
@@ -46,5 +47,7 @@ def polyak_lr(
         found = torch.autograd.grad(loss, weights, allow_unused=True)
         losses += float(loss.detach())
         squares += sum(float(g.double().square().sum()) for g in found if g is not None)
+    if not math.isfinite(losses) or not math.isfinite(squares):
+        return LEAST  # A network that overflows where it starts bears no step at all; the first loss says so.
     rate = SHARE * losses / squares if squares > 0 else MOST
-    return float(f"{min(MOST, max(LEAST, rate)):.2g}")  # NaN, of a network that overflows, becomes MOST and shows at the first step.
+    return float(f"{min(MOST, max(LEAST, rate)):.2g}")

@@ -23,7 +23,7 @@ from rekindle.data.prefetch import prefetch
 from rekindle.data.samples import Samples
 from rekindle.errors import Diverged, Stopped, UserError, some
 from rekindle.models.weights import misfits
-from rekindle.training.checkpoints import Unfit, random_state, save_state, set_random_state, unfit
+from rekindle.training.checkpoints import Unfit, is_finite, newest_finite, random_state, save_state, set_random_state, unfit
 from rekindle.training.criterion import CrossEntropy
 from rekindle.training.fabric import Fabric
 from rekindle.training.listener import Listener
@@ -34,6 +34,7 @@ STATE = {
     "model": dict, "optimizer": dict, "scheduler": dict, "tuner": dict, "ranks": list, "skip": int, "seconds": float, "history": list,
     "recorders": dict, "best": dict,
 }  # fmt: skip
+LOSSES = {"train": "the loss", "val": "the validation loss", "watched_test": "the test loss"}  # Of an epoch's record.
 
 
 @dataclass
@@ -109,6 +110,10 @@ class Training:
         self.scheduler = self.tuner.scheduler(self.optimizer)
         self._module, self._wrapped_optimizer = self.fabric.setup(self.model, self.optimizer)
         self._meter, self._skip, self._seconds, self._waited = Meter(), 0, 0.0, 0.0
+        # What is not finite from the start is meant so, such as a mask of -inf, or shows in the first loss.
+        self._watched_weights = [
+            name for name, value in self.model.state_dict().items() if value.is_floating_point() and bool(value.isfinite().all())
+        ]
 
     def fit(self) -> list[dict[str, Any]]:
         """Train to the end, from the start or from where `load` put it, and leave the kept weights in the model.
@@ -117,11 +122,16 @@ class Training:
             One record an epoch, as metrics.jsonl holds them.
 
         Raises:
-            Diverged: When the loss is not finite.
+            Diverged: When a loss, the network's outputs on the validation or test split, or its weights are not finite. The newest
+                checkpoint is then one before it.
             Stopped: After Ctrl-C or a termination signal, with the state saved.
         """
+        for record in self.history[-1:]:  # Of rekindle 0.1.0, which went on.
+            self._check_epoch(record)
         if not self.resumed and self.keep == "best" and self.val is not None and self.choices.get("head_init") == "linear_probe":
-            self._remember(-1, self._measure(self.val)["accuracy"])
+            start = self._measure(self.val)
+            self.check(LOSSES["val"], start["loss"], -1)
+            self._remember(-1, start["accuracy"])
         with _stop_requests() as requested:
             for epoch in range(len(self.history), self.tuner.epochs):
                 if self._has_stalled():
@@ -162,6 +172,7 @@ class Training:
                 self._show(epoch, step, len(steps), time.perf_counter() - began)
                 if self._agreed(requested()) and step + 1 < len(steps):
                     self._seconds += time.perf_counter() - began
+                    self._check_weights(epoch)
                     self._save(epoch, step + 1)
                     raise Stopped(str(self.folder.parent))
         self._skip = 0
@@ -206,8 +217,7 @@ class Training:
         self._waited += time.perf_counter() - asked
         loss = self.tuner.loss(self._module, x, y, self.criterion, indices=self.train.keys(rows))
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise _diverged(value, epoch, step, self.optimizer)
+        self.check(LOSSES["train"], value, epoch, step)
         self.fabric.backward(loss * share)
         # Of a mixed picture the larger share counts.
         classes = y.argmax(1) if y.is_floating_point() else y
@@ -238,6 +248,7 @@ class Training:
             **({"analysis": {name: recorder.epoch() for name, recorder in self.recorders.items()}} if self.recorders else {}),
             "timing": {"seconds": self._seconds, "data_seconds": self._waited, "images_per_second": len(self.train) / self._seconds},
         }
+        self._check_epoch(record)
         self.history.append(record)
         self._meter, self._seconds, self._waited = Meter(), 0.0, 0.0
         if self.keep == "best" and not restarted and record["val"]["accuracy"] > self.best.get("accuracy", -1.0):
@@ -248,6 +259,40 @@ class Training:
         """Keep the present weights as the best so far."""
         weights = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
         self.best = {"epoch": epoch, "accuracy": accuracy, "weights": weights}
+
+    def check(self, what: str, value: float, epoch: int, step: int | None = None) -> None:
+        """Let a run go no further than to the first number that is not finite.
+
+        Args:
+            what: The number, in words.
+            value: The number.
+            epoch: That it was found at; -1 before the first.
+            step: That it was found at; None after the epoch.
+
+        Raises:
+            Diverged: Saying which rate to try, and where the last finite weights are.
+        """
+        if math.isfinite(value):
+            return
+        when = f"at epoch {epoch + 1}" if epoch >= 0 else "before training"
+        rate, head = self.tuner.lr, self.tuner.head_lr
+        path = newest_finite(self.folder, self._watched_weights)
+        raise Diverged(
+            f"{what} became {value} {when}{'' if step is None else f', step {step + 1}'}, with learning rate {rate:g}"
+            f"{'' if head == rate else f' ({head:g} of the head)'}; "
+            f"try --lr {rate / 10:g}{'' if head == rate else f' --head-lr {head / 10:g}'}, or --precision 32, or look for broken labels"
+            f" ({'no weights were saved before' if path is None else f'the last finite weights are in {path}'})."
+        )
+
+    def _check_epoch(self, record: dict[str, Any]) -> None:
+        for name, what in LOSSES.items():
+            if name in record:
+                self.check(what, record[name]["loss"], record["epoch"])
+        self._check_weights(record["epoch"])
+
+    def _check_weights(self, epoch: int) -> None:
+        if not is_finite(self.model.state_dict(), self._watched_weights):
+            self.check("a weight", math.nan, epoch)
 
     def _measure(self, samples: Samples) -> dict[str, float]:
         probabilities = evaluate(self.fabric, self._module, samples)
@@ -373,14 +418,6 @@ def _gather_objects(fabric: Fabric, value: Any) -> list[Any]:
     gathered: list[Any] = [None] * fabric.world_size
     dist.all_gather_object(gathered, value)
     return gathered
-
-
-def _diverged(value: float, epoch: int, step: int, optimizer: torch.optim.Optimizer) -> Diverged:
-    rate = max(float(group["lr"]) for group in optimizer.param_groups)
-    return Diverged(
-        f"the loss became {value} at epoch {epoch + 1}, step {step + 1}, with learning rate {rate:g}; "
-        f"try --lr {rate / 10:g}, or --precision 32, or look for broken labels."
-    )
 
 
 @contextmanager

@@ -9,28 +9,27 @@ writer removes. Shards that were used longest ago are removed where the cache ex
 import hashlib
 import json
 import os
-import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL
-from filelock import FileLock, Timeout
 
 from rekindle.data.cache.cache_dir import home
 from rekindle.data.cache.decode import RULES
 from rekindle.data.cache.shards import Damaged, Shard, ShardWriter, is_used, remove, size
 from rekindle.errors import UserError
-from rekindle.files import write_json
+from rekindle.files import NoLocks, locked, remove_if_unused, remove_temporaries, write_json
 
 GB = 1e9
 LIMIT_GB = 50.0
 SUFFIX, PARTIAL = ".arrow", ".partial"
+SETTINGS, LOCK = "settings.json", ".lock"
 
 Note = Callable[[str], None]
 
@@ -131,7 +130,9 @@ class Cache:
                     else:
                         left += bytes_
                 if alone and not any(folder.glob("*" + SUFFIX)):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove_temporaries(folder)
+                    (folder / SETTINGS).unlink(missing_ok=True)
+                    remove_if_unused(folder, LOCK)
         return freed, left
 
     def trim(self) -> list[Path]:
@@ -219,25 +220,18 @@ class CachePartition:
         Raises:
             Unusable: If the folder cannot be written.
         """
-        with _unusable():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                self.note(f"another process is filling the cache {self.folder}; waiting for it.")
-                lock.acquire()
-        try:
+        waiting = f"another process is filling the cache {self.folder}; waiting for it."
+        with ExitStack() as held:
             with _unusable():
+                held.enter_context(locked(self.folder / LOCK, waiting=waiting, note=self.note, required=True))
                 for partial in self.folder.glob("*" + PARTIAL):
-                    partial.unlink()
+                    partial.unlink(missing_ok=True)
+                remove_temporaries(self.folder)
                 self._remove_damaged()
-                if not (self.folder / "settings.json").is_file():
-                    write_json(self.folder / "settings.json", asdict(self.settings))
+                if not (self.folder / SETTINGS).is_file():
+                    write_json(self.folder / SETTINGS, asdict(self.settings))
             self.refresh()
             yield
-        finally:
-            lock.release()
 
     def _remove_damaged(self) -> None:
         for path in self._damaged:
@@ -282,6 +276,7 @@ class ShardSink:
         # No name is used twice: a process that saw an older file damaged must not remove the one that took its place.
         self._partial = shelf.folder / (uuid.uuid4().hex[:16] + PARTIAL)
         with _unusable():
+            self._partial.touch(exist_ok=False)
             self._writer = ShardWriter(self._partial)
 
     def add(self, digest: str, image: np.ndarray) -> None:
@@ -329,8 +324,10 @@ def _unusable() -> Iterator[None]:
     """Turn what a disk may say into `Unusable`."""
     try:
         yield
-    except (OSError, NotImplementedError) as error:
-        raise Unusable(getattr(error, "strerror", None) or str(error)) from None
+    except OSError as error:
+        raise Unusable(error.strerror or str(error)) from None
+    except NoLocks:
+        raise Unusable("its file system has no locks") from None
     except Damaged as error:
         raise Unusable(str(error)) from None
 
@@ -346,7 +343,7 @@ def _folders(root: Path) -> list[Path]:
 def _described(folder: Path) -> dict[str, Any]:
     """What settings.json says, or nothing where it was not written."""
     try:
-        found: dict[str, Any] = json.loads((folder / "settings.json").read_text("utf-8"))
+        found: dict[str, Any] = json.loads((folder / SETTINGS).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found
@@ -355,16 +352,12 @@ def _described(folder: Path) -> dict[str, Any]:
 @contextmanager
 def _lock_if_free(folder: Path) -> Iterator[bool]:
     """Hold a folder's lock, or say that another process does or that there is none."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError, NotImplementedError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    with ExitStack() as held:
+        try:
+            mine = held.enter_context(locked(folder / LOCK, required=True))
+        except (NoLocks, OSError):
+            mine = False
+        yield mine
 
 
 def _mtime(path: Path) -> float:

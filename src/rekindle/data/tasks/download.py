@@ -16,11 +16,10 @@ from typing import Any
 
 import pooch
 import requests
-from filelock import FileLock, Timeout
 
 from rekindle.data.tasks.archives import FULL, looks_like_a_page, room
 from rekindle.errors import UserError
-from rekindle.files import write_json
+from rekindle.files import locked, write_json
 
 TIMEOUT = (15, 60)  # Seconds to connect, and between two pieces.
 CHUNK = 2**18
@@ -71,7 +70,7 @@ def fetch(
     path = folder / name
     with room(path):
         folder.mkdir(parents=True, exist_ok=True)
-    with only_one(folder / f".{name}.lock", f"another process is fetching {name}; waiting for it.", note):
+    with locked(folder / f".{name}.lock", waiting=f"another process is fetching {name}; waiting for it.", note=note):
         if path.is_file() and pooch.hashes.hash_matches(path, known_hash or None):
             return path, ""
         with _workshop(path) as work:
@@ -93,22 +92,6 @@ def fetch(
 def digest(path: Path, algorithm: str = "sha256") -> str:
     """Hexadecimal hash of a file."""
     return str(pooch.file_hash(str(path), algorithm))
-
-
-@contextmanager
-def only_one(path: Path, waiting: str, note: Note | None = None) -> Iterator[None]:
-    """Hold a lock that the system frees when its owner dies; say so before waiting for it."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if note is not None:
-            note(waiting)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

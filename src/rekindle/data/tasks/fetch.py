@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rekindle.data.tasks.download import Failed, digest, fetch, only_one
+from rekindle.data.tasks.download import Failed, digest, fetch
 from rekindle.data.tasks.task import Task, TaskFile
 from rekindle.errors import UserError
-from rekindle.files import write_json
+from rekindle.files import locked, write_json
 
 SEEN = "seen.json"
 MIB = 2**20
@@ -141,7 +141,7 @@ def remember(task: Task, files: list[Obtained], base: Path) -> None:
     """Record the hashes of files that have no published one, now that the official counts vouch for them."""
     new = {source.file: f"sha256:{file.sha256}" for source, file in zip(task.sources, files, strict=True) if not source.hash}
     if new:
-        with only_one(base / f".{SEEN}.lock", ""):
+        with locked(base / f".{SEEN}.lock", waiting=""):
             write_json(base / SEEN, {**_seen(base), **new})
 
 

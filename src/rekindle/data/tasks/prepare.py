@@ -13,12 +13,12 @@ from typing import Any
 from rekindle.data.cache.cache_dir import home
 from rekindle.data.tasks import find
 from rekindle.data.tasks.archives import FULL, extract, is_archive, room
-from rekindle.data.tasks.download import digest, only_one
+from rekindle.data.tasks.download import digest
 from rekindle.data.tasks.fetch import Obtained, in_mib, obtain, remember, take_all
 from rekindle.data.tasks.prepared import PICTURES, RECORD, SUMS, counted, is_prepared, place
 from rekindle.data.tasks.task import Layout, Task
 from rekindle.errors import UserError
-from rekindle.files import write_atomic, write_json
+from rekindle.files import locked, write_atomic, write_json
 
 
 def prepare(
@@ -40,7 +40,7 @@ def prepare(
     note = listener.note if listener is not None else None
     with room(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with only_one(folder.with_name(f".{name}.lock"), f"another process is preparing {name}; waiting for it.", note):
+    with locked(folder.with_name(f".{name}.lock"), waiting=f"another process is preparing {name}; waiting for it.", note=note):
         if is_prepared(folder):
             return folder
         if folder.exists():
