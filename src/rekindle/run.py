@@ -20,7 +20,9 @@ from rekindle.analysis import summarize
 from rekindle.analysis.recorders import current_names
 from rekindle.data import Dataset, Picture, Undecodable, find_images
 from rekindle.data.formats.columns import ColumnNames
+from rekindle.data.formats.names import is_hidden
 from rekindle.data.formats.open import survey
+from rekindle.data.formats.outputs import is_output
 from rekindle.data.samples import Preprocessing
 from rekindle.errors import UserError
 from rekindle.files import csv_text, write_atomic, write_json
@@ -165,7 +167,8 @@ class Run:
 def labeled(data: str | Path, classes: list[str], asked: ColumnNames) -> tuple[list[Picture], Tensor]:
     """Pictures and their labels among the run's classes; a class may be absent, but none may be unknown."""
     folder = Path(data)
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")) if folder.is_dir() else []
+    below = [entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)] if folder.is_dir() else []
+    names = sorted(entry.name for entry in below if not is_output(entry))
     if names and set(names) <= set(classes):
         found: dict[str, Sequence[Picture]] = {name: find_images([folder / name]) for name in names}
     else:

@@ -17,8 +17,9 @@ from PIL import Image
 from rekindle.data.cache.decode import Undecodable, decode, read
 from rekindle.data.dataset import imbalance, name_in
 from rekindle.data.formats.columns import ColumnNames
-from rekindle.data.formats.folder_walk import Findings, printable
+from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture
+from rekindle.data.formats.names import printable
 from rekindle.data.formats.open import survey
 from rekindle.data.splits import FoundData, SplitRules, split_key
 from rekindle.errors import some

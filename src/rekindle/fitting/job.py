@@ -490,6 +490,7 @@ def _lock(folder: Path, fabric: "Fabric") -> Iterator[None]:
     if not fabric.is_global_zero:
         yield
         return
+    made = not folder.parent.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
@@ -501,3 +502,5 @@ def _lock(folder: Path, fabric: "Fabric") -> Iterator[None]:
         if [path.name for path in folder.iterdir()] == [".lock"]:
             (folder / ".lock").unlink()
             folder.rmdir()
+            if made and not any(folder.parent.iterdir()):
+                folder.parent.rmdir()

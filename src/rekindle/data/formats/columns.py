@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rekindle.data.formats.folder_walk import is_picture, printable
+from rekindle.data.formats.names import is_picture, printable
 from rekindle.errors import UserError
 
 KNOWN = {

@@ -9,8 +9,9 @@ from typing import Any
 
 from rekindle.data.dataset import name_in
 from rekindle.data.formats.columns import WORDS
-from rekindle.data.formats.folder_walk import Findings, printable
+from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture
+from rekindle.data.formats.names import printable
 from rekindle.data.splits import SPLITS, Found, FoundData
 from rekindle.errors import some
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rekindle.data.formats.columns import WORDS, ColumnNames, ResolvedColumns, choose
-from rekindle.data.formats.folder_walk import Findings, printable
+from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture, TableImage
+from rekindle.data.formats.names import printable
 from rekindle.data.formats.table_rows import TableRow, as_label, as_split, gather
 from rekindle.data.splits import FoundData
 from rekindle.errors import UserError
