@@ -28,7 +28,7 @@ from rekindle.files import write_atomic, write_json
 from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
-from rekindle.fitting.setup import check_mixing, data_hash, launch, leaks, make_criterion, uneven, weights_hash
+from rekindle.fitting.setup import check_mixing, dark, data_hash, launch, leaks, make_criterion, uneven, weights_hash
 from rekindle.fitting.source_data import SourceData, one_pass
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
@@ -123,7 +123,7 @@ def execute(
         raise UserError(
             f"the data or the weights of {resumed} changed since it began, so it cannot go on; start a new run without --resume."
         )
-    dataset = replace(dataset, notes=[*dataset.notes, *leaks(dataset, pixels), *uneven(spec, dataset)])
+    dataset = replace(dataset, notes=[*dataset.notes, *leaks(dataset, pixels), *dark(dataset, pixels), *uneven(spec, dataset)])
     for text in dataset.notes:
         listener.note(text)
     with _lock(folder, fabric):

@@ -1,11 +1,11 @@
 """Which files of a folder are pictures, which are left out, and which are wrong; nothing is skipped in silence."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rekindle.data.formats.names import PICTURES, is_hidden, is_picture, printable
+from rekindle.data.formats.names import PICTURES, is_document, is_hidden, is_picture, printable
 from rekindle.data.formats.outputs import is_figure, is_output
 from rekindle.errors import UserError, some
 
@@ -119,13 +119,67 @@ def find_images(items: Sequence[Path | str]) -> list[Path]:
         UserError: If something does not exist, or nothing is found.
     """
     found: list[Path] = []
-    for item in map(Path, items):
-        if not item.exists():
-            raise UserError(f"{item} does not exist; name picture files, or a folder of them.")
-        found += [item] if item.is_file() else listing(item).pictures()
+    for item in _existing(items):
+        found += listing(item).pictures() if item.is_dir() else [item]
     if not found:
         raise UserError(f"no pictures in {', '.join(map(str, items))}; known endings: {' '.join(sorted(PICTURES))}.")
     return found
+
+
+@dataclass
+class NewFiles:
+    """Files to classify, and what was passed over.
+
+    Attributes:
+        paths: Named one by one, or found below folders: all that may be pictures, whatever their ending, sorted within each folder.
+        passed_over: {reason: files and folders}.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    passed_over: dict[str, list[Path]] = field(default_factory=dict)
+
+    def told(self) -> list[str]:
+        """A sentence for each reason, with a count and examples."""
+        return [
+            printable(f"passed over, {why}: {len(paths)}, such as {some([str(path) for path in paths], EXAMPLES)}.")
+            for why, paths in self.passed_over.items()
+        ]
+
+
+def find_new(items: Sequence[Path | str]) -> NewFiles:
+    """What to classify: each file of a folder is either among the paths or passed over for a reason.
+
+    Raises:
+        UserError: If something does not exist, or nothing is found.
+    """
+    found = NewFiles()
+    for item in _existing(items):
+        if not item.is_dir():
+            found.paths.append(item)
+            continue
+        below = listing(item)
+        documents = [path for path in below.files if not is_picture(path) and is_document(path)]
+        found.paths += sorted({*below.files} - {*documents}, key=Path.as_posix)
+        for why, paths in (
+            ("documents", documents),
+            ("hidden or a system's own", below.hidden),
+            ("written by rekindle", below.outputs),
+            ("links to a place counted already", below.loops),
+            ("folders that cannot be opened", below.closed),
+        ):
+            if paths:
+                found.passed_over.setdefault(why, []).extend(paths)
+    if not found.paths:
+        more = "".join(f" {sentence[0].upper()}{sentence[1:]}" for sentence in found.told())
+        raise UserError(f"no pictures in {', '.join(map(str, items))}; known endings: {' '.join(sorted(PICTURES))}.{more}")
+    return found
+
+
+def _existing(items: Sequence[Path | str]) -> Iterator[Path]:
+    for item in map(Path, items):
+        if not item.exists() and not item.is_symlink():
+            raise UserError(f"{item} does not exist; name picture files, or a folder of them.")
+        yield item
 
 
 def holds(outer: str, inner: str) -> bool:

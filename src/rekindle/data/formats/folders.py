@@ -139,7 +139,8 @@ def _find_classes(folder: Path, findings: Findings, skip: Collection[str] = ()) 
 
 def _check_nesting(folder: Path, found: Files, findings: Findings) -> None:
     """Refuse classes that are splits by their names, or that hold splits; note those that hold folders of the same names."""
-    inner = {name: [path.relative_to(folder).parts[1:-1] for path in pictures] for name, pictures in found.items()}
+    homes = {name: {path.parent for path in pictures} for name, pictures in found.items()}
+    inner = {name: [place.relative_to(folder).parts[1:] for place in places] for name, places in homes.items()}
     deep = {name: {parts[0] for parts in places} for name, places in inner.items() if places and all(places)}
     problems = []
     for name in _like_splits(found, deep):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rekindle.data.formats.columns import WORDS, ColumnNames, ResolvedColumns, choose
 from rekindle.data.formats.folder_walk import Findings
-from rekindle.data.formats.images import Picture, TableImage
+from rekindle.data.formats.images import Picture, TableImage, read_file
 from rekindle.data.formats.names import printable
 from rekindle.data.formats.table_rows import TableRow, as_label, as_split, gather
 from rekindle.data.splits import FoundData
@@ -320,7 +320,7 @@ def encoded(value: Any, folder: Path) -> bytes:
     if isinstance(value, str):
         if "://" in value:
             raise OSError(f"it lies elsewhere ({value}); download it first")
-        return (folder / value).read_bytes()
+        return read_file(folder / value)
     if not value:
         raise OSError("the cell is empty")
     return bytes(value)
