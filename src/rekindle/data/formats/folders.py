@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rekindle.data.formats.folder_walk import Findings, holds, listing
-from rekindle.data.formats.names import is_document, is_hidden, is_picture, one_name, printable, split_word
+from rekindle.data.formats.names import is_document, is_hidden, is_picture, is_table, one_name, printable, split_word
 from rekindle.data.formats.outputs import is_figure, is_output, is_result
 from rekindle.data.splits import Found, FoundData
 from rekindle.errors import UserError, some
@@ -185,8 +185,10 @@ def _check_loose(pictures: list[Path], folder: Path, has_classes: bool, findings
         findings.problems += [f"{path}: a picture outside any class folder" for path in pictures]
     elif pictures:
         names = some([path.name for path in pictures])
+        tables = [path for near in dict.fromkeys((folder, findings.root)) for path in sorted(near.iterdir()) if is_table(path)]
         findings.problems.append(
             f"{folder}: pictures but no class folders ({names}); put the pictures of each class in a folder of its own"
+            + (f", or name the table of their labels: {some([str(path) for path in tables])}" if tables else "")
         )
 
 

@@ -9,6 +9,7 @@ PICTURES = {
 }  # fmt: skip
 DOCUMENTS = {".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".pdf", ".log"}
 DOCUMENT_NAMES = {"readme", "license", "licence", "copying", "authors"}
+TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq"}
 SYSTEM = {"__macosx", "thumbs.db", "desktop.ini"}
 SPLIT_WORD = re.compile(
     r"(?:^|[^a-z])(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|dev|eval(?:uation)?)|(?P<test>test(?:ing)?)|(?P<pred>pred(?:iction)?))"
@@ -29,6 +30,11 @@ def is_picture(path: Path) -> bool:
 def is_document(path: Path) -> bool:
     """Whether a name is that of a text which people put beside pictures."""
     return path.suffix.lower() in DOCUMENTS or path.stem.casefold() in DOCUMENT_NAMES
+
+
+def is_table(path: Path) -> bool:
+    """Whether a name ends as a table's does."""
+    return path.suffix.lower() in TABLES
 
 
 def split_word(name: str) -> tuple[str, str]:
