@@ -31,11 +31,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     """A CSV file's text, one line a row; no text in it is a formula to a spreadsheet. `plain_text` undoes that."""
+    return "".join(_csv_line(row) for row in (header, *rows))
+
+
+def _csv_line(row: Iterable[Any]) -> str:
+    """A row as CSV. The writer puts quotes around a text that holds a character of its line end, so it must have both of them."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in (header, *rows):
-        writer.writerow([safe_text(cell) if isinstance(cell, str) else cell for cell in row])
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow([safe_text(cell) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

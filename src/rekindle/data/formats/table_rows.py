@@ -128,7 +128,7 @@ def _numbers_as_one(rows: list[TableRow]) -> list[TableRow]:
     if not any("." in number for number in numbers) or not all(float(number).is_integer() for number in numbers):
         return rows
     whole = {number: number.partition(".")[0] for number in numbers}
-    return [replace(row, label=whole[row.label]) if row.label in whole else row for row in rows]  # type: ignore[index]
+    return [replace(row, label=whole[row.label]) if row.label in whole else row for row in rows]
 
 
 class _Identities:
