@@ -41,8 +41,8 @@ def _predict(options: argparse.Namespace) -> int:
     from rekindle.data.formats.names import printable
     from rekindle.run import Run
 
-    new = find_new(options.files)
-    found = [dataclasses.replace(row, path=printable(row.path)) for row in Run(Path(options.run)).predict(new.paths, options.top_k)]
+    run, new = Run(Path(options.run)), find_new(options.files)
+    found = [dataclasses.replace(row, path=printable(row.path)) for row in run.predict(new.paths, options.top_k)]
     text = (
         json.dumps([dataclasses.asdict(row) for row in found], indent=2, ensure_ascii=False) + "\n"
         if options.json
