@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from rekindle.errors import UserError
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 TRIES = 1000
 LOCKLESS = {getattr(errno, name) for name in ("ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP") if hasattr(errno, name)}
 
@@ -207,9 +208,39 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A CSV file's text, one line a row."""
+    """A CSV file's text, one line a row; no text in it is a formula to a spreadsheet. `plain_text` undoes that."""
+    return "".join(_csv_line(row) for row in (header, *rows))
+
+
+def _csv_line(row: Iterable[Any]) -> str:
+    """A row as CSV. The writer puts quotes around a text that holds a character of its line end, so it must have both of them."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow([safe_text(cell) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file that `csv_text` made: {column: text}."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return [{plain_text(name): plain_text(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+
+
+def safe_text(text: str) -> str:
+    """A cell's text with an apostrophe before it where a spreadsheet would run it as a formula; numbers stay."""
+    return f"'{text}" if _is_formula(text) else text
+
+
+def plain_text(cell: str) -> str:
+    """The text that `safe_text` made a cell of."""
+    return cell[1:] if cell.startswith("'") and _is_formula(cell[1:]) else cell
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a text, after apostrophes, begins as a formula does and is no number."""
+    if not text.lstrip("'").startswith(FORMULA):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return text[0] in "\t\r\n"

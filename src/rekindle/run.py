@@ -20,7 +20,10 @@ from rekindle.analysis import summarize
 from rekindle.analysis.recorders import current_names
 from rekindle.data import Dataset, Picture, Undecodable, find_images
 from rekindle.data.formats.columns import ColumnNames
+from rekindle.data.formats.folder_walk import find_new
+from rekindle.data.formats.names import is_hidden
 from rekindle.data.formats.open import survey
+from rekindle.data.formats.outputs import is_output
 from rekindle.data.samples import Preprocessing
 from rekindle.errors import UserError
 from rekindle.files import csv_text, write_atomic, write_json
@@ -93,7 +96,7 @@ class Run:
         return models.load_model(self.folder, repeat if surgeons else None)
 
     def predict(self, files: Sequence[str | Path] | str | Path, top_k: int = 1) -> list[Prediction]:
-        """Classify picture files, or all below a folder; a broken one gets its row with the reason.
+        """Classify picture files, or all files below a folder but documents and hidden ones; one that cannot be read gets its row with the reason.
 
         Args:
             files: Picture files and folders.
@@ -101,7 +104,7 @@ class Run:
         """
         if top_k < 1:
             raise UserError(f"--top-k must be at least 1, found {top_k}.")
-        paths = find_images([files] if isinstance(files, str | Path) else files)
+        paths = find_new([files] if isinstance(files, str | Path) else files).paths
         found: list[Prediction] = []
         for start in range(0, len(paths), BATCH):
             found += self._predict(paths[start : start + BATCH], top_k)
@@ -175,7 +178,8 @@ class Run:
 def labeled(data: str | Path, classes: list[str], asked: ColumnNames) -> tuple[list[Picture], Tensor]:
     """Pictures and their labels among the run's classes; a class may be absent, but none may be unknown."""
     folder = Path(data)
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")) if folder.is_dir() else []
+    below = [entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)] if folder.is_dir() else []
+    names = sorted(entry.name for entry in below if not is_output(entry))
     if names and set(names) <= set(classes):
         found: dict[str, Sequence[Picture]] = {name: find_images([folder / name]) for name in names}
     else:

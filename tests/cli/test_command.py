@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 import rekindle
 from rekindle.cli import main
 from rekindle.cli.fit import GROUPS
+from rekindle.files import read_csv
 from rekindle.report.run_pictures import PICTURES
 from rekindle.spec import RunSpec, hints
 from tests.toys import picture_folder
@@ -190,3 +192,56 @@ def test_every_option_stands_in_a_group() -> None:
 def test_a_device_that_is_not_there_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", str(folder), *FAST, "--device", "cuda", "--out", str(tmp_path)]) == 2
     assert "--device cuda" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_predict_accounts_for_every_file_of_a_folder(run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each file has a row, or is counted with the reason; a run folder, a hidden file and a text are no pictures."""
+    good = next((folder / "class0").iterdir())
+    readable = ["A.PNG", "b.jpe", "download", "c.jpg_large", "deep/d.img", "=e.png", "ü.png"]
+    broken = {
+        "f.HEIC": b"\0\0\0\x18ftypheic",
+        "g.mp4": b"\0\0\0\x18ftypisom",
+        "h.jpg": b"",
+        "i.zip": b"PK\3\4",
+        "j.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    }
+    for name in readable:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(good, tmp_path / name)
+    for name, data in broken.items():
+        (tmp_path / name).write_bytes(data)
+    for name in ("notes.txt", ".hidden.png", "Thumbs.db", "labels.csv"):
+        (tmp_path / name).touch()
+    shutil.copytree(run, tmp_path / "runs" / run.name)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    with open(os.fsencode(tmp_path) + b"/\xff.png", "wb") as file:
+        file.write(good.read_bytes())
+    assert main(["predict", str(run), str(tmp_path), "--out", str(tmp_path / "out.csv")]) == 0
+    captured = capsys.readouterr()
+    rows = {Path(row["path"]).name: row["error"] for row in read_csv(tmp_path / "out.csv")}
+    assert {name for name, error in rows.items() if not error} == {*(Path(name).name for name in readable), "\\udcff.png"}
+    assert {name for name, error in rows.items() if error} == {*broken, "pipe.png", "zero.png"}
+    assert "HEIC" in rows["f.HEIC"] and "ordinary" in rows["pipe.png"]
+    for parts in (("documents", "2"), ("hidden", "2", "Thumbs.db"), ("written by rekindle", "1", "runs")):
+        assert any(all(part in line for part in parts) for line in captured.err.splitlines()), parts
+    assert main(["predict", str(run), str(tmp_path / "f.HEIC"), str(tmp_path / "pipe.png")]) == 1
+    assert main(["predict", str(run), str(tmp_path / "runs")]) == 2
+    assert "written by rekindle" in capsys.readouterr().err
+
+
+def test_work_inside_the_data_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The default --out puts runs/ beside the classes; later commands see the same data."""
+    shutil.copytree(folder, tmp_path / "photos")
+    monkeypatch.chdir(tmp_path / "photos")
+    for seed in ("0", "1"):
+        assert main(["fit", ".", *FAST, "--seed", seed]) == 0
+    runs = sorted(Path("runs").iterdir())
+    assert [json.loads((run / "data.json").read_text())["classes"] for run in runs] == [["class0", "class1", "class2"]] * 2
+    assert main(["data", "check", "."]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(runs[0]), ".", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 36
+    assert len(rekindle.Run(runs[0]).predict(".")) == 36

@@ -36,9 +36,13 @@ def register(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
+
+    from rekindle.data.formats.folder_walk import find_new
+    from rekindle.data.formats.names import printable
     from rekindle.run import Run
 
-    found = Run(Path(options.run)).predict(options.files, options.top_k)
+    run, new = Run(Path(options.run)), find_new(options.files)
+    found = [dataclasses.replace(row, path=printable(row.path)) for row in run.predict(new.paths, options.top_k)]
     text = (
         json.dumps([dataclasses.asdict(row) for row in found], indent=2, ensure_ascii=False) + "\n"
         if options.json
@@ -50,6 +54,8 @@ def _predict(options: argparse.Namespace) -> int:
         write_atomic(Path(options.out), text)
     else:
         sys.stdout.write(text)
+    for sentence in new.told():
+        print(f"rekindle: {sentence}", file=sys.stderr)
     broken = sum(bool(row.error) for row in found)
     if broken:
         print(f"rekindle: {broken} of {len(found)} files could not be classified; their rows say why.", file=sys.stderr)

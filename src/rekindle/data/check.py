@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,20 +14,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rekindle.data.cache.decode import Undecodable, decode, read
+from rekindle.data.cache.decode import Undecodable, decode, inspect, read
 from rekindle.data.dataset import imbalance, name_in
 from rekindle.data.formats.columns import ColumnNames
-from rekindle.data.formats.folder_walk import Findings, printable
+from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture
+from rekindle.data.formats.names import printable
 from rekindle.data.formats.open import survey
 from rekindle.data.splits import FoundData, SplitRules, split_key
 from rekindle.errors import some
 
 EDGE = 112
 SAMPLES = 6
-TILTED = 5
 UNEVEN, FEW, SMALL = 3.0, 10, 32
-EXIF_ORIENTATION = 0x0112
+DARK = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class ImageInfo:
         format: Pillow's, such as JPEG.
         rotated: Its EXIF data turn it.
         frames: More than one in an animation.
+        largest: Of 16-bit greys, the largest value over that of white; else 1.
         digest: SHA-256 of its bytes.
         pixels: Hash of the picture as RGB with a shorter edge of 112 pixels.
     """
@@ -59,6 +60,7 @@ class ImageInfo:
     format: str = ""
     rotated: bool = False
     frames: int = 1
+    largest: float = 1.0
     digest: str = ""
     pixels: str = ""
 
@@ -130,7 +132,7 @@ def check(data: Path | str, asked: ColumnNames | None = None, progress: Callable
     Raises:
         UserError: If there is nothing to check: no such folder, or a table whose columns are not clear.
     """
-    found = survey(data, asked or ColumnNames())
+    found = _printable(survey(data, asked or ColumnNames()))
     places = [(split, label, picture) for split, part in found.found.items() for label, pictures in part.items() for picture in pictures]
     looks = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -141,7 +143,13 @@ def check(data: Path | str, asked: ColumnNames | None = None, progress: Callable
                     progress(len(looks), len(places))
         finally:
             pool.shutdown(cancel_futures=True)
-    return _summarize(str(data), found, looks, {name_in(found.root, picture): picture for _, _, picture in places})
+    return _summarize(printable(str(data)), found, looks, {printable(name_in(found.root, picture)): picture for _, _, picture in places})
+
+
+def _printable(found: FoundData) -> FoundData:
+    """The same with class names that any file takes; a folder whose name is not UTF-8 is among the problems."""
+    parts = {split: {printable(name): pictures for name, pictures in part.items()} for split, part in found.found.items()}
+    return replace(found, found=parts, classes=[printable(name) for name in found.classes])
 
 
 def thumbnail(picture: Picture, edge: int = EDGE) -> bytes:
@@ -154,25 +162,13 @@ def thumbnail(picture: Picture, edge: int = EDGE) -> bytes:
 
 
 def _look(root: Path, split: str, label: str, picture: Picture) -> ImageInfo:
-    name = name_in(root, picture)
+    name = printable(name_in(root, picture))
     try:
         data = read(picture)
-        pixels = decode(data, EDGE)
-        with Image.open(io.BytesIO(data)) as image:
-            turned = image.getexif().get(EXIF_ORIENTATION, 1)
-            width, height = image.size[::-1] if turned >= TILTED else image.size
-            facts = {"mode": image.mode, "format": image.format or "?", "rotated": 1 < turned <= 8, "frames": _frames(image)}
+        pixels, facts = decode(data, EDGE), inspect(data)
     except Undecodable as error:
         return ImageInfo(split, label, name, reason=printable(str(error)))
-    return ImageInfo(split, label, name, "", width, height, **facts, digest=hashlib.sha256(data).hexdigest(), pixels=_hash(pixels))
-
-
-def _frames(image: Image.Image) -> int:
-    """Frames of an animation; 1 where those after the first are damaged, since none of them is used."""
-    try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception:  # noqa: BLE001 (damaged files make Pillow raise nearly anything)
-        return 1
+    return ImageInfo(split, label, name, "", **vars(facts), digest=hashlib.sha256(data).hexdigest(), pixels=_hash(pixels))
 
 
 def _hash(pixels: np.ndarray) -> str:
@@ -196,7 +192,7 @@ def _summarize(data: str, found: FoundData, looks: list[ImageInfo], pictures: di
     told = {problem.partition(": ")[0] for problem in problems}
     return Check(
         data, found.classes, counts, taken, problems,
-        {printable(look.name): look.reason for look in looks if look.reason and str(pictures[look.name]) not in told},
+        {printable(look.name): look.reason for look in looks if look.reason and printable(str(pictures[look.name])) not in told},
         list(found.findings.notes), _suspicious(found, counts, good, across, unlike, alike),
         {name: (min(values), median(values), max(values)) for name, values in widths.items() if values},
         dict(Counter(look.mode for look in good).most_common()), dict(Counter(look.format for look in good).most_common()),
@@ -251,6 +247,13 @@ def _suspicious(
     small = [look.name for look in good if min(look.width, look.height) < SMALL]
     if small:
         said.append(f"{len(small)} pictures have a side of less than {SMALL} pixels: {some(small, 3)}.")
+    dark = [look for look in good if look.largest < DARK]
+    if dark:
+        bright = max(look.largest for look in dark)
+        said.append(
+            f"{len(dark)} pictures of 16 bits are nearly black, their values reach {100 * bright:.1f} % of white at most: "
+            f"{some([look.name for look in dark], 3)}; if they hold 10 or 12 bits, save them stretched to 16, or as TIFF with MaxSampleValue."
+        )
     return [printable(sentence) for sentence in said]
 
 

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from rekindle.files import locked, remove_if_unused, remove_temporaries, write_a
 from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
-from rekindle.fitting.setup import check_mixing, data_hash, launch, leaks, make_criterion, uneven, weights_hash
+from rekindle.fitting.setup import check_mixing, dark, data_hash, launch, leaks, make_criterion, uneven, weights_hash
 from rekindle.fitting.source_data import SourceData, one_pass
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
@@ -123,7 +123,7 @@ def execute(
         raise UserError(
             f"the data or the weights of {resumed} changed since it began, so it cannot go on; start a new run without --resume."
         )
-    dataset = replace(dataset, notes=[*dataset.notes, *leaks(dataset, pixels), *uneven(spec, dataset)])
+    dataset = replace(dataset, notes=[*dataset.notes, *leaks(dataset, pixels), *dark(dataset, pixels), *uneven(spec, dataset)])
     for text in dataset.notes:
         listener.note(text)
     with _alone(folder, fabric, listener.note):
@@ -552,6 +552,7 @@ def _alone(folder: Path, fabric: "Fabric", note: Callable[[str], None]) -> Itera
 @contextmanager
 def _run_lock(folder: Path, note: Callable[[str], None]) -> Iterator[bool]:
     """Hold a run folder's lock, if it is free. A run that failed before it began leaves no empty folder behind."""
+    made = not folder.parent.exists()
     with locked(folder / LOCK, note=note) as mine:
         try:
             if mine:
@@ -561,3 +562,6 @@ def _run_lock(folder: Path, note: Callable[[str], None]) -> Iterator[bool]:
         finally:
             if mine:
                 remove_if_unused(folder, LOCK)
+                if made:
+                    with suppress(OSError):  # It holds the runs of other commands.
+                        folder.parent.rmdir()

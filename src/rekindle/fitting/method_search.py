@@ -5,13 +5,13 @@ candidates train briefly, the best one longer. Plain fine-tuning trains at full 
 right on more validation pictures than luck explains. The test split is read once, by the run that is kept.
 """
 
-import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rekindle.analysis.classification import beyond_luck
 from rekindle.errors import Diverged, UserError
+from rekindle.files import read_csv
 from rekindle.fitting.freeze_search import stages_of
 from rekindle.fitting.job import Shared, execute
 from rekindle.report.format import duration
@@ -135,5 +135,4 @@ def beats(rival: Path, plain: Path) -> bool:
 
 
 def _right(folder: Path) -> dict[str, bool]:
-    with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
-        return {row["path"]: row["correct"] == "1" for row in csv.DictReader(file) if row["split"] == "val"}
+    return {row["path"]: row["correct"] == "1" for row in read_csv(folder / "predictions.csv") if row["split"] == "val"}

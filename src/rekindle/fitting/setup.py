@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rekindle.training.fabric import Fabric
 
 UNEVEN = 3.0
+DARK_SAMPLE, NEARLY_BLACK = 50, 32
 
 
 def check_mixing(augment: "Augment | None", methods: list[Method]) -> None:
@@ -84,6 +85,20 @@ def leaks(dataset: data_room.Dataset, pixels: data_room.Pixels) -> list[str]:
             f"{len(unlike)} images have two labels (such as {unlike[0][0]} and {unlike[0][1]}, byte for byte the same): mend one of them."
         )
     return found
+
+
+def dark(dataset: data_room.Dataset, pixels: data_room.Pixels) -> list[str]:
+    """What to know where most pictures are nearly black, as 12-bit values in 16-bit files are; some from all over the set are looked at."""
+    looked = range(0, len(pixels), max(1, len(pixels) // DARK_SAMPLE))
+    black = [index for index in looked if pixels[index].max() < NEARLY_BLACK]
+    if 2 * len(black) <= len(looked):
+        return []
+    paths = [path for split in dataset.splits.values() for path in split.paths]
+    text = (
+        f"{len(black)} of {len(looked)} pictures looked at are nearly black, with no value above {NEARLY_BLACK - 1} of 255 (such as "
+        f"{dataset.relative(paths[black[0]])}); if the files hold 10 or 12 bits in 16, save them stretched to 16, or as TIFF with MaxSampleValue."
+    )
+    return [text]
 
 
 def uneven(spec: RunSpec, dataset: data_room.Dataset) -> list[str]:

@@ -43,7 +43,7 @@ def save(figure: Figure, path: Path) -> None:
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A letter that no installed font has is drawn as a box, which is all that can be done.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(buffer, format="png", dpi=DPI)
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": "rekindle"})
     write_atomic(Path(path), buffer.getvalue())
 
 

@@ -1,8 +1,9 @@
 """What a run folder says of its own quality: which split counts, and which pictures it got wrong."""
 
-import csv
 from pathlib import Path
 from typing import Any
+
+from rekindle.files import read_csv
 
 WORST = 18
 
@@ -14,8 +15,7 @@ def final_split(result: dict[str, Any]) -> str:
 
 def read_predictions(folder: Path, split: str) -> list[dict[str, str]]:
     """Rows of predictions.csv for one split: path, label, prediction, confidence and so on, all as text."""
-    with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if row["split"] == split]
+    return [row for row in read_csv(folder / "predictions.csv") if row["split"] == split]
 
 
 def worst_mistakes(folder: Path, split: str, limit: int) -> list[dict[str, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rekindle.data.formats.folder_walk import is_picture, printable
+from rekindle.data.formats.names import is_picture, printable
 from rekindle.errors import UserError
 
 KNOWN = {
@@ -26,6 +26,8 @@ KNOWN = {
     "label": ("label", "labels", "class", "class_name", "category", "target", "label_name", "species"),
     "split": ("split", "subset", "partition"),
 }
+# Names that are taken where none of the others stands beside them.
+WEAK = {"image": ("id", "image_id", "img_id", "picture_id", "photo_id"), "label": (), "split": ()}
 WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test", "testing": "test",
 }  # fmt: skip
@@ -98,6 +100,7 @@ def choose(where: str, names: Sequence[str], asked: ColumnNames, images: Sequenc
 def _likely(where: str, names: Sequence[str], role: str, typed: Sequence[str]) -> str:
     """The one column that fits by its type, else by its name; "" if none does."""
     known = [name for name in names if name.strip().casefold() in KNOWN[role]]
+    known = known or [name for name in names if name.strip().casefold() in WEAK[role]]
     for fitting in (typed, [name for name in typed if name in known] if typed else known):
         if len(fitting) == 1:
             return fitting[0]
@@ -117,4 +120,6 @@ def _no_header(names: Sequence[str]) -> str:
     """A hint where the first row of a CSV file is a picture's."""
     if any(is_picture(Path(name)) for name in names):
         return " Its first row seems to be no header: put one above it, such as image,label."
+    if len(names) == 1:
+        return " Its cells seem not to be separated: put a comma, a semicolon, a tab or a bar (|) between them."
     return ""

@@ -1,32 +1,57 @@
 """Which files of a folder are pictures, which are left out, and which are wrong; nothing is skipped in silence."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rekindle.data.formats.names import PICTURES, is_document, is_hidden, is_picture, printable
+from rekindle.data.formats.outputs import is_figure, is_output
 from rekindle.errors import UserError, some
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jfif", ".avif"}
-DOCUMENTS = {".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".pdf", ".log"}
-DOCUMENT_NAMES = {"readme", "license", "licence", "copying", "authors"}
-SYSTEM = {"__macosx", "thumbs.db", "desktop.ini"}
 SHOWN = 50
+NOTES_OF_A_KIND = 5
+EXAMPLES = 3
 
 
 @dataclass
 class Findings:
-    """Everything wrong with a folder and everything worth saying, gathered so that it is told at once."""
+    """Everything wrong with a folder and everything worth saying, gathered so that it is told at once.
+
+    Attributes:
+        root: The folder, or the table.
+        problems: Why a run is refused.
+        notes: What is worth saying.
+    """
 
     root: Path
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _kinds: dict[str, list[tuple[str, list[Path]]]] = field(default_factory=dict, repr=False)
 
     def left_out(self, place: Path, why: str, paths: Iterable[Path]) -> None:
         """Note files that were left out below `place`."""
-        names = [path.relative_to(place).as_posix() for path in paths]
-        if names:
-            self.notes.append(printable(f"{place}: left out, {why}: {some(names)}."))
+        found = list(paths)
+        if found:
+            names = [path.relative_to(place).as_posix() for path in found]
+            self.note_kind(f"left out, {why}", f"{place}: left out, {why}: {some(names)}.", found)
+
+    def note_kind(self, kind: str, text: str, paths: list[Path]) -> None:
+        """Add a note of a kind that may come for every folder; `merge_notes` makes one of many."""
+        self.notes.append(printable(text))
+        self._kinds.setdefault(kind, []).append((self.notes[-1], paths))
+
+    def merge_notes(self) -> None:
+        """Replace the notes of a kind by one with counts and examples, where there are more than five."""
+        for kind, told in self._kinds.items():
+            if len(told) > NOTES_OF_A_KIND:
+                paths = [path for _, found in told for path in found]
+                examples = some([os.path.relpath(found[0], self.root) for _, found in told][:EXAMPLES])
+                gone = {text for text, _ in told}
+                place = next(number for number, text in enumerate(self.notes) if text in gone)
+                self.notes[:] = [text for text in self.notes if text not in gone]
+                self.notes.insert(place, printable(f"{self.root}: {kind}: {len(paths)} in {len(told)} folders, such as {examples}."))
+        self._kinds.clear()
 
     def raise_if_any(self) -> None:
         """Raise a UserError that lists all problems, if there are some."""
@@ -45,12 +70,14 @@ class Listing:
         hidden: Hidden entries and those of operating systems; nothing below them is listed.
         loops: Linked folders that lead to a place already counted.
         closed: Folders that cannot be opened.
+        outputs: What rekindle itself wrote; nothing below its folders is listed.
     """
 
     files: list[Path]
     hidden: list[Path]
     loops: list[Path]
     closed: list[Path]
+    outputs: list[Path]
 
     def pictures(self) -> list[Path]:
         """Files with a picture's ending."""
@@ -65,7 +92,7 @@ def listing(folder: Path, home: Path | None = None) -> Listing:
         home: The data folder; None takes `folder`.
     """
     inside = os.path.realpath(home or folder)
-    found = Listing([], [], [], [])
+    found = Listing([], [], [], [], [])
     seen: set[str] = set()
     for name, folders, files in os.walk(folder, followlinks=True, onerror=lambda error: found.closed.append(Path(error.filename))):
         place, real = Path(name), os.path.realpath(name)
@@ -75,9 +102,12 @@ def listing(folder: Path, home: Path | None = None) -> Listing:
             continue
         seen.add(real)
         found.hidden += [place / entry for entry in [*folders, *files] if is_hidden(entry)]
-        found.files += [place / entry for entry in files if not is_hidden(entry)]
-        folders[:] = sorted(entry for entry in folders if not is_hidden(entry))
-    for part in (found.files, found.hidden, found.loops, found.closed):
+        own = [entry for entry in files if is_figure(place / entry, files)]
+        own += [entry for entry in folders if not is_hidden(entry) and is_output(place / entry)]
+        found.outputs += [place / entry for entry in own]
+        found.files += [place / entry for entry in files if not is_hidden(entry) and entry not in own]
+        folders[:] = sorted(entry for entry in folders if not is_hidden(entry) and entry not in own)
+    for part in (found.files, found.hidden, found.loops, found.closed, found.outputs):
         part.sort(key=Path.as_posix)
     return found
 
@@ -89,38 +119,72 @@ def find_images(items: Sequence[Path | str]) -> list[Path]:
         UserError: If something does not exist, or nothing is found.
     """
     found: list[Path] = []
-    for item in map(Path, items):
-        if not item.exists():
-            raise UserError(f"{item} does not exist; name picture files, or a folder of them.")
-        found += [item] if item.is_file() else listing(item).pictures()
+    for item in _existing(items):
+        found += listing(item).pictures() if item.is_dir() else [item]
     if not found:
         raise UserError(f"no pictures in {', '.join(map(str, items))}; known endings: {' '.join(sorted(PICTURES))}.")
     return found
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a name is hidden or an operating system's own."""
-    return name.startswith(".") or name.casefold() in SYSTEM
+@dataclass
+class NewFiles:
+    """Files to classify, and what was passed over.
+
+    Attributes:
+        paths: Named one by one, or found below folders: all that may be pictures, whatever their ending, sorted within each folder.
+        passed_over: {reason: files and folders}.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    passed_over: dict[str, list[Path]] = field(default_factory=dict)
+
+    def told(self) -> list[str]:
+        """A sentence for each reason, with a count and examples."""
+        return [
+            printable(f"passed over, {why}: {len(paths)}, such as {some([str(path) for path in paths], EXAMPLES)}.")
+            for why, paths in self.passed_over.items()
+        ]
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a name ends as a picture's does."""
-    return path.suffix.lower() in PICTURES
+def find_new(items: Sequence[Path | str]) -> NewFiles:
+    """What to classify: each file of a folder is either among the paths or passed over for a reason.
+
+    Raises:
+        UserError: If something does not exist, or nothing is found.
+    """
+    found = NewFiles()
+    for item in _existing(items):
+        if not item.is_dir():
+            found.paths.append(item)
+            continue
+        below = listing(item)
+        documents = [path for path in below.files if not is_picture(path) and is_document(path)]
+        found.paths += sorted({*below.files} - {*documents}, key=Path.as_posix)
+        for why, paths in (
+            ("documents", documents),
+            ("hidden or a system's own", below.hidden),
+            ("written by rekindle", below.outputs),
+            ("links to a place counted already", below.loops),
+            ("folders that cannot be opened", below.closed),
+        ):
+            if paths:
+                found.passed_over.setdefault(why, []).extend(paths)
+    if not found.paths:
+        more = "".join(f" {sentence[0].upper()}{sentence[1:]}" for sentence in found.told())
+        raise UserError(f"no pictures in {', '.join(map(str, items))}; known endings: {' '.join(sorted(PICTURES))}.{more}")
+    return found
 
 
-def is_document(path: Path) -> bool:
-    """Whether a name is that of a text which people put beside pictures."""
-    return path.suffix.lower() in DOCUMENTS or path.stem.casefold() in DOCUMENT_NAMES
+def _existing(items: Sequence[Path | str]) -> Iterator[Path]:
+    for item in map(Path, items):
+        if not item.exists() and not item.is_symlink():
+            raise UserError(f"{item} does not exist; name picture files, or a folder of them.")
+        yield item
 
 
 def holds(outer: str, inner: str) -> bool:
     """Whether a real path is, or lies above, another."""
     return Path(inner).is_relative_to(outer)
-
-
-def printable(text: str) -> str:
-    """Text that any UTF-8 file takes: bytes of a name that are none stand as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def shortened(lines: Sequence[str]) -> list[str]:

@@ -1,8 +1,12 @@
 """A picture is a file, or a cell of a table that holds the file's bytes."""
 
+import errno
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+MAX_BYTES = 2**30
 
 
 class Column(Protocol):
@@ -40,3 +44,17 @@ class TableImage:
 
 
 Picture = Path | TableImage
+
+
+def read_file(path: Path) -> bytes:
+    """A picture file's bytes.
+
+    Raises:
+        OSError: If it cannot be opened, is no ordinary file (a named pipe waits for ever, a device never ends) or is too large for a picture.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "a folder" if stat.S_ISDIR(found.st_mode) else "no ordinary file but a pipe, a device or the like")
+    if found.st_size > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"{found.st_size / MAX_BYTES:.1f} GiB, too large for a picture")
+    return path.read_bytes()

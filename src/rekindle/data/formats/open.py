@@ -5,6 +5,7 @@ from pathlib import Path
 from rekindle.data.dataset import Dataset
 from rekindle.data.formats import folders, huggingface, tables
 from rekindle.data.formats.columns import ColumnNames
+from rekindle.data.formats.names import is_table
 from rekindle.data.splits import FoundData, SplitRules
 from rekindle.data.tasks import load
 from rekindle.errors import UserError
@@ -72,7 +73,7 @@ def _survey(data: Path | str, asked: ColumnNames) -> FoundData:
         return load.survey(data)
     if str(data).startswith(huggingface.PREFIX) or (path.is_dir() and huggingface.is_saved(path)):
         return huggingface.survey(str(data), asked)
-    if path.is_file() and tables.is_table(path) or _holds_tables(path):
+    if path.is_file() and is_table(path) or _holds_tables(path):
         return tables.survey(path, asked)
     given = [f"--{name}-column" for name, column in vars(asked).items() if column]
     if given and path.exists():

@@ -1,20 +1,24 @@
 """Rows of a table gathered into splits and classes; every fault is told with its row."""
 
 import math
+import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rekindle.data.dataset import name_in
 from rekindle.data.formats.columns import WORDS
-from rekindle.data.formats.folder_walk import Findings, printable
-from rekindle.data.formats.images import Picture
+from rekindle.data.formats.folder_walk import Findings
+from rekindle.data.formats.images import Picture, TableImage
+from rekindle.data.formats.names import one_name, printable
 from rekindle.data.splits import SPLITS, Found, FoundData
 from rekindle.errors import some
 
 UNLABELLED = -1
+DECIMAL = re.compile(r"-?\d+(\.\d*)?")
 
 
 @dataclass(frozen=True)
@@ -44,19 +48,23 @@ def gather(root: Path, rows: Iterable[TableRow], names: Sequence[str] | None, fi
         findings: Gets every problem.
         bare: The table has no splits.
     """
-    rows = _without_unlabelled_splits(list(rows), findings)
+    rows = _numbers_as_one(_without_unlabelled_splits(list(rows), findings))
     kept: list[tuple[TableRow, str | int]] = []
     first: dict[str, tuple[TableRow, str | int]] = {}
+    repeated: list[tuple[TableRow, TableRow]] = []
+    identities = _Identities()
     for row in rows:
         label = _label(row, names, findings)
         if label is None or row.picture is None:
             continue
         name = name_in(root, row.picture)
-        if name in first:
-            _tell_twice(name, row, label, *first[name], findings)
-        else:
-            first[name] = (row, label)
+        same = identities.of(row.picture)
+        if same not in first:
+            first[same] = (row, label)
             kept.append((row, label))
+        elif _agrees(name, row, label, *first[same], findings):
+            repeated.append((row, first[same][0]))
+    _note_repeated(root, repeated, findings)
     place = {row.where: number for number, row in enumerate(rows)}
     findings.problems.sort(key=lambda problem: place.get(problem.partition(": ")[0], -1))
     classes = _classes({label for _, label in kept}, names, findings)
@@ -78,7 +86,7 @@ def as_label(value: Any) -> str | int | None:
         return int(value) if value.is_integer() else None if math.isnan(value) else str(value)
     if isinstance(value, int):
         return value
-    return str(value).strip() or None if value is not None else None
+    return one_name(str(value).strip()) or None if value is not None else None
 
 
 def as_split(value: Any) -> str | None:
@@ -100,7 +108,9 @@ def _label(row: TableRow, names: Sequence[str] | None, findings: Findings) -> st
     """The row's class; None, with a problem told, where it has none."""
     if row.label is None:
         findings.problems.append(f"{row.where}: no label; fill it in or remove the row")
-    elif names is None or row.label in names:
+    elif names is None:
+        return str(row.label)  # One table may hold 1 as a number and another as text.
+    elif row.label in names:
         return row.label
     elif isinstance(row.label, int) and 0 <= row.label < len(names):
         return names[row.label]
@@ -112,13 +122,57 @@ def _label(row: TableRow, names: Sequence[str] | None, findings: Findings) -> st
     return None
 
 
-def _tell_twice(name: str, row: TableRow, label: str | int, before: TableRow, label_before: str | int, findings: Findings) -> None:
+def _numbers_as_one(rows: list[TableRow]) -> list[TableRow]:
+    """Rows whose labels that are numbers have one form: 1, "1" and "1.0" are one class where all such labels are whole."""
+    numbers = {row.label for row in rows if isinstance(row.label, str) and DECIMAL.fullmatch(row.label)}
+    if not any("." in number for number in numbers) or not all(float(number).is_integer() for number in numbers):
+        return rows
+    whole = {number: number.partition(".")[0] for number in numbers}
+    return [replace(row, label=whole[row.label]) if row.label in whole else row for row in rows]
+
+
+class _Identities:
+    """Names for files such that two rows that name one file agree, also where the file system takes A.jpg and a.jpg for one."""
+
+    def __init__(self) -> None:
+        self._spelled: dict[str, str] = {}
+
+    def of(self, picture: Picture) -> str:
+        name = str(picture)
+        if isinstance(picture, TableImage):
+            return name
+        before = self._spelled.setdefault(one_name(name).casefold(), name)
+        links = os.path.islink(name) or os.path.islink(before)
+        return before if name == before or (not links and os.path.samefile(name, before)) else name
+
+
+def _agrees(name: str, row: TableRow, label: str | int, before: TableRow, label_before: str | int, findings: Findings) -> bool:
+    """Whether a row says of a picture what a row before it says; else a problem is told."""
     if label != label_before:
         findings.problems.append(f"{row.where}: {name} is labelled {label} here and {label_before} in {before.where}; keep one")
     elif row.split != before.split:
         findings.problems.append(f"{row.where}: {name} is in {row.split} here and in {before.split} in {before.where}; keep one")
     else:
-        findings.notes.append(f"{row.where}: left out, {name} stands in {before.where} already.")
+        return True
+    return False
+
+
+def _note_repeated(root: Path, repeated: list[tuple[TableRow, TableRow]], findings: Findings) -> None:
+    """One note on all rows that stand twice."""
+    if not repeated:
+        return
+    row, before = repeated[0]
+    assert row.picture is not None
+    name = name_in(root, row.picture)
+    if len(repeated) == 1:
+        findings.notes.append(printable(f"{row.where}: left out, {name} stands in {before.where} already."))
+        return
+    findings.notes.append(
+        printable(
+            f"{findings.root}: left out, {len(repeated)} rows whose picture stands in a row before, such as {row.where} ({name}, in {before.where}); "
+            "to show a small class more often give --sampler balanced."
+        )
+    )
 
 
 def _classes(labels: set[str | int], names: Sequence[str] | None, findings: Findings) -> list[str]:

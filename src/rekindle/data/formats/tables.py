@@ -1,7 +1,6 @@
-"""Tables of labelled pictures: CSV and TSV files of paths, Parquet files of paths or encoded bytes."""
+"""Tables of labelled pictures: CSV, TSV and JSON lines files of paths, Parquet files of paths or encoded bytes."""
 
 import json
-import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,29 +10,28 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.data.formats.columns import WORDS, ColumnNames, ResolvedColumns, choose
-from rekindle.data.formats.folder_walk import Findings, printable
-from rekindle.data.formats.images import Picture, TableImage
+from rekindle.data.formats.columns import KNOWN, WEAK, WORDS, ColumnNames, ResolvedColumns, choose
+from rekindle.data.formats.folder_walk import Findings
+from rekindle.data.formats.images import Picture, TableImage, read_file
+from rekindle.data.formats.names import is_table, printable
+from rekindle.data.formats.table_files import find_files
 from rekindle.data.formats.table_rows import TableRow, as_label, as_split, gather
 from rekindle.data.splits import FoundData
 from rekindle.errors import UserError
+from rekindle.files import plain_text
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-TEXTS, PARQUETS = (".csv", ".tsv"), (".parquet", ".pq")
-ENDINGS = (*TEXTS, *PARQUETS)
-SEPARATORS = ",;\t"
+TEXTS, LINES = (".csv", ".tsv"), (".jsonl", ".ndjson")
+SEPARATORS = ",;\t|"
+SEPARATOR_LINE = re.compile(r'"?sep=(?P<separator>.)"?[,;\t|]*', re.IGNORECASE)
 SHARD = re.compile(r"(?P<word>[a-z]+)(-\d+-of-\d+)?", re.IGNORECASE)
 UNCLOSED = re.compile(r"EOF inside string starting at row (\d+)")
 GROUPS_KEPT = 4
+JSON_LINE = '{"file_name": "1.jpg", "label": "cat"}'
 _reading = threading.Lock()
-
-
-def is_table(path: Path) -> bool:
-    """Whether a name ends as a table's does."""
-    return path.suffix.lower() in ENDINGS
 
 
 def tables_in(folder: Path) -> dict[str, list[Path]]:
@@ -84,7 +82,7 @@ def survey(path: Path, asked: ColumnNames) -> FoundData:
 
 @dataclass
 class _Text:
-    """A CSV or TSV file: `frame` holds text, its index the row numbers that a spreadsheet shows."""
+    """A CSV, TSV or JSON lines file: `frame` holds text, its index the row numbers that a spreadsheet shows."""
 
     path: Path
     frame: "pd.DataFrame"
@@ -97,7 +95,7 @@ class _Text:
         where = [f"{self.path.name} row {number}" for number in self.frame.index]
         frame = self.frame
         splits = frame[self.columns.split] if self.columns.split and not split else [split or "train"] * len(frame)
-        yield from _rows(where, _files(root, where, frame[self.columns.image], findings), frame[self.columns.label], splits, findings)
+        yield from _rows(where, find_files(root, where, frame[self.columns.image], findings), frame[self.columns.label], splits, findings)
 
 
 @dataclass
@@ -129,7 +127,7 @@ class _Parquet:
         where = [f"{self.path.name}[{number}]" for number in range(table.num_rows)]
         pictures: list[Picture | None]
         if holds_paths:
-            pictures = _files(root, where, table[self.columns.image].to_pylist(), findings)
+            pictures = find_files(root, where, table[self.columns.image].to_pylist(), findings)
         else:
             column = ParquetColumn(self.path, self.columns.image, self.path.stat().st_mtime_ns)
             pictures = [TableImage(name, column, number) for number, name in enumerate(where)]
@@ -138,6 +136,8 @@ class _Parquet:
 
 
 def _open(path: Path, asked: ColumnNames) -> "_Text | _Parquet":
+    if path.suffix.lower() in LINES:
+        return _open_lines(path, asked)
     return _open_text(path, asked) if path.suffix.lower() in TEXTS else _open_parquet(path, asked)
 
 
@@ -150,54 +150,22 @@ def _rows(where: Sequence[str], pictures: Sequence[Picture | None], labels: Any,
         yield TableRow(place, picture if split else None, as_label(label), split or "train")
 
 
-def _files(root: Path, where: Sequence[str], cells: Any, findings: Findings) -> list[Picture | None]:
-    """The picture files that cells name, from the table's folder; None where there is a problem."""
-    found: list[Picture | None] = []
-    outside = 0
-    base = os.path.abspath(root)
-    for place, cell in zip(where, cells, strict=True):
-        text = "" if cell is None else str(cell).strip()
-        file = os.path.normpath(os.path.join(base, text))
-        if not os.path.exists(file) and "\\" in text:
-            file = os.path.normpath(os.path.join(base, text.replace("\\", "/")))
-        inside = file.startswith(base + os.sep)
-        problem = _file_problem(text, file, inside, root)
-        if problem:
-            findings.problems.append(printable(f"{place}: {problem}"))
-        outside += not problem and not inside
-        found.append(None if problem else root / os.path.relpath(file, base) if inside else Path(file))
-    if outside:
-        findings.notes.append(
-            f"{findings.root}: {outside} pictures lie outside {root}, by absolute paths; the table cannot move without them."
-        )
-    return found
-
-
-def _file_problem(text: str, file: str, inside: bool, root: Path) -> str:
-    if not text:
-        return "no picture; fill it in or remove the row"
-    if not inside and not os.path.isabs(text):
-        return f"{text} leads out of {root}; write an absolute path if that is meant"
-    if os.path.isdir(file):
-        return f"{text} is a folder; name a picture file"
-    if not os.path.isfile(file):
-        return f"there is no file {text}"
-    return ""
-
-
 def _open_text(path: Path, asked: ColumnNames) -> _Text:
-    """Read a CSV or TSV file: UTF-8 with or without a mark, any line ends, separated by comma, semicolon or tab."""
+    """Read a CSV or TSV file: UTF-8 with or without a mark, any line ends, separated by comma, semicolon, tab or bar."""
     import pandas as pd
 
     try:
         text = path.read_text("utf-8-sig")
-        if not text.strip():
+        lines = text.split("\n")
+        skipped, separator = _header(lines)
+        if skipped == len(lines):
             raise pd.errors.EmptyDataError
-        separator = max(SEPARATORS, key=text.partition("\n")[0].count)
+        # Excel writes a mark of the separator, and others comments, above the header.
+        body_text = "\n".join([lines[skipped].lstrip("# "), *lines[skipped + 1 :]])
         # The header decides how many cells a row has, the longest line how many are looked for.
-        widest = 1 + max(line.count(separator) for line in text.splitlines() or [""])
+        widest = 1 + max(line.count(separator) for line in body_text.splitlines())
         frame = pd.read_csv(
-            StringIO(text),
+            StringIO(body_text),
             sep=separator,
             header=None,
             names=range(widest),
@@ -205,6 +173,7 @@ def _open_text(path: Path, asked: ColumnNames) -> _Text:
             dtype=str,
             keep_default_na=False,
             skip_blank_lines=False,
+            skipinitialspace=True,
         )
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it again as CSV UTF-8.") from None
@@ -212,16 +181,16 @@ def _open_text(path: Path, asked: ColumnNames) -> _Text:
         raise UserError(f"{path} is empty; wanted is a header such as image,label and a row for each picture.") from None
     except pd.errors.ParserError as error:
         quoted = UNCLOSED.search(str(error))
-        reason = f"a quotation mark in row {int(quoted[1]) + 1} is never closed" if quoted else str(error)
+        reason = f"a quotation mark in row {skipped + int(quoted[1]) + 1} is never closed" if quoted else str(error)
         raise UserError(f"{path} cannot be read as a table: {reason}.") from None
-    frame = frame.fillna("")
+    frame = frame.fillna("").map(plain_text)
     header = [name.strip() for name in frame.iloc[0]]
     width = max((number for number, name in enumerate(header, 1) if name), default=0)
     names = header[:width]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{path} has several columns called {', '.join(repr(name) for name in twice)}; rename them.")
-    frame.index = frame.index + 1  # A spreadsheet counts from 1, the header with them.
+    frame.index = frame.index + skipped + 1  # A spreadsheet counts from 1, the header with them.
     body = frame.iloc[1:]
     body = body[(body != "").any(axis=1)]
     too_long = (body.iloc[:, width:] != "").any(axis=1)
@@ -232,6 +201,45 @@ def _open_text(path: Path, asked: ColumnNames) -> _Text:
     body = body[~too_long].iloc[:, :width]
     body.columns = pd.Index(names)
     return _Text(path, body, choose(str(path), names, asked), broken)
+
+
+def _header(lines: Sequence[str]) -> tuple[int, str]:
+    """How many lines stand above a table's header, and what separates its cells.
+
+    Those above are empty, a comment after "#" or Excel's mark of the separator, such as sep=;
+    """
+    separator = ""
+    for number, line in enumerate(lines):
+        mark = SEPARATOR_LINE.fullmatch(line.strip(" \r"))
+        likely = max(SEPARATORS, key=line.count)
+        names = {name.strip().casefold() for name in line.lstrip("# ").split(separator or likely)}
+        commented = line.lstrip().startswith("#") and not names & {*KNOWN["image"], *WEAK["image"], *KNOWN["label"]}
+        if mark:
+            separator = mark["separator"]
+        elif line.strip() and not commented:
+            return number, separator or likely
+    return len(lines), separator
+
+
+def _open_lines(path: Path, asked: ColumnNames) -> _Text:
+    """Read a file with a JSON object in each line, as Hugging Face's metadata.jsonl."""
+    import pandas as pd
+
+    rows: dict[int, dict[str, Any]] = {}
+    try:
+        for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
+            if line.strip():
+                rows[number] = dict(json.loads(line))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it again as UTF-8.") from None
+    except (ValueError, TypeError):
+        raise UserError(f"{path} row {number} is no JSON object; wanted is a line such as {JSON_LINE} for each picture.") from None
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    if not names:
+        raise UserError(f"{path} is empty; wanted is a line such as {JSON_LINE} for each picture.")
+    columns = choose(str(path), names, asked)
+    frame = pd.DataFrame({name: [row.get(name) for row in rows.values()] for name in names}, index=list(rows), dtype=object)
+    return _Text(path, frame, columns, [])
 
 
 def _open_parquet(path: Path, asked: ColumnNames) -> _Parquet:
@@ -319,7 +327,7 @@ def encoded(value: Any, folder: Path) -> bytes:
     if isinstance(value, str):
         if "://" in value:
             raise OSError(f"it lies elsewhere ({value}); download it first")
-        return (folder / value).read_bytes()
+        return read_file(folder / value)
     if not value:
         raise OSError("the cell is empty")
     return bytes(value)

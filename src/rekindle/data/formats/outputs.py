@@ -1,0 +1,56 @@
+"""What rekindle itself writes, so that it is never taken for data, wherever a user lets it be written."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from rekindle.data.formats.names import is_hidden, is_picture
+
+RUN = {"spec.yaml", "data.json"}
+BEGUN = {"environment.json", ".lock"}  # A run that was killed before it had written its spec.
+STUDY = "study.yaml"
+FIGURE_MARK = b"Software\0rekindle"
+FIGURE_HEAD = 512
+
+
+def is_output(folder: Path) -> bool:
+    """Whether a folder is a run's or a study's, or holds such folders and no picture beside them, as the folder of --out does."""
+    try:
+        with os.scandir(folder) as entries:
+            found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+    except OSError:
+        return False
+    if is_result(found):
+        return True
+    if any(is_picture(Path(name)) and not below and not is_figure(folder / name, found) for name, below in found.items()):
+        return False
+    below = [folder / name for name, is_folder in found.items() if is_folder and not is_hidden(name)]
+    outputs = [is_output(path) for path in below]
+    return (any(outputs) and all(own or not _has_pictures(path) for path, own in zip(below, outputs, strict=True))) or any(
+        is_figure(folder / name, found) for name in found if not below
+    )
+
+
+def is_result(names: Collection[str]) -> bool:
+    """Whether a folder with entries of these names is that of a run, finished or not, or of a study."""
+    return RUN <= set(names) or BEGUN <= set(names) or set(names) == {".lock"} or STUDY in names
+
+
+def is_figure(path: Path, beside: Collection[str]) -> bool:
+    """Whether a picture is a figure of rekindle: a PNG file beside its numbers that names rekindle as the software.
+
+    Args:
+        path: The file.
+        beside: Names of all entries of its folder; a file without numbers beside it is not opened.
+    """
+    if path.suffix != ".png" or f"{path.stem}.csv" not in beside:
+        return False
+    try:
+        with open(path, "rb") as file:
+            return FIGURE_MARK in file.read(FIGURE_HEAD)
+    except OSError:
+        return False
+
+
+def _has_pictures(folder: Path) -> bool:
+    return any(is_picture(Path(name)) for _, _, files in os.walk(folder) for name in files)
