@@ -100,6 +100,8 @@ def execute(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)  # Random weights are part of what the seed decides.
         loaded = models.build(spec.model, weights=spec.weights)
+    if loaded.note:
+        listener.note(loaded.note)
     if spec.precision == "auto" and spec.defaults != "0.1":  # What it stands for here is part of the run, and of its id.
         spec = replace(spec, precision=automatic_precision(loaded.module))
     if spec.weights != "none":
