@@ -8,13 +8,24 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+TEMPORARY_BYTES = 100  # Of a file's name that its temporary one keeps, since a name may be as long as the file system takes.
+
+
+def expand(path: str | Path) -> Path:
+    """A path with the user's folder in place of a leading `~`; as it stands where the user has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Put `content` at `path` whole or not at all, also when the machine stops in the midst of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    name = path.name.encode("utf-8", "surrogateescape")[:TEMPORARY_BYTES].decode("utf-8", "ignore")
+    temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

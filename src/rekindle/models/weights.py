@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rekindle.errors import UserError, some
+from rekindle.files import expand
 from rekindle.models.classifier import (
     AUXILIARY,
     HEADLESS,
@@ -77,7 +78,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: If the file is missing, damaged, or of another kind.
     """
-    path = _file_of(path.expanduser())
+    path = _file_of(expand(path))
     with path.open("rb") as file:
         start = file.read(9)
     if start.startswith(PICKLED) and start[8:] != b"{":  # A safetensors file begins with eight bytes of any value, and then with JSON.

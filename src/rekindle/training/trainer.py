@@ -29,6 +29,7 @@ from rekindle.training.listener import Listener
 from rekindle.tuner import Tuner
 
 EVAL_BATCH = 64
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP.
 
 
 @dataclass
@@ -341,16 +342,19 @@ def _diverged(value: float, epoch: int, step: int, optimizer: torch.optim.Optimi
 
 @contextmanager
 def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or termination signal into a request that is met between two steps; the second one acts at once."""
+    """Turn the first Ctrl-C, termination signal or loss of the terminal into a request that is met between two steps.
+
+    A second Ctrl-C acts at once; of the others a second one changes nothing, since a closing session sends several.
+    """
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
-        asked.append(number)
-        if len(asked) > 1:
+        if number == signal.SIGINT and number in asked:
             raise KeyboardInterrupt
+        asked.append(number)
 
     try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, ask) for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN}
     except ValueError:  # Python allows signal handlers in the main thread alone.
         before = {}
     try:
