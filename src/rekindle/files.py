@@ -22,6 +22,7 @@ from rekindle.errors import UserError
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 TRIES = 1000
+TEMPORARY_BYTES = 100  # Of a file's name that its temporary one keeps, since a name may be as long as the file system takes.
 LOCKLESS = {getattr(errno, name) for name in ("ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP") if hasattr(errno, name)}
 
 
@@ -102,13 +103,22 @@ def _digest(before: bytes, after: memoryview) -> bytes:
     return sha256.hexdigest().encode()
 
 
+def expand(path: str | Path) -> Path:
+    """A path with the user's folder in place of a leading `~`; as it stands where the user has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def write_atomic(path: Path, *content: bytes | memoryview | str) -> None:
     """Put the parts of `content` at `path` whole or not at all, also when the machine stops in the midst of it."""
+    name = path.name.encode("utf-8", "surrogateescape")[:TEMPORARY_BYTES].decode("utf-8", "ignore")
     # Nobody can guess the name, and "x" opens no file or link that is there already.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.writelines(part.encode() if isinstance(part, str) else part for part in content)
+            file.writelines(part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

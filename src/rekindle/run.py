@@ -26,7 +26,7 @@ from rekindle.data.formats.open import survey
 from rekindle.data.formats.outputs import is_output
 from rekindle.data.samples import Preprocessing
 from rekindle.errors import UserError
-from rekindle.files import csv_text, write_atomic, write_json
+from rekindle.files import csv_text, expand, write_atomic, write_json
 from rekindle.method import Method, Source
 from rekindle.registry import parse
 from rekindle.spec import RunSpec
@@ -64,7 +64,7 @@ class Run:
     folder: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", Path(self.folder))
+        object.__setattr__(self, "folder", expand(self.folder))
         if not self.folder.is_dir():
             raise UserError(f"there is no run folder {self.folder}; name one that rekindle fit made.")
 
@@ -104,7 +104,7 @@ class Run:
         """
         if top_k < 1:
             raise UserError(f"--top-k must be at least 1, found {top_k}.")
-        paths = find_new([files] if isinstance(files, str | Path) else files).paths
+        paths = find_new([expand(file) for file in ([files] if isinstance(files, str | Path) else files)]).paths
         found: list[Prediction] = []
         for start in range(0, len(paths), BATCH):
             found += self._predict(paths[start : start + BATCH], top_k)
@@ -177,6 +177,7 @@ class Run:
 
 def labeled(data: str | Path, classes: list[str], asked: ColumnNames) -> tuple[list[Picture], Tensor]:
     """Pictures and their labels among the run's classes; a class may be absent, but none may be unknown."""
+    data = data if str(data).startswith("hf:") else expand(data)
     folder = Path(data)
     below = [entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)] if folder.is_dir() else []
     names = sorted(entry.name for entry in below if not is_output(entry))
@@ -206,10 +207,24 @@ def read_spec(folder: Path) -> RunSpec:
         raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); start the run again.") from None
 
 
-def open_folder(folder: Path, spec: RunSpec, dataset: Dataset) -> None:
+def began_as(folder: Path) -> str:
+    """The id of a run that began in a folder, which may have been renamed since; "" where nothing tells it."""
+    path = folder / "environment.json"
+    try:
+        return str(json.loads(path.read_text("utf-8"))["run"])
+    except (OSError, ValueError, KeyError, TypeError):  # Earlier versions had the id in the folder's name alone.
+        return folder.resolve().name[-12:]
+
+
+def open_folder(folder: Path, run_id: str, spec: RunSpec, dataset: Dataset) -> None:
     """Write what is known before training: environment, data and, last, the spec."""
-    write_json(folder / "environment.json", environment())
+    write_json(folder / "environment.json", {"run": run_id, **environment()})
     write_json(folder / "data.json", dataset.to_json())
+    write_spec(folder, spec)
+
+
+def write_spec(folder: Path, spec: RunSpec) -> None:
+    """Write spec.yaml, which `read_spec` reads."""
     write_atomic(folder / "spec.yaml", yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
 
 

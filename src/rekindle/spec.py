@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import math
+import os
 import re
 import types
 import typing
@@ -20,6 +21,7 @@ from typing import Annotated, Any, Literal, TypedDict, Union
 from annotated_types import Ge, Gt, Interval, Le, Lt, Predicate
 
 from rekindle.errors import UserError
+from rekindle.files import expand
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
@@ -242,6 +244,9 @@ class RunSpec:
     defaults: Literal["0.1", "0.2"] = "0.2"
 
     def __post_init__(self) -> None:
+        for name in PLACES:
+            if str(getattr(self, name)).startswith("~"):
+                object.__setattr__(self, name, str(expand(getattr(self, name))))
         for name, word in NONE_WORDS.items():
             if getattr(self, name) == word:
                 object.__setattr__(self, name, None)
@@ -280,6 +285,12 @@ class RunSpec:
     def from_dict(cls, values: dict[str, Any]) -> "RunSpec":
         """Read what `to_dict` gave, also that of rekindle 0.1.0, which did not name its defaults."""
         return cls(**{"defaults": "0.1", **current_options(values)})
+
+    def located(self) -> "RunSpec":
+        """The same with the whole path of each file and folder that is there, so that it is found from any working folder."""
+        places = {name: getattr(self, name) for name in PLACES}
+        whole = {name: os.path.abspath(place) for name, place in places.items() if place and Path(place).exists()}
+        return dataclasses.replace(self, **{name: whole[name] for name in whole if places[name] not in ("default", "none")})
 
     def data_options(self) -> dict[str, Any]:
         """What `rekindle.data.open_data` is told beside the data."""
@@ -360,6 +371,7 @@ class RunOptions(TypedDict, total=False):
     defaults: Literal["0.1", "0.2"]
 
 
+PLACES = ("data", "weights", "source_data")  # Fields that may name files and folders; a run is known by their content.
 # What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.
 NONE_WORDS = {
     "freeze": "none", "epochs": "auto", "minutes": "none", "patience": "none", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "image_size": "auto", "image_column": "auto",

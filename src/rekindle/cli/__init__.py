@@ -7,17 +7,32 @@ from collections.abc import Callable
 
 import rekindle
 from rekindle.cli import analyze, catalog, data, demo, fit, run, study
+from rekindle.cli.output import drop_output, prepare_output
 from rekindle.errors import Busy, UserError
+from rekindle.files import expand
 
-FAILED, BAD_INPUT, STOPPED = 1, 2, 130
+FAILED, BAD_INPUT, STOPPED, PIPE_CLOSED = 1, 2, 130, 141  # The last two as shells count what a signal ended.
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status: 0 only when it did the job."""
+    prepare_output()
+    try:
+        try:
+            return _act(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # The reader has seen enough, as head does.
+        drop_output()
+        return PIPE_CLOSED
+
+
+def _act(arguments: list[str] | None) -> int:
     options, unknown = parser().parse_known_args(arguments)
     act: Callable[[argparse.Namespace], int] = options.act
     try:
         _check_known(options.command, unknown)
+        _expand_paths(options)
         return act(options)
     except UserError as error:
         print(f"rekindle: {error}", file=sys.stderr)
@@ -25,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nrekindle: stopped.", file=sys.stderr)
         return STOPPED
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(f"rekindle: {error}", file=sys.stderr)
         return FAILED
@@ -43,6 +60,15 @@ def parser() -> argparse.ArgumentParser:
     for room in (fit, run, catalog, data, study, analyze, demo):
         room.register(commands)
     return top
+
+
+def _expand_paths(options: argparse.Namespace) -> None:
+    """Put the user's folder in place of a leading `~`, which a shell leaves in `--out=~/runs` and in quotes."""
+    for name, value in vars(options).items():
+        if isinstance(value, str) and value.startswith("~"):
+            setattr(options, name, str(expand(value)))
+        elif isinstance(value, list):
+            setattr(options, name, [str(expand(item)) if str(item).startswith("~") else item for item in value])
 
 
 def _check_known(command: argparse.ArgumentParser, unknown: list[str]) -> None:

@@ -1,9 +1,13 @@
 """What the commands have in common: how one is declared, its tables, and the progress bar. It loads no torch."""
 
 import argparse
+import dataclasses
 import inspect
+import io
+import os
 import re
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Self
 
@@ -11,6 +15,47 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+
+def prepare_output() -> None:
+    """Let standard output take every text, so that no result is lost to an encoding.
+
+    Files and pipes get UTF-8, with names of files as the file system has them; a terminal keeps its encoding, and shows what that
+    lacks as escapes.
+    """
+    stream = sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        if stream.isatty():
+            stream.reconfigure(errors="backslashreplace")
+        else:
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def drop_output() -> None:
+    """Send to nowhere what is still to be written to a closed pipe, so that the interpreter does not fail on it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Notes(Console):
+    """Standard error; a run goes on when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent."""
+        self.quiet = True
+        drop_output()
+
+
+class _Results(Console):
+    """Standard output; a closed pipe ends the command as it ends one that prints."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to `rekindle.cli.main`."""
+        raise BrokenPipeError
 
 
 class ProgressBar:
@@ -21,7 +66,7 @@ class ProgressBar:
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._console = Console(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
+        self._console = _Notes(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
             console=self._console, transient=True, disable=quiet or not self._console.is_terminal,
@@ -92,10 +137,14 @@ def add_json(command: Any, text: str = "JSON instead of text") -> None:
 
 
 def option_texts(kind: type) -> dict[str, str]:
-    """What a dataclass's docstring says of each option, continued lines joined; '%' doubled, as argparse wants it."""
+    """What a dataclass's docstring says of each option, continued lines joined; '%' doubled, as argparse wants it.
+
+    Texts are empty where Python leaves docstrings out, as under -OO.
+    """
     section = (inspect.getdoc(kind) or "").partition("Args:")[2]
     found = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w+: |\Z)", section, re.MULTILINE | re.DOTALL)
-    return {name: " ".join(text.split()).rstrip(".").replace("%", "%%") for name, text in found}
+    texts = {name: " ".join(text.split()).rstrip(".").replace("%", "%%") for name, text in found}
+    return {field.name: texts.get(field.name, "") for field in dataclasses.fields(kind)}
 
 
 def table(header: list[str], rows: list[list[str]]) -> None:
@@ -115,4 +164,4 @@ def show(tables: Any) -> None:
 
 def console() -> Console:
     """Standard output; a file or a pipe gets it wide enough for long names."""
-    return Console(width=None if sys.stdout.isatty() else 200)
+    return _Results(width=None if sys.stdout.isatty() else 200)

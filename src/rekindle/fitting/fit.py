@@ -1,17 +1,20 @@
 """`rekindle.fit`: fine-tune a network on labelled images."""
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from rekindle.errors import UserError
+from rekindle.files import expand
 from rekindle.fitting.freeze_search import search_freeze
 from rekindle.fitting.job import execute
 from rekindle.fitting.method_search import search_method
 from rekindle.method import Direction, Method
 from rekindle.registry import describe, unparse
 from rekindle.run import Run, read_spec
-from rekindle.spec import RunOptions, RunSpec, check_names
+from rekindle.spec import PLACES, RunOptions, RunSpec, check_names
 from rekindle.training.listener import Listener, Silent
 
 AUTO = "auto"
@@ -30,7 +33,8 @@ def fit(
             By default that of `RunSpec`.
         direction: As text such as "grod(rho=0.99)", or a direction. By default the plain sum.
         out: Folder in which the run's own folder is made.
-        resume: A run folder to continue instead; all settings come from its spec.yaml.
+        resume: A run folder to continue instead; all settings come from its spec.yaml. Data or weights that were moved since may be given
+            again; their content must be the same.
         listener: Called with progress; see `rekindle.training.listener.Listener`.
         cache: Keep decoded pictures for later runs; see `rekindle.data.cache.cache`. No result depends on it.
         workers: Threads that prepare the next batches meanwhile; None chooses. No result depends on it.
@@ -48,10 +52,16 @@ def fit(
         >>> run.predict(["new.jpg"])  # doctest: +SKIP
     """
     if resume is not None:
-        if data is not None or method is not None or direction is not None or options:
-            raise UserError("--resume takes every setting from the run's spec.yaml; leave the others out.")
-        folder, out, methods = Path(resume), Path(resume).parent, None
-        spec = read_spec(folder)
+        moved: dict[str, Any] = {name: value for name, value in {**options, "data": data}.items() if name in PLACES and value is not None}
+        if method is not None or direction is not None or not options.keys() <= moved.keys():
+            raise UserError(
+                "--resume takes every setting from the run's spec.yaml; leave the others out. "
+                "Only where the data, --weights or --source-data lie now may be given, where they were moved."
+            )
+        folder, methods = expand(resume), None
+        changed: dict[str, Any] = {name: str(value) for name, value in moved.items()}
+        out, spec = folder.parent, replace(read_spec(folder), **changed)
+        _check_places(spec, folder)
     elif data is None:
         raise UserError("name the folder with photographs, or a table of them: rekindle fit photos/")
     else:
@@ -64,13 +74,24 @@ def fit(
             given["method"] = method
         if direction is not None:
             given["direction"] = describe(direction) if isinstance(direction, Direction) else direction
-        spec = RunSpec(data=str(data), **given)
+        out, spec = expand(out), RunSpec(data=str(data), **given)
     listener = listener or Silent()
     if spec.method == AUTO:
         return search_method(spec, out=Path(out), listener=listener, cache=cache, workers=workers, device=device)
     if spec.freeze == AUTO:
         return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers, device=device, methods=methods).run
     return execute(spec, out=Path(out), resumed=folder, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
+
+
+def _check_places(spec: RunSpec, folder: Path) -> None:
+    """Refuse to go on with a run whose data or weights are no longer where they were, and say how to name their new place."""
+    gone = [name for name in PLACES if os.path.isabs(place := getattr(spec, name) or "") and not Path(place).exists()]
+    if gone:
+        typed = {"data": "FOLDER", "weights": "--weights FILE", "source_data": "--source-data FOLDER"}
+        raise UserError(
+            f"{' and '.join(getattr(spec, name) for name in gone)} of {folder} cannot be found; put it back, or name its new place: "
+            f"rekindle fit {' '.join(typed[name] for name in gone)} --resume {folder}"
+        )
 
 
 def _objects(method: str | Method | Sequence[Method] | None) -> list[Method] | None:

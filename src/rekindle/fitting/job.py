@@ -34,7 +34,7 @@ from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.restarts.cosine import Cosine
 from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.report.format import duration, split_title
-from rekindle.run import Run, open_folder, write_predictions
+from rekindle.run import Run, began_as, open_folder, read_spec, write_predictions, write_spec
 from rekindle.spec import RunSpec
 from rekindle.training.checkpoints import Unfit, states, unfit
 from rekindle.training.defaults import automatic_precision, make_optimizer
@@ -54,6 +54,7 @@ EVALUATION = 1 / 3  # Work of looking at a picture, in that of training on it.
 ENDING = 5.0  # Seconds that pictures and pages take.
 CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods and checkpoints take some too.
 LOCK = ".lock"
+SLUG_BYTES = 60  # Of each of the three words in a run folder's name; file systems take 255 bytes, some of them 143.
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -100,6 +101,9 @@ def execute(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)  # Random weights are part of what the seed decides.
         loaded = models.build(spec.model, weights=spec.weights)
+    if loaded.note:
+        listener.note(loaded.note)
+    spec = spec.located()
     if spec.precision == "auto" and spec.defaults != "0.1":  # What it stands for here is part of the run, and of its id.
         spec = replace(spec, precision=automatic_precision(loaded.module))
     if spec.weights != "none":
@@ -117,9 +121,9 @@ def execute(
         if not any(method.needs_data for method in chosen):
             listener.note("--source-data is read for nothing: no method looks at data before training; take l2_sp_fisher, or leave it out.")
     run_id = spec.run_id(data_hash(dataset, pixels, source_data), weights_hash(loaded.module))
-    name = f"{_slug(Path(spec.data.removeprefix('hf:')).resolve().name)}-{_slug(spec.model)}-{_slug(spec.method)}-s{spec.seed}-{run_id}"
+    name = f"{slug(Path(spec.data.removeprefix('hf:')).resolve().name)}-{slug(spec.model)}-{slug(spec.method)}-s{spec.seed}-{run_id}"
     folder = resumed or out / name
-    if resumed is not None and not resumed.resolve().name.endswith(run_id):
+    if resumed is not None and began_as(resumed) != run_id:
         raise UserError(
             f"the data or the weights of {resumed} changed since it began, so it cannot go on; start a new run without --resume."
         )
@@ -130,6 +134,8 @@ def execute(
         if (folder / "result.json").is_file():
             listener.note(f"{folder} is finished already; nothing was trained again.")
         else:
+            if resumed is not None and fabric.is_global_zero and read_spec(folder) != spec:
+                write_spec(folder, spec)  # The data or the weights lie elsewhere now.
             _Job(
                 spec=spec, fabric=fabric, loaded=loaded, methods=chosen, direction=direction, dataset=dataset, pixels=pixels,
                 preprocessing=preprocessing, run_id=run_id, folder=folder, listener=listener, began=began, workers=workers, augment=augment,
@@ -269,7 +275,7 @@ class _Job:
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
             raise UserError(str(error)) from None
         if self.fabric.is_global_zero and not (self.folder / "spec.yaml").is_file():
-            open_folder(self.folder, spec, self.dataset)
+            open_folder(self.folder, self.run_id, spec, self.dataset)
         listener = _MetricsWriter(self.listener, self.folder, self.fabric.is_global_zero, lambda: self._write_samples(train))
         training = Training(
             fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=self._checked(splits),
@@ -531,8 +537,10 @@ def rewrite_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
     write_atomic(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
 
 
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "_.=" else "-" for c in text).strip("-")[:60]
+def slug(text: str) -> str:
+    """Letters and digits of a text, cut to as many bytes as leave room for the other parts of a name: file systems count bytes."""
+    kept = "".join(c if c.isalnum() or c in "_.=" else "-" for c in text).strip("-")
+    return kept.encode("utf-8", "ignore")[:SLUG_BYTES].decode("utf-8", "ignore")
 
 
 @contextmanager
@@ -553,6 +561,14 @@ def _alone(folder: Path, fabric: "Fabric", note: Callable[[str], None]) -> Itera
 def _run_lock(folder: Path, note: Callable[[str], None]) -> Iterator[bool]:
     """Hold a run folder's lock, if it is free. A run that failed before it began leaves no empty folder behind."""
     made = not folder.parent.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, FileExistsError):  # Another command removes it at this moment.
+        pass
+    except OSError as error:
+        raise UserError(
+            f"the run's folder {folder} cannot be made ({error.strerror}); name a folder that may be written with --out."
+        ) from None
     with locked(folder / LOCK, note=note) as mine:
         try:
             if mine:

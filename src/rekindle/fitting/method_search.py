@@ -13,7 +13,7 @@ from rekindle.analysis.classification import beyond_luck
 from rekindle.errors import Diverged, UserError
 from rekindle.files import read_csv
 from rekindle.fitting.freeze_search import stages_of
-from rekindle.fitting.job import Shared, execute
+from rekindle.fitting.job import Shared, execute, slug
 from rekindle.report.format import duration
 from rekindle.run import Run
 from rekindle.spec import RunSpec
@@ -84,7 +84,7 @@ def search_method(spec: RunSpec, *, out: Path, listener: Listener, **options: An
     """
     if spec.val_fraction == 0 or spec.freeze:
         raise UserError("--method auto chooses on validation, and freezes by itself; leave out --val-fraction 0 and --freeze.")
-    folder, shared = out / f"auto-{Path(spec.data).resolve().name}-s{spec.seed}", Shared(trial=True)
+    folder, shared = out / f"auto-{slug(Path(spec.data).resolve().name)}-s{spec.seed}", Shared(trial=True)
     listener.note("method auto: plain fine-tuning and four rivals, at most twice the work of a plain run.")
     trial = replace(spec, method=PLAIN, test=False, test_every_epoch=False, minutes=spec.minutes and spec.minutes / 2)
 

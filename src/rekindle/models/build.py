@@ -15,7 +15,7 @@ from rekindle.models.cifar_resnet import CifarResNet
 from rekindle.models.classifier import (
     replace_classifier,
 )  # fmt: skip
-from rekindle.models.hub import download_errors, offline_if_unreachable
+from rekindle.models.hub import download_errors, offline_if_unreachable, weights_only
 from rekindle.models.weights import fit_weights, load_weights, read_weights
 
 Triple = tuple[float, float, float]
@@ -36,6 +36,7 @@ class LoadedModel:
         interpolation: "bilinear", "bicubic" or another of `rekindle.data.cache.decode`.
         input_size: Edge of the crop that the weights were trained on.
         pretrained: Where the weights came from, in words.
+        note: A sentence on what was found in a file of weights, or "".
     """
 
     name: str
@@ -45,6 +46,7 @@ class LoadedModel:
     interpolation: str = "bilinear"
     input_size: int = 224
     pretrained: str = "random weights"
+    note: str = ""
 
 
 def build(name: str, *, weights: str | Path = "default", classes: int | None = None) -> LoadedModel:
@@ -53,7 +55,7 @@ def build(name: str, *, weights: str | Path = "default", classes: int | None = N
     Args:
         name: A timm name ("resnet50", "resnet50.tv_in1k"), "torchvision:NAME", "cifar_resnet20" (or another 6n + 2), or "tiny".
         weights: "default" for the library's own (timm's and torchvision's come over the network), "none" for random ones,
-            or a .safetensors file, whose classifier may have any width.
+            or a .safetensors or .pth file or a run folder; its classifier may have any width, or be absent.
         classes: Width of the classifier without pre-trained weights; None keeps the network's own.
 
     Raises:
@@ -78,8 +80,8 @@ def build(name: str, *, weights: str | Path = "default", classes: int | None = N
 def _with_file(name: str, path: Path) -> LoadedModel:
     tensors = read_weights(path)
     plain = build(name, weights="none")
-    fit_weights(plain.module, tensors, path)
-    return replace(plain, pretrained=f"weights of {path.name}")
+    told = fit_weights(plain.module, tensors, path)
+    return replace(plain, pretrained=f"weights of {path.name}", note=f"{path} holds the network {told}." if told else "")
 
 
 def _tiny(pretrained: bool, classes: int | None) -> LoadedModel:
@@ -105,7 +107,7 @@ def _torchvision(name: str, pretrained: bool, classes: int | None) -> LoadedMode
     recipe = choice.transforms() if choice is not None else None
     size = recipe.crop_size[0] if recipe is not None else 224
     options = {"weights": choice} if pretrained else _torchvision_options(short, size, classes)
-    with download_errors(name):
+    with download_errors(name), weights_only():
         module = torchvision.models.get_model(short, **options)
     origin = f"torchvision's {choice}" if pretrained else "random weights"
     if recipe is None:
@@ -130,7 +132,7 @@ def _timm(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
     if not timm.is_model(name):
         raise UserError(_unknown(name, timm.list_models()))
     options: dict[str, Any] = {} if classes is None or pretrained else {"num_classes": classes}
-    with download_errors(name), offline_if_unreachable(pretrained):
+    with download_errors(name), weights_only(), offline_if_unreachable(pretrained):
         module = timm.create_model(name, pretrained=pretrained, **options)
     config = resolve_model_data_config(module)
     tag = module.pretrained_cfg.get("tag") or "default"  # type: ignore[operator, union-attr]

@@ -19,6 +19,7 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 POOLS = {nn.Conv1d: nn.AdaptiveAvgPool1d, nn.Conv2d: nn.AdaptiveAvgPool2d, nn.Conv3d: nn.AdaptiveAvgPool3d}
 AUXILIARY = ("AuxLogits", "aux1", "aux2")
 USUAL = ("fc", "classifier", "head", "heads", "linear", "last_linear", "output")
+HEADLESS = "drawn_classifier"  # Attribute of a network whose weights came without a classifier: the one it has says nothing.
 
 
 def find_classifier(module: nn.Module, name: str | None = None) -> list[str]:
@@ -58,6 +59,8 @@ def source_classifier(source: nn.Module, head: Sequence[str]) -> str:
         source: The pre-trained network.
         head: Names of the new classifier's layers, which are the old one's where the kind was kept.
     """
+    if getattr(source, HEADLESS, False):
+        return ""
     kept = [name for name in head if name in _layers(source)]
     try:
         names = kept if kept and len(kept) == len(head) else find_classifier(source)
@@ -71,7 +74,9 @@ def source_classifier(source: nn.Module, head: Sequence[str]) -> str:
 
 
 def width_of_classifier(module: nn.Module) -> int:
-    """Classes that a network tells apart; 0 where it has no classifier."""
+    """Classes that a network tells apart; 0 where it has no classifier, or one that was never trained."""
+    if getattr(module, HEADLESS, False):
+        return 0
     try:
         layer = module.get_submodule(find_classifier(module)[-1])
     except UserError:

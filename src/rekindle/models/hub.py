@@ -1,11 +1,15 @@
 """Being online: a download that fails is one sentence, and no silent host holds a run up."""
 
+import os
+import pickle
 import socket
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlparse
 from urllib.request import getproxies
+
+import torch
 
 from rekindle.errors import UserError
 
@@ -39,6 +43,19 @@ def _answers(address: str) -> bool:
 
 
 @contextmanager
+def weights_only() -> Iterator[None]:
+    """Let every torch.load read tensors alone, also where a library asks for more, so that no file in a cache can run code."""
+    force, forbid = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    before = {name: os.environ.pop(name, None) for name in (force, forbid)}
+    os.environ[force] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(force)
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+@contextmanager
 def download_errors(name: str) -> Iterator[None]:
     """Turn every way in which a download fails into one sentence, and let none hang on a silent host."""
     before = socket.getdefaulttimeout()
@@ -47,6 +64,11 @@ def download_errors(name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"the stored file of {name}'s weights holds more than weights, so it is not read; remove it from {torch.hub.get_dir()} "
+            f"(it is fetched again), or give --weights FILE.safetensors."
+        ) from None
     except Exception as error:
         if not _is_download(error):
             advice = "try --weights none or FILE.safetensors, or another --model"

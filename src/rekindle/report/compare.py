@@ -194,7 +194,7 @@ def _answers(run: Run) -> dict[tuple[str, str, str], bool]:
 def _run_cells(row: Row) -> list[str]:
     low, high = map(percent, row["interval"])
     where = "" if row["split"] == "test" else f" ({split_title(row['split'])})"
-    settings = [row["method"], row["model"], row["data"], str(row["seed"]), str(row["epochs"])]
+    settings = [row["method"], row["model"], Path(row["data"]).name, str(row["seed"]), str(row["epochs"])]
     return [
         Path(row["run"]).name,
         *settings,

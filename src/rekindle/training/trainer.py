@@ -35,6 +35,7 @@ STATE = {
     "recorders": dict, "best": dict,
 }  # fmt: skip
 LOSSES = {"train": "the loss", "val": "the validation loss", "watched_test": "the test loss"}  # Of an epoch's record.
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP.
 
 
 @dataclass
@@ -422,16 +423,19 @@ def _gather_objects(fabric: Fabric, value: Any) -> list[Any]:
 
 @contextmanager
 def _stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or termination signal into a request that is met between two steps; the second one acts at once."""
+    """Turn the first Ctrl-C, termination signal or loss of the terminal into a request that is met between two steps.
+
+    A second Ctrl-C acts at once; of the others a second one changes nothing, since a closing session sends several.
+    """
     asked: list[int] = []
 
     def ask(number: int, frame: Any) -> None:
-        asked.append(number)
-        if len(asked) > 1:
+        if number == signal.SIGINT and number in asked:
             raise KeyboardInterrupt
+        asked.append(number)
 
     try:
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, ask) for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN}
     except ValueError:  # Python allows signal handlers in the main thread alone.
         before = {}
     try:

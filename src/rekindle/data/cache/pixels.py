@@ -135,7 +135,8 @@ class _Loading:
             try:
                 self._fill(shelf)
             except Unusable as error:
-                note(f"the cache {cache.root} cannot be used ({error}); pictures are decoded for this run alone.")
+                remedy = "set REKINDLE_HOME to a folder that may be written to keep them"
+                note(f"the cache {cache.root} cannot be used ({error}); pictures are decoded for this run alone; {remedy}.")
         touch(self.shards)
         cache.trim()
 
