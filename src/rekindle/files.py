@@ -35,7 +35,8 @@ class NoLocks(UserError):
         )
 
 
-DIGEST = {"sha256": "0" * 64}  # Metadata that leave room for the digest.
+_LENGTH = 64
+DIGEST = {"sha256": "0" * _LENGTH}  # Metadata that leave room for the digest.
 _MARK = b'"sha256":"'
 
 
@@ -59,7 +60,7 @@ def write_with_digest(path: Path, content: bytes) -> None:
     start = _place(content[: _header_end(content, len(content))])
     if start is None:
         raise ValueError(f"{path.name} has no room for a digest among its metadata.")
-    rest = memoryview(content)[start + 64 :]
+    rest = memoryview(content)[start + _LENGTH :]
     write_atomic(path, content[:start] + _digest(content[:start], rest), rest)
 
 
@@ -79,7 +80,7 @@ def read_with_digest(path: Path) -> bytes | None:
             return None
         file.seek(0)
         content = file.read()
-    if content[start : start + 64] != _digest(content[:start], memoryview(content)[start + 64 :]):
+    if content[start : start + _LENGTH] != _digest(content[:start], memoryview(content)[start + _LENGTH :]):
         raise DamagedFile("its bytes are not those that were written")
     return content
 
