@@ -13,10 +13,11 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from rekindle import cli
-from rekindle.data import Undecodable, decode
+from rekindle.data import Pixels, Undecodable, decode, open_data
 from rekindle.data.cache.decode import inspect
 from rekindle.data.cache.metadata import without_metadata
 from rekindle.data.check import check
+from rekindle.fitting.setup import dark
 
 from .pictures import write
 from .test_check import noise
@@ -183,3 +184,15 @@ def test_what_is_too_large_for_a_picture_is_not_read(tmp_path: Path) -> None:
     os.truncate(tmp_path / "a.jpg", 2**31)
     with pytest.raises(Undecodable, match=r"2\.0 GiB"):
         decode(tmp_path / "a.jpg", 8)
+
+
+@pytest.mark.parametrize(("white", "noted"), [(4095, True), (65535, False)])
+def test_a_run_notes_that_most_pictures_are_nearly_black(white: int, noted: bool, tmp_path: Path) -> None:
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            values = np.random.default_rng(number).integers(0, white + 1, (40, 40)).astype(np.uint16)
+            Image.fromarray(values).save(tmp_path / label / f"{number}.tif")
+    found = open_data(tmp_path)
+    pixels = Pixels.load([path for split in found.splits.values() for path in split.paths], 32)
+    assert [says(note, "8 of 8 pictures", "nearly black") for note in dark(found, pixels)] == [True] * noted

@@ -39,9 +39,7 @@ SIDEWAYS = (5, 6, 7, 8)
 TIFF_BITS, TIFF_WHITE = 258, 281
 HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
 # What damaged metadata say is ignored, so nobody needs a line for every such picture.
-warnings.filterwarnings(
-    "ignore", r"(Possibly )?[Cc]orrupt EXIF data|Metadata Warning|Image appears to be a malformed MPO|Truncated File Read", UserWarning
-)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*ImagePlugin")
 
 Result = TypeVar("Result")
 
