@@ -28,7 +28,7 @@ def split_key(seed: int, purpose: str, name: str) -> bytes:
     macOS may store an accented letter as two code points; both spellings get one key.
     """
     text = unicodedata.normalize("NFC", f"{seed}\x1f{purpose}\x1f{name}")
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 @dataclass(frozen=True)
