@@ -41,7 +41,9 @@ def register(commands: Any) -> None:
     run.add_argument(
         "--config", metavar="FILE", help="YAML file of options by name, such as a run's spec.yaml; options typed here come before it"
     )
-    run.add_argument("--resume", metavar="RUN", help="continue this run folder; every setting comes from it")
+    run.add_argument(
+        "--resume", metavar="RUN", help="continue this run folder; every setting comes from it, and data that were moved may be named again"
+    )
     run.add_argument("--device", default="auto", metavar="NAME", help="where to train: auto, cpu, cuda or mps (default: auto)")
     run.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True,
                      help="keep decoded pictures for later runs; see rekindle data cache (no result depends on it)")  # fmt: skip

@@ -12,6 +12,13 @@ import math
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
@@ -20,6 +27,14 @@ from rekindle.method import DataPasses, PassOverData, require
 from rekindle.training.checkpoints import random_state, set_random_state
 from rekindle.tuner import Tuner
 from rekindle.tuner.scheduler import TunerScheduler
+
+RIVALS: dict[type[Callback], str] = {
+    StochasticWeightAveraging: "replaces the tuner's scheduler and adds an epoch",
+    BackboneFinetuning: "adds parameter groups in training, and the tuner knows no rates for them (the methods freeze and lp_ft do the like)",
+    GradientAccumulationScheduler: "changes the number of optimiser steps in training, which the tuner was built with",
+    LearningRateFinder: "trains trial steps, which the tuner would count, and sets a rate that the tuner sets",
+    BatchSizeFinder: "trains trial steps, which the tuner would count",
+}
 
 
 class TunerCallback(Callback):
@@ -31,7 +46,7 @@ class TunerCallback(Callback):
             its device, and not again on resume.
 
     Raises:
-        ValueError: When training starts, if the Trainer's epochs or steps differ from the tuner's, its scheduler is missing,
+        ValueError: When training starts, if another callback contradicts the tuner, the Trainer's epochs or steps differ from the tuner's, its scheduler is missing,
             optimisation is manual, parameters are split over processes, or a checkpoint lacks the tuner's state.
     """
 
@@ -48,6 +63,11 @@ class TunerCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember the state until the network is on its device and the scheduler's own state is loaded."""
         self._stored, self._random, self._known = state_dict["tuner"], state_dict["random"], True
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check, before other callbacks act, that none of them contradicts the tuner."""
+        if stage == "fit":
+            _check_callbacks(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Continue the random stream before a loader draws the order of an epoch from it."""
@@ -92,6 +112,15 @@ class TunerCallback(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the step also if the gradient scaler left it out."""
         self.tuner.count_skipped_step()
+
+
+def _check_callbacks(trainer: Trainer) -> None:
+    """Refuse Lightning's callbacks that take over what the tuner plans when it is built: rates, groups, steps and epochs."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it from outside the class.
+        for kind, reason in RIVALS.items():
+            require(
+                not isinstance(callback, kind), f"{kind.__name__} does not go with TunerCallback: it {reason}; leave one of the two out."
+            )
 
 
 def _check(trainer: Trainer, module: LightningModule, tuner: Tuner) -> None:

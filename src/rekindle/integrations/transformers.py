@@ -128,6 +128,12 @@ class TunerCallback(TrainerCallback):
         inner = getattr(kwargs["optimizer"], "optimizer", kwargs["optimizer"])
         ours = inner is self.optimizer and kwargs["lr_scheduler"] is self.optimizers[1]
         require(ours, "the tuner sets the learning rate: give Trainer(optimizers=callback.optimizers).")
+        had = self.scheduler.last_epoch
+        require(
+            had <= state.global_step // self.tuner.steps_per_epoch,
+            f"train() starts anew, but the tuner has had {had} of its {self.tuner.epochs} epochs; make the network, tuner, optimizer, "
+            "callback and Trainer again, or give train(resume_from_checkpoint=True).",
+        )
         known = self.scheduler.last_epoch == state.global_step // self.tuner.steps_per_epoch
         require(
             known, "this checkpoint was written without the tuner's state, or with save_only_model=True, so the run cannot go on from it."

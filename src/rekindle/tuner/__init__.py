@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import ASGD, SGD, Optimizer
 
+from rekindle.errors import some
 from rekindle.hooks import FeatureHooks
 from rekindle.method import Batch, Clock, DataPasses, Direction, Method, PassOverData, Source, require
 from rekindle.methods.directions.plain import PlainSum
@@ -209,6 +210,7 @@ class Tuner:
         require(0 <= epoch < self.epochs, f"epoch {epoch} is outside this run of {self.epochs} epochs (0 to {self.epochs - 1}).")
         optimizer = self._the_optimizer()
         self._check_last_epoch(epoch)
+        self._check_groups(optimizer)
         if not self._prepared:
             require(
                 not self.needs_data,
@@ -386,8 +388,23 @@ class Tuner:
         assert self._optimizer is not None
         return self._optimizer
 
+    def _check_groups(self, optimizer: Optimizer) -> None:
+        """Refuse to pass over parameters that were unfrozen after the groups were made: they would never train, and nobody would know."""
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        loose = [name for name, p in self.net.parameters().items() if p.requires_grad and id(p) not in held]
+        require(
+            not loose,
+            f"{some(loose, 3)} can train, but the optimiser does not hold them, as when they were unfrozen after tuner.param_groups(); "
+            "build the groups while nothing is frozen, or freeze with the method freeze or lp_ft.",
+        )
+
     def _check_last_epoch(self, epoch: int) -> None:
         assert self._scheduler is not None
+        require(
+            epoch > self._epoch,
+            f"epoch {epoch} begins, but the tuner has had {self._epoch + 1} of its {self.epochs} epochs; train again with a new Tuner, "
+            "optimiser and scheduler, or go on from a checkpoint.",
+        )
         require(
             self._scheduler.last_epoch == epoch,
             f"add scheduler.step() at the end of each epoch: epoch {epoch} begins, and it was called {self._scheduler.last_epoch} times.",

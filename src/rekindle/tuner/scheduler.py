@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from rekindle.method import require
+
 
 class TunerScheduler(LRScheduler):
     """Base learning rates times the methods' factors: closed form in the epoch, so resuming needs no history.
@@ -39,5 +41,11 @@ class TunerScheduler(LRScheduler):
         self.refresh(self.last_epoch, 0)
 
     def _rates(self, epoch: int, step: int) -> list[float | Tensor]:
+        began, now = len(self.base_lrs), len(self.optimizer.param_groups)
+        require(
+            began == now,
+            f"the optimiser began with {began} parameter groups and has {now}: the tuner knows no rate for a group that is added in training; "
+            "build all groups by tuner.param_groups() while nothing is frozen, and freeze with the method freeze or lp_ft.",
+        )
         groups = zip(self.base_lrs, self.optimizer.param_groups, strict=True)
         return [float(base * self._factor(group["name"], epoch, step)) for base, group in groups]
