@@ -34,7 +34,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def options(pictures: Path, tmp_path: Path) -> dict[str, Any]:
-    return {"data": pictures, "model": "tiny", "weights": "none", "image_size": 32, "epochs": 1, "precision": "32", "out": tmp_path / "runs"}
+    return {
+        "data": pictures,
+        "model": "tiny",
+        "weights": "none",
+        "image_size": 32,
+        "epochs": 1,
+        "precision": "32",
+        "out": tmp_path / "runs",
+    }
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -200,7 +208,11 @@ def test_two_equal_fits_at_once(pictures: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("turn", range(3))
-@pytest.mark.parametrize("more", [[], ["--method", "auto"], ["--freeze", "auto"], ["--method", "delta"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "more",
+    [[], ["--method", "auto", "--weights", "default"], ["--freeze", "auto"], ["--method", "delta", "--weights", "default"]],
+    ids=" ".join,
+)
 def test_many_equal_fits_at_once(more: list[str], turn: int, pictures: Path, tmp_path: Path) -> None:
     command = ["fit", str(pictures), *TINY, *more, "--out", str(tmp_path)]
     check(race([command] * 4))

@@ -136,5 +136,6 @@ def _write(folder: Path, curve: list[FrozenStages], chosen: FrozenStages) -> Non
     rows = [{**dataclasses.asdict(candidate), "mean": candidate.mean} for candidate in curve]
     write_json(folder / "search.json", {"chosen": chosen.until, "frozen": chosen.frozen, "curve": rows})
     save(
-        freeze_curve([(candidate.until or "none", list(candidate.accuracies)) for candidate in curve], curve.index(chosen)), folder / "curve.png"
+        freeze_curve([(candidate.until or "none", list(candidate.accuracies)) for candidate in curve], curve.index(chosen)),
+        folder / "curve.png",
     )
