@@ -208,7 +208,11 @@ def test_two_equal_fits_at_once(pictures: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("turn", range(3))
-@pytest.mark.parametrize("more", [[], ["--method", "auto"], ["--freeze", "auto"], ["--method", "delta"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "more",
+    [[], ["--method", "auto", "--weights", "default"], ["--freeze", "auto"], ["--method", "delta", "--weights", "default"]],
+    ids=" ".join,
+)
 def test_many_equal_fits_at_once(more: list[str], turn: int, pictures: Path, tmp_path: Path) -> None:
     command = ["fit", str(pictures), *TINY, *more, "--out", str(tmp_path)]
     check(race([command] * 4))
