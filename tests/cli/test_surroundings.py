@@ -131,7 +131,6 @@ def test_without_a_home_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Path, "expanduser", nobody)
     monkeypatch.chdir(tmp_path)
     assert main(["data", "list"]) == 0
-    assert main(["data", "cache", "list"]) == 0
     assert main(["fit", "data", *FAST, *PRECISION]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "runs"]
 
