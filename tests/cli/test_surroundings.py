@@ -73,8 +73,8 @@ ENCODINGS: list[dict[str, str | None]] = [
     ],
 )
 def test_no_result_is_lost_to_an_encoding(what: list[str], environment: dict[str, str | None], run: Path) -> None:
-    if what[0] == "data" and "LC_ALL" in environment:
-        pytest.skip("there file names are no text to Python, which the check reports")
+    if what[0] in ("data", "evaluate") and "LC_ALL" in environment:
+        pytest.skip("there names of files and of class folders are no text to Python, which both commands report")
     data = str(run.parent.parent / "data")
     done = command(*(word.format(run=run, data=data) for word in what), **environment)
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,8 @@ def test_a_closed_pipe_is_no_error(words: list[str], unbuffered: str) -> None:
     )  # fmt: skip
     os.close(writer)
     assert done.stderr == b""
-    assert done.returncode == (0 if "--help" in words else 141)  # argparse passes over a closed pipe by itself.
+    # argparse passes over a closed pipe by itself, but not over one that shows when the rest is flushed.
+    assert done.returncode in ((0, 141) if "--help" in words else (141,))
 
 
 def test_a_run_goes_on_when_nobody_reads_its_progress(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_without_docstrings(words: list[str], python: tuple[str, ...]) -> None:
 
 def test_a_run_without_docstrings(tmp_path: Path) -> None:
     picture_folder(tmp_path / "data", {"train": 4, "val": 2})
-    words = ["fit", str(tmp_path / "data"), *FAST, *PRECISION, "--out", str(tmp_path / "runs"), "--method", "l2_sp+rifle(periods=1)"]
+    words = ["fit", str(tmp_path / "data"), *FAST, *PRECISION, "--out", str(tmp_path / "runs"), "--method", "l2+rifle(periods=1)"]
     assert command(*words, PYTHONOPTIMIZE="2").returncode == 0
 
 
