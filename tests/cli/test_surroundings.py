@@ -62,7 +62,7 @@ ENCODINGS: list[dict[str, str | None]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("environment", ENCODINGS, ids=str)
+@pytest.mark.parametrize("environment", [ENCODINGS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in ENCODINGS[1:])], ids=str)
 @pytest.mark.parametrize(
     "what",
     [
@@ -83,7 +83,7 @@ def test_no_result_is_lost_to_an_encoding(what: list[str], environment: dict[str
 
 
 @pytest.mark.parametrize("words", [["models"], ["methods"], ["methods", "rifle"], ["data", "list"], ["fit", "--help"], ["--help"]])
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.slow)])
 def test_a_closed_pipe_is_no_error(words: list[str], unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)  # Whoever read has gone already.
@@ -117,6 +117,7 @@ def test_without_docstrings(words: list[str], python: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_without_docstrings(tmp_path: Path) -> None:
     picture_folder(tmp_path / "data", {"train": 4, "val": 2})
     words = ["fit", str(tmp_path / "data"), *FAST, *PRECISION, "--out", str(tmp_path / "runs"), "--method", "l2+rifle(periods=1)"]

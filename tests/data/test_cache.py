@@ -356,8 +356,10 @@ def test_a_cache_that_cannot_be_made_is_told_and_does_without(tmp_path: Path) ->
     notes: list[str] = []
     load(pictures(tmp_path / "a", 4), Cache(tmp_path / "file" / "pixels"), notes)
     assert notes == [
-        f"the cache {tmp_path / 'file' / 'pixels'} cannot be used (Not a directory); pictures are decoded for this run alone; "
-        "set REKINDLE_HOME to a folder that may be written to keep them."
+        (
+            f"the cache {tmp_path / 'file' / 'pixels'} cannot be used (Not a directory); pictures are decoded for this run alone; "
+            "set REKINDLE_HOME to a folder that may be written to keep them."
+        )
     ]
 
 
@@ -375,8 +377,10 @@ def test_a_cache_that_may_only_be_read_is_read(store: Cache, decoded: list[int],
     load(paths, store, notes)
     assert len(decoded) == 2
     assert notes == [
-        f"the cache {store.root} cannot be used (Permission denied); pictures are decoded for this run alone; "
-        "set REKINDLE_HOME to a folder that may be written to keep them."
+        (
+            f"the cache {store.root} cannot be used (Permission denied); pictures are decoded for this run alone; "
+            "set REKINDLE_HOME to a folder that may be written to keep them."
+        )
     ]
 
 
@@ -390,8 +394,10 @@ def test_a_full_disk_is_told_and_the_run_goes_on(when: str, store: Cache, tmp_pa
     told: list[int] = []
     Pixels.load(pictures(tmp_path / "a", 7), EDGE, cache=store, note=notes.append, progress=told.append)
     assert notes == [
-        f"the cache {store.root} cannot be used (No space left on device); pictures are decoded for this run alone; "
-        "set REKINDLE_HOME to a folder that may be written to keep them."
+        (
+            f"the cache {store.root} cannot be used (No space left on device); pictures are decoded for this run alone; "
+            "set REKINDLE_HOME to a folder that may be written to keep them."
+        )
     ]
     assert told[-7:] == [1, 2, 3, 4, 5, 6, 7]
     assert files(store) == files(store, ".partial") == []

@@ -122,7 +122,7 @@ KEPT: list[dict[str, Any]] = [{"keep": "last"}, {"keep": "best"}, {"keep": "auto
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=str)
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, pytest.param(math.inf, marks=pytest.mark.slow)])
 def test_training_loss(
     value: float, kept: dict[str, Any], options: dict[str, Any], epoch: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +132,7 @@ def test_training_loss(
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=str)
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, pytest.param(math.inf, marks=pytest.mark.slow)])
 def test_validation_only(
     value: float, kept: dict[str, Any], options: dict[str, Any], epoch: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +197,7 @@ def test_a_folder_whose_checkpoint_is_broken_says_so(options: dict[str, Any]) ->
         rekindle.fit(resume=folder)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2))])
 def test_high_rates_end_in_a_sentence_or_in_finite_numbers(seed: int, tmp_path: Path) -> None:
     for split, count in (("train", 20), ("val", 4)):
         for label in range(2):
@@ -296,7 +296,7 @@ def failing(real: Callable[..., Any], bad: Callable[[Any], bool]) -> Callable[..
     return execute
 
 
-@pytest.mark.parametrize("all_rivals", [False, True])
+@pytest.mark.parametrize("all_rivals", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_rival_that_diverges_is_out(all_rivals: bool, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def bad(spec: Any) -> bool:
         return spec.epochs < 3 if all_rivals else bool(spec.lr and spec.lr > 0.02)
