@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 from rekindle import Method, Tuner
+from rekindle.training.listener import Silent
 
 
 class Toy(nn.Module):
@@ -71,3 +72,13 @@ def picture_folder(root: Path, splits: dict[str, int], classes: int = 2, size: i
                 image[..., label % 3] += 100
                 Image.fromarray(image.astype(np.uint8)).save(folder / f"{index:03d}.png")
     return root
+
+
+class Notes(Silent):
+    """A listener that keeps the sentences, in a list of its own or in one that is given."""
+
+    def __init__(self, kept: list[str] | None = None) -> None:
+        self.kept: list[str] = [] if kept is None else kept
+
+    def note(self, text: str) -> None:
+        self.kept.append(text)

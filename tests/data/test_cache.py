@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import rekindle
-from rekindle import files as files_room
+from rekindle import locks
 from rekindle.cli import main
 from rekindle.data import Pixels
 from rekindle.data.cache import shards
@@ -371,7 +371,7 @@ def test_a_cache_that_may_only_be_read_is_read(store: Cache, decoded: list[int],
     def refuse(*arguments: Any, **options: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(files_room, "FileLock", refuse)  # Tests may run as root, whom no mode of a folder stops.
+    monkeypatch.setattr(locks, "FileLock", refuse)  # Tests may run as root, whom no mode of a folder stops.
     monkeypatch.setattr(os, "utime", refuse)
     notes: list[str] = []
     load(paths, store, notes)

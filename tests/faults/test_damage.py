@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 import rekindle
 from rekindle import models
+from rekindle.digests import DIGEST, DamagedFile, read_with_digest, write_with_digest
 from rekindle.errors import UserError
-from rekindle.files import DIGEST, DamagedFile, read_with_digest, write_with_digest
 from rekindle.fitting.choices import from_checkpoint
 from rekindle.models.weights import read_weights
 from rekindle.spec import RunSpec
 from rekindle.training.checkpoints import Unfit, load_state, save_state, states
 from rekindle.training.trainer import STATE, Training
-from tests.toys import picture_folder
+from tests.toys import Notes, picture_folder
 
 STATES: dict[str, Any] = {
     "model": {"weight": torch.arange(24.0).reshape(4, 6), "bias": torch.ones(4)},
@@ -182,20 +182,6 @@ def test_a_state_that_was_passed_over_does_not_push_out_the_good_ones(tmp_path: 
         "epoch00001-step0000003.safetensors",
         "epoch00002-step0000000.safetensors",
     ]
-
-
-class Notes:
-    """A listener that keeps the sentences."""
-
-    def __init__(self) -> None:
-        self.kept: list[str] = []
-        self.note = self.kept.append
-
-    def progress(self, what: str, done: int, total: int) -> None: ...
-
-    def step(self, *values: object) -> None: ...
-
-    def epoch(self, record: dict[str, Any]) -> None: ...
 
 
 @pytest.fixture(scope="module")

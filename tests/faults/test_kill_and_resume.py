@@ -17,7 +17,7 @@ import rekindle
 from rekindle import models
 from rekindle.errors import Stopped
 from rekindle.training.trainer import Training
-from tests.toys import picture_folder
+from tests.toys import Notes, picture_folder
 
 POINTS = ["before_first_checkpoint", "mid_epoch", "while_saving", "before_draw", "after_draw"]
 
@@ -120,16 +120,3 @@ def test_changed_data_is_not_resumed(options: dict[str, Any], undisturbed: Path,
     next((data / "train" / "class0").iterdir()).unlink()
     with pytest.raises(rekindle.UserError, match="changed since it began"):
         rekindle.fit(resume=run)
-
-
-class Notes:
-    """A listener that keeps the sentences."""
-
-    def __init__(self, kept: list[str]) -> None:
-        self.note = kept.append
-
-    def progress(self, what: str, done: int, total: int) -> None: ...
-
-    def step(self, *values: object) -> None: ...
-
-    def epoch(self, record: dict[str, Any]) -> None: ...

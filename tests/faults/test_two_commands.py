@@ -11,17 +11,18 @@ import pytest
 import yaml
 
 import rekindle
-from rekindle import files
+from rekindle import files, locks
 from rekindle.cli import main
 from rekindle.errors import Busy, UserError
-from rekindle.files import NoLocks, locked, remove_if_unused, remove_temporaries, write_atomic
+from rekindle.files import remove_temporaries, write_atomic
 from rekindle.fitting import job
+from rekindle.locks import NoLocks, locked, remove_if_unused
 from rekindle.study.store import Study
 from rekindle.study.worker import run_cell
 from tests.faults.racers import Ended, race
 from tests.study import fakes
 from tests.study.test_store import make
-from tests.toys import picture_folder
+from tests.toys import Notes, picture_folder
 
 TINY = ["--model", "tiny", "--weights", "none", "--image-size", "32", "--epochs", "1", "--precision", "32"]
 REFUSED = "at this moment; wait for it, or choose another --out."
@@ -97,7 +98,7 @@ def test_what_a_kill_left_is_removed_by_the_next_start(options: dict[str, Any]) 
 
 
 def test_on_a_file_system_without_locks_a_run_goes_on_with_a_note(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "FileLock", lambda path: Lockless(OSError(errno.ENOLCK, "No locks available")))
+    monkeypatch.setattr(locks, "FileLock", lambda path: Lockless(OSError(errno.ENOLCK, "No locks available")))
     notes: list[str] = []
     assert rekindle.fit(**options, cache=False, listener=Notes(notes)).result["status"] == "done"
     assert [note for note in notes if "has no locks; let no other command work there" in note and str(options["out"]) in note]
@@ -105,13 +106,13 @@ def test_on_a_file_system_without_locks_a_run_goes_on_with_a_note(options: dict[
 
 @pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.ENOLCK, "x"), OSError(errno.EOPNOTSUPP, "x")], ids=repr)
 def test_a_study_needs_locks_and_says_so(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "FileLock", lambda path: Lockless(error))
+    monkeypatch.setattr(locks, "FileLock", lambda path: Lockless(error))
     with pytest.raises(NoLocks, match=f"the file system of {tmp_path / 'study'} has no locks"):
         make(tmp_path)
 
 
 def test_a_lock_that_may_not_be_written_is_no_missing_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "FileLock", lambda path: Lockless(PermissionError(errno.EACCES, "Permission denied")))
+    monkeypatch.setattr(locks, "FileLock", lambda path: Lockless(PermissionError(errno.EACCES, "Permission denied")))
     with pytest.raises(PermissionError), locked(tmp_path / ".lock"):
         pass
 
@@ -256,16 +257,3 @@ class Lockless:
 
     def acquire(self, timeout: float) -> None:
         raise self._error
-
-
-class Notes:
-    """A listener that keeps the sentences."""
-
-    def __init__(self, kept: list[str]) -> None:
-        self.note = kept.append
-
-    def progress(self, what: str, done: int, total: int) -> None: ...
-
-    def step(self, *values: object) -> None: ...
-
-    def epoch(self, record: dict[str, Any]) -> None: ...

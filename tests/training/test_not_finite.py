@@ -26,7 +26,7 @@ from rekindle.training.polyak import LEAST, polyak_lr
 from rekindle.training.trainer import Training
 from rekindle.tuner import Tuner
 from tests.study.test_store import make
-from tests.toys import picture_folder
+from tests.toys import Notes, picture_folder
 
 TRAIN, VAL, TEST = 16, 6, 4  # Pictures of each split, which tell them apart.
 BAD = 1  # The epoch of three that goes wrong.
@@ -340,16 +340,3 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-class Notes:
-    """A listener that keeps the sentences."""
-
-    def __init__(self, kept: list[str]) -> None:
-        self.note = kept.append
-
-    def progress(self, what: str, done: int, total: int) -> None: ...
-
-    def step(self, *values: object) -> None: ...
-
-    def epoch(self, record: dict[str, Any]) -> None: ...

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.output import ProgressBar, add_command, show
 from rekindle.errors import Busy
-from rekindle.files import locked, write_atomic
+from rekindle.files import write_atomic
+from rekindle.locks import locked
 
 if TYPE_CHECKING:
     from rekindle.report.compare import Comparison

@@ -36,7 +36,6 @@ def register(commands: Any) -> None:
 
 
 def _predict(options: argparse.Namespace) -> int:
-
     from rekindle.data.formats.folder_walk import find_new
     from rekindle.data.formats.names import printable
     from rekindle.run import Run

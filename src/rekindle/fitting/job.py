@@ -23,12 +23,13 @@ from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import Busy, UserError
-from rekindle.files import locked, remove_if_unused, remove_temporaries, write_atomic, write_json
+from rekindle.files import remove_temporaries, write_atomic, write_json
 from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
 from rekindle.fitting.setup import check_mixing, dark, data_hash, launch, leaks, make_criterion, uneven, weights_hash
 from rekindle.fitting.source_data import SourceData, one_pass
+from rekindle.locks import locked, remove_if_unused
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.restarts.cosine import Cosine

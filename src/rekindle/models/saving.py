@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from rekindle.digests import DIGEST, write_with_digest
 from rekindle.errors import UserError
-from rekindle.files import DIGEST, write_json, write_with_digest
+from rekindle.files import write_json
 from rekindle.models.build import build
 from rekindle.models.classifier import find_classifier, replace_classifier, set_output_width
 from rekindle.models.weights import misfits, read_weights

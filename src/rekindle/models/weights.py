@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
+from rekindle.digests import DamagedFile, read_with_digest
 from rekindle.errors import UserError, some
-from rekindle.files import DamagedFile, expand, read_with_digest
+from rekindle.files import expand
 from rekindle.models.classifier import (
     AUXILIARY,
     HEADLESS,

@@ -23,7 +23,8 @@ from typing import Any
 import yaml
 
 from rekindle.errors import UserError
-from rekindle.files import locked, remove_temporaries, write_atomic, write_json
+from rekindle.files import remove_temporaries, write_atomic, write_json
+from rekindle.locks import locked
 from rekindle.spec import RunSpec
 from rekindle.study.grid import Cell, Grid, Group
 from rekindle.study.grid_file import from_dict

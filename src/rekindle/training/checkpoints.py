@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from rekindle.digests import DIGEST, DamagedFile, read_with_digest, write_with_digest
 from rekindle.errors import UserError
-from rekindle.files import DIGEST, DamagedFile, read_with_digest, write_with_digest
 from rekindle.models.hub import first_line
 
 KEPT = 2

@@ -24,7 +24,8 @@ from rekindle.data.cache.cache_dir import home
 from rekindle.data.cache.decode import RULES
 from rekindle.data.cache.shards import Damaged, Shard, ShardWriter, is_used, remove, size
 from rekindle.errors import UserError
-from rekindle.files import NoLocks, locked, remove_if_unused, remove_temporaries, write_json
+from rekindle.files import remove_temporaries, write_json
+from rekindle.locks import NoLocks, locked, remove_if_unused
 
 GB = 1e9
 LIMIT_GB = 50.0

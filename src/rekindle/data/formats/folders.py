@@ -142,8 +142,8 @@ def _check_nesting(folder: Path, found: Files, findings: Findings) -> None:
     homes = {name: {path.parent for path in pictures} for name, pictures in found.items()}
     inner = {name: [place.relative_to(folder).parts[1:] for place in places] for name, places in homes.items()}
     deep = {name: {parts[0] for parts in places} for name, places in inner.items() if places and all(places)}
-    problems = []
-    for name in _like_splits(found, deep):
+    problems, like_splits = [], _like_splits(found, deep)
+    for name in like_splits:
         word = split_word(name)[0]
         called = f"call it {word}" if word in ALIASES else "move it elsewhere"
         problems.append(
@@ -151,7 +151,7 @@ def _check_nesting(folder: Path, found: Files, findings: Findings) -> None:
         )
     for name, places in inner.items():
         words = {split_word(part)[0] for parts in places for part in parts} - {""}
-        if len(words) > 1 and name not in _like_splits(found, deep):
+        if len(words) > 1 and name not in like_splits:
             problems.append(f"{folder / name}: splits inside a class ({' and '.join(sorted(words))}); put them above the classes: {LAYOUT}")
     findings.problems += problems
     alike: dict[frozenset[str], list[str]] = defaultdict(list)

@@ -19,7 +19,8 @@ import requests
 
 from rekindle.data.tasks.archives import FULL, looks_like_a_page, room
 from rekindle.errors import UserError
-from rekindle.files import locked, write_json
+from rekindle.files import write_json
+from rekindle.locks import locked
 
 TIMEOUT = (15, 60)  # Seconds to connect, and between two pieces.
 CHUNK = 2**18

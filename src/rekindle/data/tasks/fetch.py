@@ -9,7 +9,8 @@ from typing import Any
 from rekindle.data.tasks.download import Failed, digest, fetch
 from rekindle.data.tasks.task import Task, TaskFile
 from rekindle.errors import UserError
-from rekindle.files import locked, write_json
+from rekindle.files import write_json
+from rekindle.locks import locked
 
 SEEN = "seen.json"
 MIB = 2**20

@@ -18,7 +18,8 @@ from rekindle.data.tasks.fetch import Obtained, in_mib, obtain, remember, take_a
 from rekindle.data.tasks.prepared import PICTURES, RECORD, SUMS, counted, is_prepared, place
 from rekindle.data.tasks.task import Layout, Task
 from rekindle.errors import UserError
-from rekindle.files import locked, write_atomic, write_json
+from rekindle.files import write_atomic, write_json
+from rekindle.locks import locked
 
 
 def prepare(
