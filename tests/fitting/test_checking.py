@@ -9,21 +9,10 @@ import pytest
 
 import rekindle
 from rekindle.training.listener import Silent
-from tests.toys import picture_folder
+from tests.toys import Notes, picture_folder
 
 MANY, FEW, CLASSES = 60, 6, 2
 OPTIONS: dict[str, Any] = {"model": "cifar_resnet8", "weights": "none", "epochs": 2, "lr": 0.05, "batch_size": 8, "precision": "32"}
-
-
-class Notes(Silent):
-    """Keeps what a run says."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        """Keep it."""
-        self.texts.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +25,7 @@ def much_validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def fitted(data: Path, out: Path, **options: Any) -> tuple[rekindle.Run, list[str]]:
     notes = Notes()
-    return rekindle.fit(data, out=out, listener=notes, **OPTIONS, **options), notes.texts
+    return rekindle.fit(data, out=out, listener=notes, **OPTIONS, **options), notes.kept
 
 
 def test_much_validation_does_not_slow_an_epoch_down(much_validation: Path, tmp_path: Path) -> None:
@@ -76,3 +65,10 @@ def test_the_samples_are_drawn_once_the_first_epoch_is_over(much_validation: Pat
 
     rekindle.fit(much_validation, out=tmp_path, listener=Looks(), **OPTIONS)
     assert {done for epoch, done in drawn if epoch == 0} == {False} and {done for epoch, done in drawn if epoch == 1} == {True}
+
+
+def test_fabric_says_nothing_of_its_own() -> None:
+    """What a run prints is its own; `rekindle` says which precision it took in spec.yaml."""
+    code = "from rekindle.fitting.setup import launch; from rekindle.spec import RunSpec; launch(RunSpec('x', precision='bf16'), 'cpu')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""

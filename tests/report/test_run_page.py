@@ -1,5 +1,6 @@
 """The page: it opens offline, runs nothing, and leaves out what it does not have."""
 
+import json
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from rekindle.cli import parser as command_parser
 from rekindle.errors import UserError
+from rekindle.report.format import place_name
 from rekindle.report.results import confused_pairs
 from rekindle.report.run_page import fit_command, write_report
 from rekindle.report.run_pictures import PICTURES
@@ -127,3 +129,14 @@ def test_the_command_to_run_again_parses_to_the_same_settings() -> None:
 def test_confused_pairs_come_by_count_then_share() -> None:
     found = confused_pairs([[5, 2, 0], [2, 0, 2], [0, 0, 0]], ["a", "b", "c"], limit=2)
     assert [(pair["true"], pair["predicted"], pair["share"]) for pair in found] == [("b", "a", 0.5), ("b", "c", 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("/home/ann/photos", "photos"), ("photos/", "photos"), ("hf:ann/birds", "hf:ann/birds"), ("flowers102", "flowers102"), ("/", "/")],
+)
+def test_the_headline_names_the_data_and_not_the_way_there(place: str, name: str, make_run: MakeRun) -> None:
+    folder = make_run("run", ANSWERS)
+    result = {**json.loads((folder / "result.json").read_text()), "data": place}
+    text = Page(write_report(folder, result)).text
+    assert place_name(place) == name and name in text and "/home/ann" not in text.partition("Use it")[0]

@@ -40,7 +40,7 @@ def make_criterion(spec: RunSpec, labels: Tensor, classes: int) -> Any:
 def launch(spec: RunSpec, device: str) -> "Fabric":
     from rekindle.training.fabric import Fabric
 
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     asked = automatic_precision() if spec.precision == "auto" else spec.precision
     precision = {"32": "32-true", "bf16": "bf16-mixed"}[asked]
     try:

@@ -18,7 +18,7 @@ from rekindle.analysis.weight_distance import relative, weight_distance
 from rekindle.errors import UserError
 from rekindle.files import csv_text, write_atomic
 from rekindle.report.figures import COLORS, STYLE, save
-from rekindle.report.format import split_title
+from rekindle.report.format import place_name, split_title
 from rekindle.run import Run, read_spec
 
 STYLES = ("-", "--", "-.", ":")
@@ -69,7 +69,7 @@ def analyze(kind: str, folders: Sequence[str | Path]) -> Analysis:
 def run_labels(runs: Sequence[Run]) -> list[str]:
     """A short name for each run: its method, with model, data and seed where those differ, or its folder where that is not enough."""
     parts = [
-        [run.result["method"], run.result["direction"], run.result["model"], Path(run.result["data"]).name, f"seed {run.result['seed']}"]
+        [run.result["method"], run.result["direction"], run.result["model"], place_name(run.result["data"]), f"seed {run.result['seed']}"]
         for run in runs
     ]
     told = [0, *(i for i in range(1, 5) if len({part[i] for part in parts}) > 1)]

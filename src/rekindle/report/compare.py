@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from rekindle.errors import UserError
-from rekindle.report.format import escape, p_value, percent, split_title
+from rekindle.report.format import escape, p_value, percent, place_name, split_title
 from rekindle.report.results import final_split, read_predictions
 from rekindle.report.statistics import LEVEL, holm, mcnemar, paired_summary, wilson
 from rekindle.run import Run, read_spec
@@ -194,7 +194,7 @@ def _answers(run: Run) -> dict[tuple[str, str, str], bool]:
 def _run_cells(row: Row) -> list[str]:
     low, high = map(percent, row["interval"])
     where = "" if row["split"] == "test" else f" ({split_title(row['split'])})"
-    settings = [row["method"], row["model"], Path(row["data"]).name, str(row["seed"]), str(row["epochs"])]
+    settings = [row["method"], row["model"], place_name(row["data"]), str(row["seed"]), str(row["epochs"])]
     return [
         Path(row["run"]).name,
         *settings,

@@ -1,6 +1,7 @@
 """Durations, shares, p-values, splits and names as people read them. It loads no torch."""
 
 import unicodedata
+from pathlib import Path
 
 SPLIT_TITLES = {"val": "validation", "watched_test": "test"}
 
@@ -27,6 +28,11 @@ def p_value(p: float | None) -> str:
 def split_title(split: str) -> str:
     """The split's name for people."""
     return SPLIT_TITLES.get(split, split)
+
+
+def place_name(place: str) -> str:
+    """The last part of a path, which says enough where the whole is one person's; hf:NAME stays whole."""
+    return place if place.startswith("hf:") else Path(place).name or place
 
 
 def short(text: str, width: int) -> str:

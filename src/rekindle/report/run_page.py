@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from rekindle.files import write_atomic
-from rekindle.report.format import duration, split_title
+from rekindle.report.format import duration, place_name, split_title
 from rekindle.report.results import WORST, confused_pairs, final_split, worst_mistakes
 from rekindle.report.run_pictures import PICTURES
 from rekindle.report.statistics import wilson
@@ -35,7 +35,7 @@ def write_report(folder: Path, result: dict[str, Any] | None = None) -> Path:
     """
     folder = Path(folder)
     result = Run(folder).result if result is None else result
-    filters: Filters = {"percent": lambda share: f"{100 * share:.1f}", "duration": duration}
+    filters: Filters = {"percent": lambda share: f"{100 * share:.1f}", "duration": duration, "place_name": place_name}
     path = folder / "report.html"
     write_atomic(path, render("report/run.html.j2", _content(folder, result), filters))
     return path
@@ -69,7 +69,9 @@ def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
 
 def start_weights(spec: dict[str, Any]) -> str:
     """Where the weights came from, in words."""
-    return {"default": "the model's own pre-trained weights", "none": "random weights"}.get(spec["weights"], str(spec["weights"]))
+    return {"default": "the model's own pre-trained weights", "none": "random weights"}.get(
+        spec["weights"], place_name(str(spec["weights"]))
+    )
 
 
 def fit_command(spec: dict[str, Any]) -> str:
