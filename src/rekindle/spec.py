@@ -29,6 +29,7 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
 Granularity = Literal["global", "layer", "tensor"]  # What counts as one vector, for a direction.
 WeightDecay = Literal["outside", "inside"]  # Where plain weight decay stands, for a direction.
+AUTO = "auto"  # What a user types to leave a choice to the run.
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class RunSpec:
 
     Args:
         data: Folder of class folders, or of train (val, test) folders of them; a .csv, .tsv or .parquet table, or a folder of train (val, test) tables; hf:NAME, or a saved Hugging Face dataset.
-        model: "resnet18" (any timm name), "torchvision:NAME", "cifar_resnet20", "cifar_resnet56" or "tiny".
+        model: "tf_efficientnet_lite0", which is installed with rekindle, any other timm name such as "resnet50", "torchvision:NAME", "cifar_resnet20", "cifar_resnet56" or "tiny"; "auto" takes the installed one, or one that was downloaded before, is no more work than the machine can do, and has features on which a linear probe cross-validates better.
         weights: "default" for the model's own pre-trained weights, "none" for random ones, or a .safetensors file.
         method: Recipe, such as "l2_sp(alpha=0.01)+rifle(periods=2)"; `rekindle methods` lists the parts. "auto" tries plain fine-tuning and four rivals for twice the time, and keeps the best on validation.
         direction: How the gradients of loss and penalties are combined: "plain_sum", "dtnh" or "grod", with options in brackets.
@@ -201,7 +202,7 @@ class RunSpec:
     """
 
     data: str
-    model: str = "resnet18"
+    model: str = AUTO
     weights: str = "default"
     method: str = "l2"
     direction: str = "plain_sum"
@@ -307,10 +308,13 @@ class RunSpec:
     def identity(self) -> dict[str, Any]:
         """`chosen` under the names of rekindle 0.1.0, and whose defaults the rest are, so that a run keeps its id.
 
-        0.1.0 did not name its defaults, so its runs have none in their ids.
+        0.1.0 did not name its defaults, so its runs have none in their ids; nor has the network that was the default when ids were
+        first made, whatever the default is now.
         """
         old = {new: name for name, new in RENAMED.items()}
         found = {old.get(name, name): value for name, value in self.chosen().items() if name != "defaults"}
+        if self.model == RELEASED["model"]:
+            found.pop("model", None)
         if self.defaults != "0.1":
             found["defaults"] = self.defaults
         if "record" in found:
@@ -379,7 +383,7 @@ NONE_WORDS = {
     "head": "auto", "record": "none",
 }  # fmt: skip
 RELEASED: dict[str, Any] = {  # What rekindle 0.1.0 did where there is an option now, or where its "auto" meant something else.
-    "head_lr": "tied", "head_init": "random", "batchnorm": "batch", "head_type": "own", "warmup": 0.0, "clip_norm": None,
+    "model": "resnet18", "head_lr": "tied", "head_init": "random", "batchnorm": "batch", "head_type": "own", "warmup": 0.0, "clip_norm": None,
     "keep": "last",
 }  # fmt: skip
 RENAMED = {"freeze_until": "freeze", "accumulate": "grad_accum_steps", "read_test": "test", "watch_test": "test_every_epoch"}  # 0.1.0: now

@@ -44,7 +44,7 @@ def test_every_class_is_looked_at_though_not_every_picture(monkeypatch: pytest.M
     samples = Fake(60, 3)
     samples.labels[:] = 0
     samples.labels[57], samples.labels[3] = 1, 2
-    rows = chosen_rows(samples, 0)  # type: ignore[arg-type]
+    rows = chosen_rows(samples.labels, 0)  # type: ignore[arg-type]
     assert len(rows) == 10 == len(set(rows.tolist())) and set(samples.labels[rows].tolist()) == {0, 1, 2}
 
 
@@ -52,7 +52,7 @@ def test_it_sees_the_features_in_evaluation_mode_and_puts_the_mode_back() -> Non
     model, samples = network().train(), Fake(30)
     seen = look_at(model, samples, 0, CPU)  # type: ignore[arg-type]
     assert model.training and seen.features.shape == (30, 16)
-    wanted, _ = features_of(model, samples, rows=chosen_rows(samples, 0), device=CPU)  # type: ignore[arg-type]
+    wanted, _ = features_of(model, samples, rows=chosen_rows(samples.labels, 0), device=CPU)  # type: ignore[arg-type]
     assert torch.equal(seen.features, torch.from_numpy(wanted))
     assert seen.mean_square == pytest.approx(float((wanted**2).sum(1).mean()))
 

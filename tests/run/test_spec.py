@@ -32,6 +32,14 @@ def test_defaults_stay_what_ids_take_them_for() -> None:
     assert read == RunSpec("x", defaults="0.1") and read.identity() == {"data": "x"}
 
 
+def test_the_network_of_old_ids_has_none_in_new_ones() -> None:
+    """It was the default when they were made; the default of today is never part of a run, which holds a network's name."""
+    assert RunSpec("x").model == "auto" and RunSpec("x", defaults="0.1").model == "resnet18"
+    assert "model" not in RunSpec("x", model="resnet18").identity()
+    assert RunSpec("x", model="resnet18").run_id("d", "w") != RunSpec("x", model="resnet34").run_id("d", "w")
+    assert RunSpec.from_dict(RunSpec("x", model="resnet18").to_dict()).model == "resnet18"
+
+
 def test_a_renamed_option_keeps_its_id() -> None:
     """The id was made by rekindle 0.1.0."""
     old = {"freeze_until": "layer2", "accumulate": 4, "watch_test": True, "record": "weight_travel"}

@@ -116,6 +116,14 @@ def test_unknown_methods_are_refused_before_anything_runs() -> None:
         check_recipes(from_dict(grid(methods={"A": "rifel"})))
 
 
+@pytest.mark.parametrize("base", [{}, {"model": "auto"}])
+def test_a_study_names_its_network(base: dict[str, str]) -> None:
+    """Each run would choose for itself; in rekindle 0.1.0 it was resnet18."""
+    with pytest.raises(UserError, match="a study compares methods on one network; name it in base"):
+        check_recipes(from_dict(grid(base=base)))
+    check_recipes(from_dict(grid(base={"defaults": "0.1"})))
+
+
 def test_small_scale_replaces_keys_and_roots_go_before_what_exists(tmp_path: Path) -> None:
     (tmp_path / "cats").mkdir()
     (tmp_path / "net.safetensors").touch()

@@ -11,13 +11,12 @@ from rekindle.files import expand
 from rekindle.fitting.freeze_search import search_freeze
 from rekindle.fitting.job import execute
 from rekindle.fitting.method_search import search_method
+from rekindle.fitting.model_choice import with_model
 from rekindle.method import Direction, Method
 from rekindle.registry import describe, unparse
 from rekindle.run import Run, read_spec
-from rekindle.spec import PLACES, RunOptions, RunSpec, check_names
+from rekindle.spec import AUTO, PLACES, RunOptions, RunSpec, check_names
 from rekindle.training.listener import Listener, Silent
-
-AUTO = "auto"
 
 
 def fit(
@@ -76,6 +75,7 @@ def fit(
             given["direction"] = describe(direction) if isinstance(direction, Direction) else direction
         out, spec = expand(out), RunSpec(data=str(data), **given)
     listener = listener or Silent()
+    spec = with_model(spec, listener=listener, cache=cache, device=device)
     if spec.method == AUTO:
         return search_method(spec, out=Path(out), listener=listener, cache=cache, workers=workers, device=device)
     if spec.freeze == AUTO:

@@ -395,7 +395,7 @@ class _Job:
 
     def _first(self, train: "Samples") -> Tensor:
         """The pictures that the look began with."""
-        rows = chosen_rows(train, self.spec.seed)[:8]
+        rows = chosen_rows(train.labels, self.spec.seed)[:8]
         return train.evaluation(rows, self.fabric.device).to(memory_format=torch.channels_last)
 
     def _passes(self, train: "Samples", look: Look | None) -> DataPasses:

@@ -59,7 +59,7 @@ def look_at(module: nn.Module, train: Samples, seed: int, device: torch.device, 
     Raises:
         UserError: If features are not finite, since nothing can be learnt from such a network.
     """
-    rows = chosen_rows(train, seed)
+    rows = chosen_rows(train.labels, seed)
     features = features_at(module, train, rows, device, progress)
     broken = int((~features.isfinite().all(1)).sum())
     if broken:
@@ -71,10 +71,10 @@ def look_at(module: nn.Module, train: Samples, seed: int, device: torch.device, 
     return Look(features, labels, fit_probe(features, labels, progress), mean_square(features))
 
 
-def chosen_rows(train: Samples, seed: int) -> Tensor:
-    """Which training pictures are looked at: each class at least once, since a probe knows no others."""
-    rows = order(len(train), seed, 0)
-    first = {int(label): int(row) for row, label in zip(rows.flip(0), train.labels[rows.flip(0)], strict=True)}
+def chosen_rows(labels: Tensor, seed: int) -> Tensor:
+    """Which training pictures, of these labels, are looked at: each class at least once, since a probe knows no others."""
+    rows = order(len(labels), seed, 0)
+    first = {int(label): int(row) for row, label in zip(rows.flip(0), labels[rows.flip(0)], strict=True)}
     needed = torch.tensor(sorted(first.values()))
     rest = rows[~torch.isin(rows, needed)]
     return torch.cat([needed, rest])[: max(MOST, len(needed))]
@@ -99,7 +99,7 @@ def batchnorm_for(module: nn.Module, train: Samples, look: Look, seed: int, devi
     if not any(isinstance(part, _BatchNorm) for part in module.modules()):
         return "batch"
     twin = copy.deepcopy(module)
-    rows = chosen_rows(train, seed)
+    rows = chosen_rows(train.labels, seed)
     compared = rows[: max(COMPARED, len(train.labels.unique()))]  # Those of each class come first.
     with _batch_statistics(twin):
         features, _ = features_of(twin, train, rows=compared, device=device, batch=batch_size)

@@ -19,7 +19,6 @@ from rekindle.run import Run
 from rekindle.spec import RunSpec
 from rekindle.training.listener import Listener
 
-AUTO = "auto"
 PLAIN = "l2"
 SHORT, LONG = 1 / 8, 1 / 2  # Shares of a plain run's epochs; four short ones and a long one are as long as the plain one.
 

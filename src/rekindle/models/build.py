@@ -11,6 +11,7 @@ from torch import nn
 
 from rekindle.errors import UserError
 from rekindle.method import Source
+from rekindle.models import boxed
 from rekindle.models.cifar_resnet import CifarResNet
 from rekindle.models.classifier import (
     replace_classifier,
@@ -54,8 +55,9 @@ def build(name: str, *, weights: str | Path = "default", classes: int | None = N
 
     Args:
         name: A timm name ("resnet50", "resnet50.tv_in1k"), "torchvision:NAME", "cifar_resnet20" (or another 6n + 2), or "tiny".
-        weights: "default" for the library's own (timm's and torchvision's come over the network), "none" for random ones,
-            or a .safetensors or .pth file or a run folder; its classifier may have any width, or be absent.
+        weights: "default" for the library's own (timm's and torchvision's come over the network, but for those of
+            "tf_efficientnet_lite0", which are installed), "none" for random ones, or a .safetensors or .pth file or a run folder; its
+            classifier may have any width, or be absent.
         classes: Width of the classifier without pre-trained weights; None keeps the network's own.
 
     Raises:
@@ -132,14 +134,16 @@ def _timm(name: str, pretrained: bool, classes: int | None) -> LoadedModel:
     if not timm.is_model(name):
         raise UserError(_unknown(name, timm.list_models()))
     options: dict[str, Any] = {} if classes is None or pretrained else {"num_classes": classes}
-    with download_errors(name), weights_only(), offline_if_unreachable(pretrained):
-        module = timm.create_model(name, pretrained=pretrained, **options)
+    installed = boxed.weights_file() if pretrained and name == boxed.NAME else None
+    fetched = pretrained and installed is None
+    with download_errors(name), weights_only(), offline_if_unreachable(fetched):
+        module = timm.create_model(name, pretrained=fetched, **options)
+    if installed is not None:
+        boxed.load_boxed(module, installed)
     config = resolve_model_data_config(module)
     tag = module.pretrained_cfg.get("tag") or "default"  # type: ignore[operator, union-attr]
-    return LoadedModel(
-        name, module, tuple(config["mean"]), tuple(config["std"]), config["interpolation"], config["input_size"][-1],
-        f"timm's {tag} weights" if pretrained else "random weights",
-    )  # fmt: skip
+    origin = boxed.ORIGIN if installed is not None else f"timm's {tag} weights" if pretrained else "random weights"
+    return LoadedModel(name, module, tuple(config["mean"]), tuple(config["std"]), config["interpolation"], config["input_size"][-1], origin)
 
 
 def _depth(name: str) -> int:

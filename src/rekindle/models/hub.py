@@ -75,7 +75,7 @@ def download_errors(name: str) -> Iterator[None]:
             raise UserError(f"{name} cannot be built ({first_line(error)}); {advice}.") from error
         raise UserError(
             f"the weights of {name} cannot be downloaded ({first_line(error)}); give a file with --weights FILE.safetensors, "
-            f"start from random ones with --weights none, or try --model tiny, which needs no network."
+            f"start from random ones with --weights none, or leave --model out, which takes a network that is installed."
         ) from None
     finally:
         socket.setdefaulttimeout(before)

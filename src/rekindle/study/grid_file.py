@@ -29,7 +29,7 @@ from typing import Any, Literal
 import yaml
 
 from rekindle.errors import UserError
-from rekindle.spec import NONE_WORDS, RunSpec, fits, hints, option_words
+from rekindle.spec import AUTO, NONE_WORDS, RunSpec, fits, hints, option_words
 from rekindle.study.grid import FIRST_SELECTION_SEED, Grid, Group, Selection, Setting
 
 KEYS = ("name", "title", "baseline", "seeds", "sizes", "base", "regularizers", "tasks", "methods", "selection", "blocks")
@@ -104,13 +104,18 @@ def from_dict(raw: Any, data_root: str | None = None, weights_root: str | None =
 
 
 def check_recipes(grid: Grid) -> None:
-    """Refuse recipes and directions that do not exist, before anything is run. Slower than `load`: it looks at every method."""
+    """Refuse recipes and directions that do not exist, and a network left open, before anything is run.
+
+    Slower than `load`: it looks at every method.
+    """
     from rekindle.registry import parse, parse_direction
 
     seen = set()
     for group in grid.groups:
         for settings in group.candidates.values():
             recipe = tuple(settings.get(name, getattr(RunSpec, name)) for name in ("method", "direction", "defaults"))
+            if settings.get("model", RunSpec.model) == AUTO and recipe[2] != "0.1":
+                raise UserError("a study compares methods on one network; name it in base, such as base: {model: tf_efficientnet_lite0}.")
             if recipe in seen:
                 continue
             seen.add(recipe)
