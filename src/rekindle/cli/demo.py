@@ -1,4 +1,4 @@
-"""The demonstration: handwritten digits, ten pictures a class, with RIFLE and without. It needs no network connection."""
+"""The demonstration: handwritten digits, ten pictures a class, by default, by a linear probe, and as rekindle 0.1.0 did. It needs no network connection."""
 
 import argparse
 import os
@@ -6,24 +6,41 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rekindle.cli.output import ProgressBar, add_command, show
+from rekindle.cli.output import ProgressBar, add_command, table
 from rekindle.errors import Busy
 from rekindle.files import write_atomic
 from rekindle.locks import locked
 
-if TYPE_CHECKING:
-    from rekindle.report.compare import Comparison
-
 OK = 0
-METHODS = ("l2", "l2+rifle(periods=2)")
-SEEDS = (0, 1, 2)
 POOL, VALIDATION = 60, 20
 PARTIAL = ".data.partial-"
-SETTINGS: dict[str, Any] = {
-    "model": "tiny", "per_class": 10, "epochs": 40, "lr": 0.01, "batch_size": 20, "flip": False, "precision": "32",
-}  # fmt: skip
+SETTINGS: dict[str, Any] = {"image_size": 64, "per_class": 10, "epochs": 12, "batch_size": 20, "flip": False, "precision": "32"}
+DEFAULT, PROBE, RELEASED = "fine-tuned, by default", "linear probe, not fine-tuned", "fine-tuned as rekindle 0.1.0 did"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to a classifier, measured on the test pictures.
+
+    Attributes:
+        name: In words.
+        accuracy: From 0 to 1.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        report: The run's page; None for the probe, which is part of a run.
+    """
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+    report: Path | None = None
+
+    def cells(self) -> list[str]:
+        """A row of the table."""
+        return [self.name, f"{100 * self.accuracy:.1f}", f"{100 * self.low:.1f} to {100 * self.high:.1f}"]
 
 
 @dataclass(frozen=True)
@@ -31,25 +48,27 @@ class Demo:
     """What the demonstration found.
 
     Attributes:
-        comparison: Runs, means over seeds and the paired difference.
+        ways: By default, the linear probe, and that of rekindle 0.1.0.
         sentence: The outcome in words, whatever it is.
-        page: Markdown page with table and curves.
+        page: A page that opens offline.
     """
 
-    comparison: "Comparison"
+    ways: list[Way]
     sentence: str
     page: Path
 
 
 def register(commands: Any) -> None:
     """Add the command."""
-    command = add_command(commands, "demo", "fine-tune the packaged network on handwritten digits, with and without RIFLE", "rekindle demo")
-    command.add_argument("--out", default="demo", help="folder for data, runs and table (default: demo)")
+    command = add_command(
+        commands, "demo", "fine-tune the installed network on handwritten digits, and hold it against a linear probe", "rekindle demo"
+    )
+    command.add_argument("--out", default="demo", help="folder for data, runs and page (default: demo)")
     command.set_defaults(act=_demo)
 
 
 def demo(out: Path, listener: Any) -> Demo:
-    """Fine-tune the packaged network three times with each method, and write a table and curves under `out`.
+    """Fine-tune the installed network by default and as rekindle 0.1.0 did, and write a page under `out`.
 
     Raises:
         Busy: If another demonstration is at work there.
@@ -62,17 +81,33 @@ def demo(out: Path, listener: Any) -> Demo:
 
 def _demonstrate(out: Path, listener: Any) -> Demo:
     from rekindle import fit
-    from rekindle.report.compare import compare
+    from rekindle.models import boxed
     from rekindle.report.figures import save, seed_curves
+    from rekindle.report.run_page import embed
+    from rekindle.report.template import render
 
-    data = write_digits(out / "data")
-    runs = [fit(data, out=out / "runs", listener=listener, method=method, seed=seed, **SETTINGS) for seed in SEEDS for method in METHODS]
-    comparison = compare([run.folder for run in runs])
-    histories = {method: [run.history for run in runs if run.result["method"] == method] for method in METHODS}
-    save(seed_curves(histories), out / "curves.png")
-    sentence = outcome(comparison.pairs[0])
-    write_atomic(out / "demo.md", page(comparison, sentence))
-    return Demo(comparison, sentence, out / "demo.md")
+    boxed.check_installed()
+    data, common = write_digits(out / "data"), {"out": out / "runs", "listener": listener, "model": boxed.NAME, **SETTINGS}
+    default, released = fit(data, **common), fit(data, defaults="0.1", **common)
+    count = default.result["test"]["count"]
+    ways = [
+        _way(DEFAULT, default.result["test"]["accuracy"], count, default.folder / "report.html"),
+        _way(PROBE, default.result["probe"]["test"]["accuracy"], count),
+        _way(RELEASED, released.result["test"]["accuracy"], count, released.folder / "report.html"),
+    ]
+    save(seed_curves({DEFAULT: [default.history], RELEASED: [released.history]}), out / "curves.png")
+    found = Demo(ways, outcome(ways, count), out / "demo.html")
+    pictures = {name: embed(path) for name, path in (("curves", out / "curves.png"), ("samples", default.folder / "samples.png"))}
+    settings = ", ".join(f"{name} {value}" for name, value in {"model": boxed.NAME, **SETTINGS}.items())
+    content = {"found": found, "count": count, "per_class": SETTINGS["per_class"], "pictures": pictures, "settings": settings, "out": out}
+    write_atomic(found.page, render("report/demo.html.j2", content))
+    return found
+
+
+def _way(name: str, accuracy: float, count: int, report: Path | None = None) -> Way:
+    from rekindle.report.statistics import wilson
+
+    return Way(name, accuracy, *wilson(accuracy, count), report)
 
 
 def write_digits(folder: Path) -> Path:
@@ -100,32 +135,22 @@ def write_digits(folder: Path) -> Path:
     return folder
 
 
-def outcome(pair: dict[str, Any]) -> str:
-    """The paired difference in one sentence, with no verdict where the interval holds zero."""
-    points = f"{100 * pair['difference']:+.2f} points over {pair['n']} paired seeds"
-    if pair["low"] is None:
-        return f"{pair['to']} against {pair['from']}: {points}; too few differing pairs for an interval."
-    interval = f"95 % interval {100 * pair['low']:+.2f} to {100 * pair['high']:+.2f}"
-    if pair["low"] <= 0 <= pair["high"]:
-        return f"{pair['to']} against {pair['from']}: {points} ({interval}): no difference that so few seeds could show."
-    verb = "helps" if pair["difference"] > 0 else "hurts"
-    return f"Re-initialising the head {verb} here: {points} ({interval})."
+def outcome(ways: list[Way], count: int) -> str:
+    """The first way against the others in one sentence, with no verdict where intervals overlap."""
+    first, *others = ways
+    against = [f"{100 * (first.accuracy - other.accuracy):+.1f} points against {other.name}{_doubt(first, other)}" for other in others]
+    return f"{first.name}: {100 * first.accuracy:.1f} % of {count} new pictures right; {', '.join(against)}."
 
 
-def page(comparison: "Comparison", sentence: str) -> str:
-    """Markdown with the table, the curves and the settings."""
-    settings = ", ".join(f"{name} {value}" for name, value in SETTINGS.items())
-    return "\n".join([
-        "# Handwritten digits, ten pictures a class", "",
-        f"A network trained on CIFAR-10, fine-tuned on scikit-learn's digits ({settings}); accuracy on {comparison.runs[0]['count']} test pictures.", "",
-        sentence, "", "![validation accuracy by epoch](curves.png)", "", comparison.to_markdown(),
-    ])  # fmt: skip
+def _doubt(first: Way, other: Way) -> str:
+    apart = first.low > other.high or other.low > first.high
+    return "" if apart else " (no difference that so few pictures could show)"
 
 
 def _demo(options: argparse.Namespace) -> int:
     with ProgressBar() as bar:
         found = demo(Path(options.out), bar)
-    show(found.comparison.to_rich())
+    table(["way", "test %", "95 % interval"], [way.cells() for way in found.ways])
     print(found.sentence)
-    print(f"table and curves: {found.page}\nrun folders: {Path(options.out) / 'runs'}")
+    print(f"page to open: {found.page}\nrun folders: {Path(options.out) / 'runs'}")
     return OK

@@ -63,7 +63,7 @@ def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
         "weights": start_weights(settings) if settings else None, "fit": fit_command(settings) if settings else None,
         "predict": f"rekindle predict {shlex.quote(str(folder))} new-pictures/",
         "spec": spec, "environment": _text(folder / "environment.json"),
-        "pictures": {name: (picture, _embed(folder / f"{name}.png")) for name, picture in PICTURES.items() if (folder / f"{name}.png").is_file()},
+        "pictures": {name: (picture, embed(folder / f"{name}.png")) for name, picture in PICTURES.items() if (folder / f"{name}.png").is_file()},
     }  # fmt: skip
 
 
@@ -98,5 +98,6 @@ def _json(path: Path) -> dict[str, Any] | None:
     return json.loads(text) if text else None
 
 
-def _embed(path: Path) -> str:
+def embed(path: Path) -> str:
+    """A PNG file as an address that a page holds whole."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
