@@ -158,7 +158,7 @@ class RunSpec:
 
     Args:
         data: Folder of class folders, or of train (val, test) folders of them; a .csv, .tsv or .parquet table, or a folder of train (val, test) tables; hf:NAME, or a saved Hugging Face dataset.
-        model: "tf_efficientnet_lite0", which is installed with rekindle, any other timm name such as "resnet50", "torchvision:NAME", "cifar_resnet20", "cifar_resnet56" or "tiny"; "auto" takes the installed one, or one that was downloaded before, is no more work than the machine can do, and has features on which a linear probe cross-validates better.
+        model: "tf_efficientnet_lite0", which is installed with rekindle, any other timm name such as "resnet50", "torchvision:NAME", "cifar_resnet20", "cifar_resnet56" or "tiny"; "auto" takes the installed one, or one that was downloaded before, is no more work than the machine can do, and has features on which a linear probe cross-validates better; with --minutes the installed one.
         weights: "default" for the model's own pre-trained weights, "none" for random ones, or a .safetensors file.
         method: Recipe, such as "l2_sp(alpha=0.01)+rifle(periods=2)"; `rekindle methods` lists the parts. "auto" tries plain fine-tuning and four rivals for twice the time, and keeps the best on validation.
         direction: How the gradients of loss and penalties are combined: "plain_sum", "dtnh" or "grod", with options in brackets.
