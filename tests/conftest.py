@@ -10,7 +10,7 @@ import torch
 from rekindle.report import run_pictures
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-LONGEST = ("contract", "faults", "loops", "study", "training")
+LONGEST = ("contract", "faults", "loops", "study", "training", "fitting", "cli")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,6 +29,7 @@ FALLBACK_FONTS = (
 STYLE: Any = {
     "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "font.size": 10,
     "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "lines.linewidth": 1.6, "lines.markersize": 4,
+    "axes.titley": 1.0,  # Else matplotlib seeks a height free of ticks, four times a panel: half the time of a grid of pictures.
     "font.family": ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in font_manager.get_font_names())],
 }  # fmt: skip
 DPI = 150
@@ -240,8 +241,7 @@ def _grid(images: Sequence[np.ndarray], titles: list[str], heading: str) -> Figu
             axes.set_axis_off()
         for axes, image, title in zip(figure.axes, images, titles, strict=False):
             _in_square(axes, image)
-            # A title of fixed height: matplotlib would look for one above the ticks, four times a picture, which takes half the drawing.
-            axes.set_title(title, fontsize=8, y=1.0)
+            axes.set_title(title, fontsize=8)
     return figure
 
 
