@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from rekindle.report import run_pictures
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-LONGEST = ("contract", "faults", "loops", "study", "training")
+LONGEST = ("contract", "faults", "loops", "study", "training", "fitting", "cli")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +31,15 @@ def _threads() -> None:
     """Small tensors run fastest on one thread, and results are compared bit for bit at one count, also with child processes."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_pictures() -> Iterator[None]:
+    """Runs in this process draw grids of few pictures: full ones, which tests/report draws, take half the time of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_pictures, "SAMPLES", 3)
+        patch.setattr(run_pictures, "WORST", 3)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The command in odd surroundings: other encodings, closed pipes, no docstrings, no home, long names, `~` in paths."""
 
+import io
 import json
 import os
 import subprocess
@@ -34,13 +35,11 @@ FAST = [
 PRECISION = ["--precision", "32", "--device", "cpu"]
 
 
-def command(
-    *words: str, python: tuple[str, ...] = (), folder: Path | None = None, **environment: str | None
-) -> subprocess.CompletedProcess[bytes]:
+def command(*words: str, **environment: str | None) -> subprocess.CompletedProcess[bytes]:
     """Run the command; a variable that is None is taken away."""
     given = {**os.environ, **environment}
     kept = {name: value for name, value in given.items() if value is not None}
-    return subprocess.run([sys.executable, *python, "-m", "rekindle", *words], capture_output=True, check=False, env=kept, cwd=folder)
+    return subprocess.run([sys.executable, "-m", "rekindle", *words], capture_output=True, check=False, env=kept)
 
 
 @pytest.fixture(scope="module")
@@ -56,22 +55,27 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).folder
 
 
+RESULTS = [
+    ["predict", "{run}", "{data}"], ["predict", "{run}", "{data}", "--json"], ["evaluate", "{run}", "{data}"], ["data", "check", "{data}"],
+]  # fmt: skip
 ENCODINGS: list[dict[str, str | None]] = [
     {"PYTHONIOENCODING": "cp1252"}, {"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"},
     {"PYTHONIOENCODING": None, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("environment", [ENCODINGS[0], *(pytest.param(one, marks=pytest.mark.slow) for one in ENCODINGS[1:])], ids=str)
-@pytest.mark.parametrize(
-    "what",
-    [
-        ["predict", "{run}", "{data}"],
-        ["predict", "{run}", "{data}", "--json"],
-        ["evaluate", "{run}", "{data}"],
-        ["data", "check", "{data}"],
-    ],
-)
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
+@pytest.mark.parametrize("what", RESULTS)
+def test_no_result_is_lost_to_the_encoding_of_a_pipe(what: list[str], encoding: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding))
+    assert main([word.format(run=run, data=run.parent.parent / "data") for word in what]) == 0
+    assert "猫é🐈" in printed.getvalue().decode("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", ENCODINGS, ids=str)
+@pytest.mark.parametrize("what", RESULTS)
 def test_no_result_is_lost_to_an_encoding(what: list[str], environment: dict[str, str | None], run: Path) -> None:
     if what[0] in ("data", "evaluate") and "LC_ALL" in environment:
         pytest.skip("there names of files and of class folders are no text to Python, which both commands report")
@@ -82,8 +86,18 @@ def test_no_result_is_lost_to_an_encoding(what: list[str], environment: dict[str
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("words", [["models"], ["methods"], ["methods", "rifle"], ["data", "list"], ["fit", "--help"], ["--help"]])
-@pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("words", "unbuffered"),
+    [
+        (["methods"], ""),
+        (["fit", "--help"], ""),
+        *(
+            pytest.param(words, unbuffered, marks=pytest.mark.slow)
+            for words in (["models"], ["methods", "rifle"], ["data", "list"], ["fit", "--help"], ["--help"])
+            for unbuffered in ("", "1")
+        ),
+    ],
+)
 def test_a_closed_pipe_is_no_error(words: list[str], unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)  # Whoever read has gone already.
@@ -108,12 +122,21 @@ def test_a_run_goes_on_when_nobody_reads_its_progress(tmp_path: Path) -> None:
     assert b"validation accuracy" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["fit", "--help"], ["analyze", "--help"], ["methods"], ["methods", "rifle"], ["data", "list"]]
-)
-@pytest.mark.parametrize("python", [("-O",), ("-OO",)])
-def test_without_docstrings(words: list[str], python: tuple[str, ...]) -> None:
-    done = command(*words, python=python)
+WITHOUT_DOCSTRINGS = """
+from rekindle.cli import main
+for words in (["--help"], ["fit", "--help"], ["analyze", "--help"], ["methods"], ["methods", "rifle"], ["data", "list"]):
+    try:
+        status = main(words)
+    except SystemExit as end:
+        status = end.code
+    if status:
+        raise SystemExit(f"{words}: {status}")
+"""
+
+
+def test_without_docstrings() -> None:
+    """And without asserts, which `-OO` takes away as well."""
+    done = subprocess.run([sys.executable, "-OO", "-c", WITHOUT_DOCSTRINGS], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

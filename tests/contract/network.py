@@ -1,6 +1,7 @@
 """One small network that has all that any method asks for: residual and transformer blocks, BatchNorm, a linear head."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable
 
 import torch
 from timm.models.vision_transformer import Block
@@ -62,11 +63,15 @@ def passes() -> list[tuple[Tensor, Tensor]]:
 
 
 class Loop:
-    """A model, its tuner and optimiser, and the plain loop of the documentation over keyed batches."""
+    """A model, its tuner and optimiser, and the plain loop of the documentation over keyed batches.
+
+    Args:
+        keep_at: (epoch, step) before which `kept` gets what a checkpoint would hold.
+    """
 
     def __init__(
         self, methods: list[Method], model: nn.Module | None = None, epochs: int = 4, steps: int = 3, direction: Direction | None = None, accumulate: int = 1,
-        lr: float = 0.01,
+        lr: float = 0.01, keep_at: Iterable[tuple[int, int]] = (),
     ) -> None:  # fmt: skip
         self.model = model or hybrid()
         self.tuner = Tuner(self.model, methods, head="fc", epochs=epochs, steps_per_epoch=steps, direction=direction, seed=3)
@@ -74,6 +79,8 @@ class Loop:
         self.scheduler = self.tuner.scheduler(self.optimizer)
         self.accumulate = accumulate
         self.forward: Callable[[Tensor], Tensor] = self.model
+        self.keep_at = tuple(keep_at)
+        self.kept: dict[tuple[int, int], list[object]] = {}
 
     def run(self, stop: tuple[int, int] | None = None) -> dict[str, Tensor]:
         """Train from where the tuner stands to the end, or to just before step `stop`; return the weights."""
@@ -84,6 +91,8 @@ class Loop:
             for step in range(self.tuner._step, self.tuner.steps_per_epoch):
                 if stop == (epoch, step):
                     return self.state()
+                if (epoch, step) in self.keep_at:
+                    self.kept[epoch, step] = copy.deepcopy(self.saved())
                 self.step(epoch, step)
             self.scheduler.step()
         return self.state()

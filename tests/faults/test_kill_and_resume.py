@@ -61,12 +61,19 @@ def assert_equal_runs(one: Path, other: Path) -> None:
     assert (one / "predictions.csv").read_text() == (other / "predictions.csv").read_text()
 
 
+@pytest.fixture(scope="module")
+def killed(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders named as the points, in each a run that was killed there."""
+    out = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, str(Path(__file__).with_name("kill_at.py")), json.dumps({**options, "out": str(out)}), *POINTS]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    assert json.loads(ended.stdout.splitlines()[-1]) == dict.fromkeys(POINTS, int(signal.SIGKILL)), ended.stderr
+    return out
+
+
 @pytest.mark.parametrize("point", POINTS)
-def test_kill_9(point: str, options: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(Path(__file__).with_name("kill_at.py")), point, json.dumps({**options, "out": str(tmp_path)})]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-    [folder] = tmp_path.iterdir()
+def test_kill_9(point: str, killed: Path, undisturbed: Path) -> None:
+    [folder] = (killed / point).iterdir()
     assert not (folder / "result.json").exists()
     notes: list[str] = []
     assert_equal_runs(rekindle.fit(resume=folder, listener=Notes(notes)).folder, undisturbed)

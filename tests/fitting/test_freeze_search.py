@@ -16,7 +16,7 @@ def test_the_best_mean_wins_and_of_equals_the_smaller_network() -> None:
 
 
 def test_search_returns_the_whole_curve(tmp_path: Path) -> None:
-    picture_folder(tmp_path / "data", {"train": 8, "val": 4, "test": 4})
+    picture_folder(tmp_path / "data", {"train": 4, "val": 2, "test": 2})
     spec = RunSpec(str(tmp_path / "data"), model="tiny", epochs=1, lr=0.01, batch_size=8, freeze="auto")
     found = search_freeze(spec, seeds=2, out=tmp_path / "runs")
     assert [candidate.until for candidate in found.curve] == ["", "stem", "layer1", "layer2", "layer3"]
@@ -33,7 +33,7 @@ def test_search_returns_the_whole_curve(tmp_path: Path) -> None:
 def test_auto_by_the_command(tmp_path: Path) -> None:
     from rekindle.cli import main
 
-    picture_folder(tmp_path / "data", {"train": 8, "val": 4})
+    picture_folder(tmp_path / "data", {"train": 4, "val": 2})
     assert (
         main(
             [

@@ -1,6 +1,7 @@
 """Methods are found by being there: in the library, in other packages, and in the caller's own program."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -83,18 +84,21 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(site: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); from rekindle.cli import main; sys.exit(main({list(arguments)}))"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def commands(site: Path, *commands: list[str]) -> tuple[list[int], str, str]:
+    """What commands return one after the other in a process that finds the packages, and all that it prints and says."""
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); from rekindle.cli import main; print([main(one) for one in {list(commands)}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stdout, done.stderr
 
 
 def test_methods_of_other_packages_are_listed_and_broken_ones_named(site: Path) -> None:
-    listed = command(site, "methods")
-    assert listed.returncode == 0
-    assert "plugged-in" in listed.stdout and "fade(alpha=0.5)" in listed.stdout and "nobody, 2026" in listed.stdout
-    assert [line.split()[1] for line in listed.stderr.splitlines()] == ["gone", "no_module", "stolen"]
-    assert all("plugged-in cannot be used" in line for line in listed.stderr.splitlines())
-    assert "`alpha=0.5` (a finite number of at least 0): How much." in command(site, "methods", "fade").stdout
+    statuses, printed, said = commands(site, ["methods"], ["methods", "fade"])
+    assert statuses == [0, 0]
+    assert "plugged-in" in printed and "fade(alpha=0.5)" in printed and "nobody, 2026" in printed
+    assert [line.split()[1] for line in said.splitlines()[:3]] == ["gone", "no_module", "stolen"]
+    assert all("plugged-in cannot be used" in line for line in said.splitlines())
+    assert "`alpha=0.5` (a finite number of at least 0): How much." in printed
 
 
 def test_methods_of_other_packages_train(site: Path, tmp_path: Path) -> None:
@@ -113,12 +117,11 @@ def test_methods_of_other_packages_train(site: Path, tmp_path: Path) -> None:
         "--out",
         str(tmp_path / "runs"),
     ]
-    done = command(site, "fit", str(tmp_path / "data"), *fast, "--method", "l2+fade(alpha=0.1)")
-    assert done.returncode == 0, done.stderr
-    bad = command(site, "fit", str(tmp_path / "data"), *fast, "--method", "fade(alpha=-1)")
-    assert bad.returncode == 2 and "fade: alpha must be a finite number of at least 0, found -1" in bad.stderr
-    broken = command(site, "fit", str(tmp_path / "data"), *fast, "--method", "gone")
-    assert broken.returncode == 2 and "gone of plugged-in cannot be used" in broken.stderr
+    recipes = ("l2+fade(alpha=0.1)", "fade(alpha=-1)", "gone")
+    statuses, _, said = commands(site, *(["fit", str(tmp_path / "data"), *fast, "--method", recipe] for recipe in recipes))
+    assert statuses == [0, 2, 2], said
+    assert "fade: alpha must be a finite number of at least 0, found -1" in said.splitlines()[-2]
+    assert "gone of plugged-in cannot be used" in said.splitlines()[-1]
 
 
 @dataclass

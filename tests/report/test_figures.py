@@ -77,6 +77,14 @@ def test_pictures_of_any_shape_are_shown_whole() -> None:
         assert axes.get_xlim()[1] - axes.get_xlim()[0] == axes.get_ylim()[0] - axes.get_ylim()[1] == max(picture.shape)
 
 
+def test_full_grids_give_each_picture_a_place_of_its_own(tmp_path: Path) -> None:
+    for count in (figures.COLUMNS * 4, figures.COLUMNS * 2 + 1):
+        figure = figures.samples(np.full((count, 4, 4, 3), 200, np.uint8), ["a name"] * count)
+        assert written(figure, tmp_path).std() > 5
+        places = [axes.get_window_extent().bounds for axes in figure.axes if axes.images]
+        assert len(places) == len({tuple(np.round(place)) for place in places}) == count
+
+
 def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
     figure = figures.mistakes([], [], [], [])
     assert figure.texts[0].get_text().startswith("No mistakes")

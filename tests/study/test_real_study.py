@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from rekindle.cli import main
+
 GRID: dict[str, Any] = {
     "name": "digits", "seeds": 2, "sizes": [5], "base": {"model": "tiny", "epochs": 2, "lr": 0.01, "batch_size": 5, "precision": "32"},
     "tasks": {"digits": {"data": "digits"}}, "methods": {"Original": "l2", "RIFLE": "l2+rifle(periods=2)"},
 }  # fmt: skip
+Ended = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -47,20 +51,28 @@ def start(place: Path, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def output(place: Path, *arguments: str) -> str:
-    process = start(place, *arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out
+@pytest.fixture
+def ended(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ended:
+    """Runs `rekindle study ...` in this process, in the folder; returns its status, and what it printed and said."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("REKINDLE_DATA", str(place / "data"))
+    monkeypatch.setenv("REKINDLE_HOME", str(place / "home"))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = main(["study", *arguments])
+        return status, *capsys.readouterr()
+
+    return run
 
 
 def records(place: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text("utf-8")) for path in (place / "study-digits" / "cells").glob("*.json")]
 
 
-def test_killed_taken_up_by_two_shells_and_reported(place: Path) -> None:
-    text = output(place, "run", "grid.yaml", "--dry-run")
-    assert "4 runs, 0 done, 0 failed" in text and "images/s" in text and not (place / "study-digits").exists()
+def test_killed_taken_up_by_two_shells_and_reported(place: Path, ended: Ended) -> None:
+    status, text, _ = ended("run", "grid.yaml", "--dry-run")
+    assert status == 0 and "4 runs, 0 done, 0 failed" in text and "images/s" in text and not (place / "study-digits").exists()
     first = start(place, "run", "grid.yaml", "--jobs", "1")
     while not any(record["state"] == "done" for record in records(place)):
         assert first.poll() is None, first.communicate()
@@ -80,33 +92,28 @@ def test_killed_taken_up_by_two_shells_and_reported(place: Path) -> None:
         assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
     logs = Counter(line for path in (place / "study-digits" / "cells").glob("*.log") for line in path.read_text("utf-8").splitlines())
     assert not any("Traceback" in line for line in logs)
-    status = json.loads(output(place, "status", "study-digits", "--json"))
-    assert status["done"] == status["total"] == 4 and not status["running_cells"]
-    assert "report.html" in output(place, "report", "study-digits", "--published")
+    found = json.loads(ended("status", "study-digits", "--json")[1])
+    assert found["done"] == found["total"] == 4 and not found["running_cells"]
+    assert "report.html" in ended("report", "study-digits", "--published")[1]
     page = (place / "study-digits" / "report" / "report.md").read_text("utf-8")
     assert "4 of 4 runs done" in page and "(2)" in page
     # A longer study takes over what is done: the same seeds, one more.
     (place / "grid.yaml").write_text(yaml.safe_dump({**GRID, "seeds": 3}), "utf-8")
-    assert "6 runs, 4 done, 0 failed" in output(place, "run", "grid.yaml", "--dry-run")
+    assert "6 runs, 4 done, 0 failed" in ended("run", "grid.yaml", "--dry-run")[1]
 
 
-def test_missing_data_fail_cell_by_cell_and_the_status_says_so(place: Path) -> None:
+def test_missing_data_fail_cell_by_cell_and_the_status_says_so(place: Path, ended: Ended) -> None:
     tasks = {"digits": {"data": "digits"}, "lost": {"data": "lost"}}
     (place / "grid.yaml").write_text(yaml.safe_dump({**GRID, "seeds": 1, "tasks": tasks, "methods": {"Original": "l2"}}), "utf-8")
-    text = output(place, "run", "grid.yaml", "--dry-run")
+    _, text, _ = ended("run", "grid.yaml", "--dry-run")
     assert "lost does not exist" in text and "unknown" in text
-    process = start(place, "run", "grid.yaml", "--jobs", "1")
-    out, err = process.communicate(timeout=300)
-    assert (
-        process.returncode == 1
-        and "1 of 2 runs done, 1 failed" in out
-        and "failed: Original, lost, 5 a class, seed 0: lost does not exist" in err
-    )
-    assert "lost does not exist" in output(place, "status", "study-digits")
+    status, out, err = ended("run", "grid.yaml", "--jobs", "1")
+    assert status == 1 and "1 of 2 runs done, 1 failed" in out
+    assert "failed: Original, lost, 5 a class, seed 0: lost does not exist" in err
+    assert "lost does not exist" in ended("status", "study-digits")[1]
 
 
-def test_a_wrong_grid_is_one_sentence(place: Path) -> None:
+def test_a_wrong_grid_is_one_sentence(place: Path, ended: Ended) -> None:
     (place / "grid.yaml").write_text(yaml.safe_dump({**GRID, "methods": {"A": "rifel"}}), "utf-8")
-    process = start(place, "run", "grid.yaml")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 2 and err.count("\n") == 1 and "did you mean rifle" in err
+    status, _, err = ended("run", "grid.yaml")
+    assert status == 2 and err.count("\n") == 1 and "did you mean rifle" in err

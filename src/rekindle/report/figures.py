@@ -29,6 +29,7 @@ FALLBACK_FONTS = (
 STYLE: Any = {
     "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "font.size": 10,
     "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "lines.linewidth": 1.6, "lines.markersize": 4,
+    "axes.titley": 1.0,  # Else matplotlib seeks a height free of ticks, four times a panel: half the time of a grid of pictures.
     "font.family": ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in font_manager.get_font_names())],
 }  # fmt: skip
 DPI = 150
