@@ -56,7 +56,9 @@ def own_pictures(run: Run, data: str | None) -> OwnPictures:
     try:
         dataset = data_room.open_data(spec.data, **spec.data_options())
     except UserError as error:
-        raise UserError(f"an export is checked on the run's own pictures, and they cannot be read: {error} Or give others with --data.") from None
+        raise UserError(
+            f"an export is checked on the run's own pictures, and they cannot be read: {error} Or give others with --data."
+        ) from None
     name = next(name for name in ("test", "val", "train") if name in dataset.splits)
     train, split = dataset.splits["train"], dataset.splits[name]
     rows, own = data_room.order(len(split.paths), 0, 0)[:MEASURED], data_room.order(len(train.paths), 0, 0)[:CALIBRATION]

@@ -68,7 +68,9 @@ class ResizeAndCrop(nn.Module):
         """Resize the last axis and cut its middle out: (.., S)."""
         weights = self._weights(values.shape[-1], shorter)
         # The products are whole numbers below 2^53, so float64 holds them exactly.
-        return ((values @ weights.T + 2 ** (BITS - 1)) / 2**BITS).floor().clamp(0, 255)
+        sums = values @ weights.T + 2 ** (BITS - 1)
+        resized: Tensor = (sums / 2**BITS).floor().clamp(0, 255)
+        return resized
 
     def _weights(self, length: int, shorter: Tensor) -> Tensor:
         """(S, length) in units of 2^-22."""
@@ -80,7 +82,8 @@ class ResizeAndCrop(nn.Module):
         places = torch.arange(length, dtype=torch.float64) + 0.5
         shares = self.filter((places - centers[:, None]).abs() * (1 / scale.clamp(min=1)))
         shares = shares / shares.sum(1, keepdim=True) * 2**BITS
-        return (shares + 0.5 * shares.sign()).trunc()
+        fixed: Tensor = (shares + 0.5 * shares.sign()).trunc()
+        return fixed
 
 
 def _scalar(value: int) -> Tensor:

@@ -71,12 +71,16 @@ def answers_of_timm(folder: Path, pictures: Sequence[Picture]) -> Tensor:
         UserError: If timm cannot build the network with these weights.
     """
     import timm
+    from timm.data.config import resolve_model_data_config
+    from timm.data.transforms_factory import create_transform
 
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     except RuntimeError as error:
-        raise UserError(f"timm cannot build the network of this run, whose layers a method or --head-type changed ({first_line(error)}).") from None
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+        raise UserError(
+            f"timm cannot build the network of this run, whose layers a method or --head-type changed ({first_line(error)})."
+        ) from None
+    transform = create_transform(**resolve_model_data_config(model), is_training=False)
     rows = []
     with torch.no_grad():
         for picture in pictures:
