@@ -1,4 +1,5 @@
 from .errors import UserError
+from .exporting.export import export
 from .fitting.fit import fit
 from .method import Batch, Clock, DataPasses, Direction, Method, Net, Source
 from .methods.directions.dtnh import DTNH
@@ -34,6 +35,7 @@ __all__ = [
     "Source",
     "Tuner",
     "UserError",
+    "export",
     "fit",
     "load",
 ]  # fmt: skip

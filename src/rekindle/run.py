@@ -128,7 +128,7 @@ class Run:
             pixels, faults = self._pixels(pictures[start : start + BATCH])
             errors |= faults
             if not errors:
-                found.append(self._probabilities(pixels))
+                found.append(self.probabilities(pixels))
         if errors:
             raise UserError(
                 "\n".join([f"{len(errors)} images cannot be read; repair or remove them:", *(f"  {p}: {why}" for p, why in errors.items())])
@@ -143,7 +143,7 @@ class Run:
 
     def _predict(self, paths: list[Path], top_k: int) -> list[Prediction]:
         pixels, errors = self._pixels(paths)
-        rows: Iterator[Tensor] = iter(self._probabilities(pixels) if pixels else [])
+        rows: Iterator[Tensor] = iter(self.probabilities(pixels) if pixels else [])
         names = self.model[1]["classes"]
         found = []
         for path in paths:
@@ -168,7 +168,8 @@ class Run:
                 errors[picture] = str(error)
         return pixels, errors
 
-    def _probabilities(self, pixels: list[np.ndarray]) -> Tensor:
+    def probabilities(self, pixels: list[np.ndarray]) -> Tensor:
+        """(N, C) of pictures (S, S, 3) uint8 as `Preprocessing.pixels` gives them."""
         module, recipe = self.model
         with torch.no_grad():
             outputs: Tensor = module(Preprocessing.from_recipe(recipe).normalize(np.stack(pixels)))

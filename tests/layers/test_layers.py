@@ -14,7 +14,7 @@ from rekindle.study.store import Study
 SRC = Path(__file__).resolve().parents[2] / "src" / "rekindle"
 ROOMS = (
     "errors", "files", "digests", "locks", "rng", "hooks", "spec", "method", "models", "methods", "data", "registry", "tuner", "analysis", "training", "run", "report",
-    "fitting", "oracle", "study", "integrations", "cli",
+    "exporting", "fitting", "oracle", "study", "integrations", "cli",
 )  # fmt: skip
 HALL = ("__init__", "__main__")
 

@@ -1,6 +1,6 @@
 from .batches import balanced_order, eval_batch, order, preview, shard, split_batches, train_batch
 from .cache.cache import Cache
-from .cache.decode import Undecodable, decode
+from .cache.decode import Undecodable, decode, decode_whole
 from .cache.pixels import Pixels
 from .dataset import Dataset, Split, contradictions, duplicates, imbalance
 from .formats.folder_walk import find_images
@@ -21,6 +21,7 @@ __all__ = [
     "balanced_order",
     "contradictions",
     "decode",
+    "decode_whole",
     "duplicates",
     "eval_batch",
     "find_images",

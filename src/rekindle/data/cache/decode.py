@@ -72,6 +72,15 @@ def decode(source: Picture | str | bytes, edge: int, interpolation: str = "bilin
     return _whatever_describes_it(data, lambda image: np.asarray(resize(to_rgb(image), edge, interpolation)))
 
 
+def decode_whole(source: Picture) -> np.ndarray:
+    """Read a picture by the rules of `decode` at its own size, (H, W, 3) uint8.
+
+    Raises:
+        Undecodable: If it holds no picture.
+    """
+    return _whatever_describes_it(read(source), lambda image: np.asarray(to_rgb(image)))
+
+
 @dataclass(frozen=True)
 class ImageFacts:
     """What a file says of its picture.
