@@ -144,7 +144,7 @@ def test_a_file_that_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no file"):
         load(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [", "utf-8")
-    with pytest.raises(UserError, match="no readable YAML"):
+    with pytest.raises(UserError, match="cannot be read as YAML"):
         load(tmp_path / "bad.yaml")
     (tmp_path / "list.yaml").write_text("- a", "utf-8")
     with pytest.raises(UserError, match="the file must be a mapping"):

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from rekindle import data as data_room
@@ -36,7 +37,7 @@ from rekindle.methods.restarts.cosine import Cosine
 from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.report.format import duration, split_title
 from rekindle.run import Run, began_as, open_folder, read_spec, write_predictions, write_spec
-from rekindle.spec import RunSpec
+from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, states, unfit
 from rekindle.training.defaults import automatic_precision, make_optimizer
 from rekindle.training.listener import Listener
@@ -86,8 +87,7 @@ def execute(
     checked(spec.record or "")
     if device not in DEVICES:
         raise UserError(f"--device must be one of {', '.join(DEVICES)}, found {device!r}.")
-    if workers is not None and workers < 0:
-        raise UserError(f"--workers must be at least 0, found {workers}.")
+    check_value("--workers", workers, Annotated[int, Interval(ge=0, le=256)] | None)
     if spec.freeze:
         chosen = [method for method in chosen if not isinstance(method, Freeze)] + [Freeze(spec.freeze)]
     dataset = data_room.open_data(spec.data, **spec.data_options())
