@@ -48,10 +48,12 @@ class Tally:
     """How inputs ended.
 
     Attributes:
+        lines: Whether a refusal may list what is wrong, a line each.
         counts: {outcome: inputs}; "read" and "refused" are right, any other is a fault.
         examples: {outcome: one input}, of faults.
     """
 
+    lines: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
 
@@ -68,7 +70,7 @@ class Tally:
             outcome = "read"
         except UserError as error:
             text = str(error)
-            outcome = "refused" if "\n" not in text and len(text) <= LONGEST else "refused in more than a sentence"
+            outcome = "refused" if self.lines or ("\n" not in text and len(text) <= LONGEST) else "refused in more than a sentence"
         except Exception as error:  # noqa: BLE001  Whatever else is raised is what is looked for.
             outcome = type(error).__name__
         if time.perf_counter() - began > SLOW:

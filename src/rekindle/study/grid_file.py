@@ -250,7 +250,9 @@ def _placeholders(settings: dict[str, Any], where: str) -> list[str]:
             if name is None:
                 continue
             if not name.isidentifier() or form or conversion:
-                raise UserError(f"{where}: in the recipe {shown(settings[key])}, braces hold a name of letters and digits alone, such as {{p}}.")
+                raise UserError(
+                    f"{where}: in the recipe {shown(settings[key])}, braces hold a name of letters and digits alone, such as {{p}}."
+                )
             found.append(name)
     return found
 
