@@ -37,7 +37,7 @@ def _act(arguments: list[str] | None) -> int:
         return act(options)
     except BrokenPipeError:
         raise
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  Here, and only here, whatever is raised becomes a sentence.
         return tell(error, getattr(options, "debug", False))
 
 

@@ -28,6 +28,7 @@ from rekindle.files import remove_temporaries, write_atomic, write_json
 from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
+from rekindle.fitting.memory import size_warnings
 from rekindle.fitting.setup import check_mixing, dark, data_hash, launch, leaks, make_criterion, uneven, weights_hash
 from rekindle.fitting.source_data import SourceData, one_pass
 from rekindle.locks import locked, remove_if_unused
@@ -111,6 +112,8 @@ def execute(
         _import_ahead("sklearn.linear_model", "sklearn.model_selection")
     fabric = launch(spec, device)
     preprocessing = Preprocessing.of(loaded, spec.image_size or 0, spec.flip)
+    for text in size_warnings(spec, loaded.module, preprocessing.image_size, len(dataset.splits["train"].paths), fabric.device):
+        listener.note(text)
     paths = [path for split in dataset.splits.values() for path in split.paths]
     pixels = data_room.Pixels.load(
         paths, preprocessing.edge, preprocessing.interpolation, progress=lambda done: listener.progress("reading pictures", done, len(paths)),
