@@ -27,7 +27,7 @@ Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Interval(ge=1, le=1_000_000)]
-Rate = Annotated[float, Interval(ge=1e-37, le=1e38)]  # What float32 holds without loss of digits: weights are moved by it.
+Rate = Annotated[float, Interval(gt=0, le=1e38)]  # What float32 holds: weights are moved by it.
 LARGEST, LARGEST_MULTIPLE = sys.float_info.max, 1e6
 MOST_SEEDS = 2**54  # Below 2**64 / 1009: every rank's generator is made from 1009 times the seed, and torch takes 64 bits.
 Granularity = Literal["global", "layer", "tensor"]  # What counts as one vector, for a direction.

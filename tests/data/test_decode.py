@@ -182,7 +182,9 @@ def claiming(width: int, height: int) -> bytes:
     return b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (head, body, b"IEND"))
 
 
-@pytest.mark.parametrize(("width", "height"), [(13_300, 13_300), (11_000, 11_000), (120_001, 1_000), (2**31 - 1, 2**31 - 1), (65_000, 65_000)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(13_300, 13_300), (11_000, 11_000), (120_001, 1_000), (2**31 - 1, 2**31 - 1), (65_000, 65_000)]
+)
 def test_a_size_above_the_limit_is_refused_by_what_the_file_claims(width: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
     for act in (lambda data: decode(data, 8), inspect):

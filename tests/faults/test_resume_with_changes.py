@@ -54,7 +54,9 @@ def without_clock(folder: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name != "timing"} for line in lines]
 
 
-@pytest.mark.parametrize("changed", [{"workers": 3}, {"cache": False, "workers": 1}, {"device": "auto"}, {"epochs": 3, "lr": 0.01, "freeze": "none"}], ids=str)
+@pytest.mark.parametrize(
+    "changed", [{"workers": 3}, {"cache": False, "workers": 1}, {"device": "auto"}, {"epochs": 3, "lr": 0.01, "freeze": "none"}], ids=str
+)
 def test_what_may_change_changes_no_bit(changed: dict[str, Any], stopped: Path, whole: Path) -> None:
     if changed.get("device") == "auto" and torch.cuda.is_available():
         pytest.skip("another device computes other bits")

@@ -12,6 +12,7 @@ from rekindle.cli import main
 from rekindle.errors import UserError
 from rekindle.fitting import memory
 from rekindle.fitting.memory import activation_bytes, check_memory, device_memory, size_warnings
+from rekindle.fitting.setup import launch
 from rekindle.spec import RunSpec
 from tests.toys import picture_folder
 
@@ -92,6 +93,11 @@ def test_a_container_has_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_batch_of_more_than_all_is_told() -> None:
     assert "24 training images" in size_warnings(RunSpec("x", batch_size=512), network("tiny"), 32, 24, CPU)[0]
     assert size_warnings(RunSpec("x"), network("tiny"), 32, 24, CPU) == []
+
+
+def test_absurdly_many_processes_are_refused() -> None:
+    with pytest.raises(UserError, match="--devices 1000 would start as many processes"):
+        launch(RunSpec("x", devices=1000, batch_size=4000), "cpu")
 
 
 def test_an_absurd_size_is_refused_before_a_picture_is_read(

@@ -23,7 +23,25 @@ from rekindle.spec import RunSpec, hints, is_multiple
 ODD: tuple[Any, ...] = (
     0, -1, 1, 1e-300, -1e-300, 1e300, -1e300, 5e-324, math.nan, math.inf, -math.inf, 2**31, 2**53, 2**63, 2**64, 10**30, -(10**30), 10**5000, 0.5, True, None, "x",
 )  # fmt: skip
-TEXTS = ("0", "-1", "1e-300", "1e300", "nan", "inf", "-inf", str(2**31), str(2**63), "1" + "0" * 30, "1" * 5000, "", "½", "0x10", "1_0", "x1e9", "x" + "9" * 5000)
+TEXTS = (
+    "0",
+    "-1",
+    "1e-300",
+    "1e300",
+    "nan",
+    "inf",
+    "-inf",
+    str(2**31),
+    str(2**63),
+    "1" + "0" * 30,
+    "1" * 5000,
+    "",
+    "½",
+    "0x10",
+    "1_0",
+    "x1e9",
+    "x" + "9" * 5000,
+)
 
 
 def numeric(kind: type) -> list[str]:
@@ -51,10 +69,16 @@ def test_every_number_of_a_run(name: str) -> None:
     for spec in made:
         assert RunSpec.from_dict(spec.to_dict()) == spec and len(spec.run_id("d", "w")) == 12
         value = getattr(spec, name)
-        assert value is None or isinstance(value, str) or (math.isfinite(value) and abs(value) < 1e39 and spec.seed * 1009 + spec.devices < 2**64)
+        assert (
+            value is None
+            or isinstance(value, str)
+            or (math.isfinite(value) and abs(value) < 1e39 and spec.seed * 1009 + spec.devices < 2**64)
+        )
 
 
-@pytest.mark.parametrize("kind", [OracleSettings, *methods().values(), *directions().values(), *KINDS.values()], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [OracleSettings, *methods().values(), *directions().values(), *KINDS.values()], ids=lambda kind: kind.__name__
+)
 def test_every_number_of_an_experiment_a_method_or_an_augmentation(kind: type) -> None:
     for name in numeric(kind):
         for value in ODD:
@@ -108,8 +132,8 @@ for _ in range(100):
     NESTED = [NESTED, NESTED]
 
 
-@pytest.mark.parametrize("value", [10**5000, "x" * 10**6, NESTED, ["\ud800"] * 10**5, {1: NESTED}, RunSpec], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [10**5000, "x" * 10**6, NESTED, ["\ud800"] * 10**5, {1: NESTED}, RunSpec], ids=lambda value: type(value).__name__
+)
 def test_a_sentence_does_not_grow_with_what_it_shows(value: Any) -> None:
     assert len(shown(value)) < 1000
-
-

@@ -82,7 +82,8 @@ def _resumed(folder: Path, given: dict[str, Any]) -> RunSpec:
         UserError: If another setting than the run's is given, or its data or weights are gone.
     """
     kept = read_spec(folder)
-    spec = replace(kept, **{name: str(value) for name, value in given.items() if name in PLACES})
+    moved: dict[str, Any] = {name: str(value) for name, value in given.items() if name in PLACES}
+    spec = replace(kept, **moved)
     other = [name for name, value in given.items() if name not in PLACES and replace(kept, **{name: value}) != kept]
     if other:
         typed = " ".join(_typed(name, given[name]) for name in other)

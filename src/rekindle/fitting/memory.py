@@ -88,8 +88,8 @@ def activation_bytes(model: nn.Module, image_size: int) -> tuple[int, int] | Non
 def device_memory(device: torch.device) -> tuple[float, float]:
     """Bytes that are free and bytes that there are, on a GPU or for this process; infinite where the system does not tell."""
     if device.type == "cuda":
-        free, whole = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device), whole
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused, torch.cuda.mem_get_info(device)[1]
     try:
         lines = dict(line.split(":", 1) for line in MEMORY.read_text("utf-8").splitlines())
         free, whole = (1024.0 * int(lines[name].split()[0]) for name in ("MemAvailable", "MemTotal"))
