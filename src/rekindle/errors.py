@@ -1,6 +1,10 @@
-"""The exceptions that are meant for a person's eyes, and how a sentence lists names."""
+"""The exceptions that are meant for a person's eyes, and how a sentence shows values and lists names."""
 
+import reprlib
 from collections.abc import Sequence
+from typing import Any
+
+LETTERS = 120  # Of a value that a sentence shows.
 
 
 class UserError(ValueError):
@@ -20,6 +24,23 @@ class Busy(UserError):
 
 class Stopped(Exception):
     """The user or the system asked the run to stop; its state is saved."""
+
+
+def shown(value: Any) -> str:
+    """A value as one would type it, cut short where it is long or deep: a sentence must not grow with what it complains of."""
+    try:
+        return _CUT.repr(value)
+    except (ValueError, RecursionError):  # More digits than Python turns into text, or an object that cannot be shown.
+        return f"a value of type {type(value).__name__} that is too long to be shown"
+
+
+def shorter(text: str) -> str:
+    """A text with its middle left out where it is longer than a sentence bears."""
+    return text if len(text) <= LETTERS else f"{text[: LETTERS // 2]}...{text[-LETTERS // 2 :]}"
+
+
+_CUT = reprlib.Repr()
+_CUT.maxlevel, _CUT.maxstring, _CUT.maxlong, _CUT.maxother = 4, LETTERS, LETTERS, LETTERS
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:

@@ -10,7 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rekindle.errors import UserError
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+MOST_REASON = 300  # Letters of what a reader of YAML complains of.
+MOST_YAML = 2**20  # Bytes; what people write by hand has some thousands.
 TEMPORARY_BYTES = 100  # Of a file's name that its temporary one keeps, since a name may be as long as the file system takes.
 
 
@@ -52,6 +56,31 @@ def remove_temporaries(folder: Path, name: str = "*") -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that a person can read; NaN is refused."""
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_yaml(path: Path) -> Any:
+    """What a person's YAML file holds.
+
+    Raises:
+        UserError: Naming the file and why it cannot be read.
+    """
+    import yaml  # Only here: --help needs none.
+
+    try:
+        if not path.is_file():
+            raise UserError(f"there is no file {path}." if not path.exists() else f"{path} is no ordinary file.")
+        if path.stat().st_size > MOST_YAML:
+            raise UserError(f"{path} has {path.stat().st_size} bytes, more than the {MOST_YAML} that a YAML file may have here.")
+        return yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        reason = str(error)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # From its readers of dates, numbers and texts.
+        if isinstance(error, UserError):
+            raise
+        reason = f"a value in it is none of its kind: {error}"
+    except RecursionError:
+        reason = "its values are nested too deep"
+    raise UserError(f"{path} cannot be read as YAML: {' '.join(reason.split())[:MOST_REASON]}")
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:

@@ -7,12 +7,13 @@ import ast
 import dataclasses
 import importlib
 import pkgutil
+import warnings
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rekindle.methods
-from rekindle.errors import UserError
+from rekindle.errors import UserError, shorter, shown
 from rekindle.method import Direction, Method
 from rekindle.methods._catalog import VARIANTS, check_known, library, others_bring_some
 from rekindle.methods._plugins import plugins
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rekindle.data.augment import Augment
 
 Kind = TypeVar("Kind")
+MOST_LETTERS, MOST_LEVELS = 5000, 60  # Of a recipe: a part of it is a level, and so is a bracket.
 OF_0_1: dict[str, dict[str, Any]] = {"dtnh": {"weight_decay": "inside"}, "grod": {"weight_decay": "inside"}}
 """What rekindle 0.1 did where it had no option: {name: options}."""
 
@@ -80,7 +82,7 @@ def parse(recipe: str, defaults: str = RunSpec.defaults) -> list[Method]:
     """
     if recipe.strip() in ("", "none"):
         return []
-    asked = f"--method {recipe!r}"
+    asked = f"--method {shown(recipe)}"
     made = [
         _build(node, asked, "method", methods(), VARIANTS, defaults)
         for node in _terms(_tree(recipe, asked, "l2_sp(alpha=0.01)+rifle(periods=4)"))
@@ -98,7 +100,7 @@ def parse_direction(text: str, defaults: str = RunSpec.defaults) -> Direction:
     Raises:
         UserError: As `parse`.
     """
-    asked = f"--direction {text!r}"
+    asked = f"--direction {shown(text)}"
     return _build(_tree(text, asked, "grod(rho=0.99)"), asked, "direction", directions(), {}, defaults)
 
 
@@ -112,7 +114,7 @@ def parse_augment(text: str) -> "Augment | None":
         return None
     from rekindle.data.augment import KINDS, Augment
 
-    asked = f"--augment {text!r}"
+    asked = f"--augment {shown(text)}"
     made = tuple(
         _build(node, asked, "augmentation", KINDS, {}) for node in _terms(_tree(text, asked, "randaugment(magnitude=9)+mixup(alpha=0.2)"))
     )
@@ -136,10 +138,20 @@ def describe(method: Method | Direction) -> str:
 
 
 def _tree(text: str, asked: str, example: str) -> ast.expr:
+    """The text's syntax tree, flat enough for what walks it."""
+    if len(text) > MOST_LETTERS:
+        raise UserError(f"{asked} has {len(text)} letters, more than the {MOST_LETTERS} that are allowed; write it like {example!r}.")
     try:
-        return ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+        with warnings.catch_warnings(action="ignore"):  # Python's advice on the text is not for who typed a recipe.
+            tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # The last two where brackets or signs are nested too deep for Python.
         raise UserError(f"{asked} cannot be read; write it like {example!r}.") from None
+    level: list[ast.AST] = [tree]
+    for _ in range(MOST_LEVELS):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    if level:
+        raise UserError(f"{asked} has too many parts, or brackets that are nested too deep; write it like {example!r}.")
+    return tree
 
 
 def _terms(node: ast.expr) -> list[ast.expr]:
@@ -171,7 +183,7 @@ def _construct(kind: type[Kind], name: str, preset: dict[str, Any], given: dict[
     unknown = [option for option in given if option not in allowed]
     if unknown:
         listed = f"has {', '.join(allowed)}" if allowed else "has no options"
-        raise UserError(f"{name} has no option {unknown[0]!r}; it {listed}.")
+        raise UserError(f"{name} has no option {shown(unknown[0])}; it {listed}.")
     options = {**preset, **given}
     if defaults == "0.1":
         options = {**OF_0_1.get(name, {}), **options}
@@ -186,8 +198,8 @@ def _construct(kind: type[Kind], name: str, preset: dict[str, Any], given: dict[
 def _value(keyword: ast.keyword, name: str) -> Any:
     try:
         return ast.literal_eval(keyword.value)
-    except ValueError:
-        text = ast.unparse(keyword.value)
+    except (ValueError, TypeError):  # TypeError from a set of lists and the like.
+        text = shorter(ast.unparse(keyword.value))
         raise UserError(
             f"{name}: the value {text} of {keyword.arg} is not a number, a text in quotes, True, False, None or a tuple of them."
         ) from None

@@ -29,7 +29,7 @@ from rekindle.errors import UserError
 from rekindle.files import csv_text, expand, write_atomic, write_json
 from rekindle.method import Method, Source
 from rekindle.registry import parse
-from rekindle.spec import RunSpec
+from rekindle.spec import Count, RunSpec, check_value
 from rekindle.tuner.net import operate
 
 PACKAGES = ("rekindle", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "safetensors")
@@ -102,8 +102,7 @@ class Run:
             files: Picture files and folders.
             top_k: How many classes a picture, at least 1; at most all are given.
         """
-        if top_k < 1:
-            raise UserError(f"--top-k must be at least 1, found {top_k}.")
+        check_value("--top-k", top_k, Count)
         paths = find_new([expand(file) for file in ([files] if isinstance(files, str | Path) else files)]).paths
         found: list[Prediction] = []
         for start in range(0, len(paths), BATCH):

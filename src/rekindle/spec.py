@@ -7,9 +7,9 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
 import os
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterable
@@ -20,14 +20,19 @@ from typing import Annotated, Any, Literal, TypedDict, Union
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, Predicate
 
-from rekindle.errors import UserError
-from rekindle.files import expand
+from rekindle.errors import UserError, shown
+from rekindle.files import expand, read_yaml
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
-Count = Annotated[int, Ge(1)]
+Count = Annotated[int, Interval(ge=1, le=1_000_000)]
+Rate = Annotated[float, Interval(gt=0, le=1e38)]  # What float32 holds: weights are moved by it.
+LARGEST, LARGEST_MULTIPLE = sys.float_info.max, 1e6
+MOST_SEEDS = 2**54  # Below 2**64 / 1009: every rank's generator is made from 1009 times the seed, and torch takes 64 bits.
 Granularity = Literal["global", "layer", "tensor"]  # What counts as one vector, for a direction.
+Threads = Annotated[int, Interval(ge=1, le=1_024)]
+Units = Annotated[float, Interval(ge=0, le=1_024)]  # Processors or GPUs, also parts of them.
 WeightDecay = Literal["outside", "inside"]  # Where plain weight decay stands, for a direction.
 AUTO = "auto"  # What a user types to leave a choice to the run.
 
@@ -56,7 +61,7 @@ def check_fields(owner: str, holder: Any) -> None:
     for name, hint in hints(kind).items():
         value = getattr(holder, name)
         if not fits(value, hint):
-            raise UserError(f"{owner}{name} must be {wanted(hint)}, found {value!r}.")
+            raise UserError(f"{owner}{name} must be {wanted(hint)}, found {shown(value)}.")
 
 
 @cache
@@ -82,15 +87,15 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (None, type(None)):
         return value is None
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
 
 
 def is_multiple(text: str) -> bool:
-    """Whether a text is a multiple such as "x10" above 0, or "tied"."""
-    return text == "tied" or bool(re.fullmatch(r"x\d*\.?\d+", text) and float(text[1:]) > 0)
+    """Whether a text is a multiple such as "x10" above 0, at most a million, or "tied"."""
+    return text == "tied" or bool(re.fullmatch(r"x(\d+(\.\d+)?|\.\d+)", text) and 0 < float(text[1:]) <= LARGEST_MULTIPLE)
 
 
 def distinct(values: tuple[Any, ...]) -> bool:
@@ -149,7 +154,7 @@ def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-Multiple = Annotated[str, Predicate(is_multiple), Means('a multiple such as "x10" or "tied"')]
+Multiple = Annotated[str, Predicate(is_multiple), Means('a multiple such as "x10", at most "x1000000", or "tied"')]
 
 
 @dataclass(frozen=True)
@@ -207,19 +212,19 @@ class RunSpec:
     method: str = "l2"
     direction: str = "plain_sum"
     freeze: str | None = None
-    epochs: Count | None = None
-    minutes: Positive | None = None
+    epochs: Annotated[int, Interval(ge=1, le=100_000)] | None = None
+    minutes: Annotated[float, Interval(gt=0, le=1_000_000)] | None = None
     patience: Count | None = None
-    lr: Positive | None = None
-    head_lr: Positive | Multiple | None = None
+    lr: Rate | None = None
+    head_lr: Rate | Multiple | None = None
     head_init: Literal["auto", "random", "zero", "linear_probe"] = "auto"
     batchnorm: Literal["auto", "frozen", "batch"] = "auto"
     warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
-    clip_norm: Positive | None = 8.0
+    clip_norm: Rate | None = 8.0
     optimizer: str = "SGD"
-    batch_size: Annotated[int, Ge(2)] = 32
+    batch_size: Annotated[int, Interval(ge=2, le=65_536)] = 32
     grad_accum_steps: Count = 1
-    image_size: Count | None = None
+    image_size: Annotated[int, Interval(ge=1, le=8_192)] | None = None
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
@@ -240,8 +245,8 @@ class RunSpec:
     record: str | None = None
     keep: Literal["auto", "last", "best"] = "auto"
     precision: Literal["auto", "32", "bf16"] = "auto"
-    devices: Count = 1
-    seed: Annotated[int, Ge(0)] = 0
+    devices: Annotated[int, Interval(ge=1, le=1_024)] = 1
+    seed: Annotated[int, Interval(ge=0, lt=MOST_SEEDS)] = 0
     defaults: Literal["0.1", "0.2"] = "0.2"
 
     def __post_init__(self) -> None:
@@ -255,10 +260,8 @@ class RunSpec:
             for name, value in RELEASED.items():
                 if getattr(self, name) == getattr(RunSpec, name):
                     object.__setattr__(self, name, value)
-        for name, hint in hints(RunSpec).items():
-            value = getattr(self, name)
-            if not fits(value, hint):
-                raise UserError(f"--{name.replace('_', '-')} must be {option_words(name)}, found {value!r}.")
+        for name in hints(RunSpec):
+            check_option(name, getattr(self, name))
         if self.fraction and self.per_class:
             raise UserError(f"--fraction {self.fraction} and --per-class {self.per_class} both choose a subset; give one of them.")
         if self.sampler == self.class_weights == "balanced":
@@ -395,6 +398,26 @@ def option_words(name: str) -> str:
     return words.replace("None", NONE_WORDS[name]) if name in NONE_WORDS else words
 
 
+def check_option(name: str, value: Any) -> None:
+    """Refuse a value that a field of `RunSpec` does not take, also where another command has an option of that name.
+
+    Raises:
+        UserError: Saying what it takes.
+    """
+    if not fits(value, hints(RunSpec)[name]):
+        raise UserError(f"--{name.replace('_', '-')} must be {option_words(name)}, found {shown(value)}.")
+
+
+def check_value(flag: str, value: Any, hint: Any) -> None:
+    """Refuse a value of an option of another kind, by an annotation.
+
+    Raises:
+        UserError: Saying what it takes.
+    """
+    if not fits(value, hint):
+        raise UserError(f"{flag} must be {wanted(hint)}, found {shown(value)}.")
+
+
 def current_options(values: dict[str, Any]) -> dict[str, Any]:
     """Options under the names of today: some had others in rekindle 0.1.0, where 0 or "" left a choice open."""
     found = {RENAMED.get(name, name): value for name, value in values.items()}
@@ -423,14 +446,9 @@ def read_options(path: Path) -> dict[str, Any]:
     Raises:
         UserError: If the file cannot be read, or names an option that there is not.
     """
-    import yaml  # Only here: --help needs none.
-
     if not path.is_file():
         raise UserError(f"there is no file {path}; --config takes a YAML file of options, such as a run's spec.yaml.")
-    try:
-        found = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    found = read_yaml(path)
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no options; write them as name: value, a line each.")
     options = current_options({str(name): value for name, value in found.items()})

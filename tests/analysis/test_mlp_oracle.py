@@ -168,7 +168,7 @@ def test_the_command_writes_every_number(tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
-    [("--rates 0.1,x", "--rates takes numbers"), ("--rates 0.1,0.1", "different numbers"), ("--seeds 0", "--seeds must be at least 1"),
+    [("--rates 0.1,x", "--rates takes numbers"), ("--rates 0.1,0.1", "different numbers"), ("--seeds 0", "--seeds must be a whole number of at least 1"),
      ("--epochs 3", "at least the 4 periods"), ("--noises -1", "above 0")],
 )  # fmt: skip
 def test_bad_settings_are_one_sentence(arguments: str, wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

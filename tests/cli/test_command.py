@@ -134,7 +134,7 @@ def test_compare(run: Path, folder: Path, tmp_path: Path, capsys: pytest.Capture
         (["fit", "{data}", "--freez=auto"], "did you mean --freeze?"),
         (["fit", "{data}", "--device", "tpu"], "auto, cpu, cuda, mps, found 'tpu'"),
         (["fit", "{data}", "--config", "{no}.yaml"], "there is no file"),
-        (["fit", "{data}", *FAST, "--lr", "0"], "above 0 or auto, found 0.0"),
+        (["fit", "{data}", *FAST, "--lr", "0"], "above 0 and at most 1e+38 or auto, found 0.0"),
         (["data", "list", "--jsn"], "did you mean --json?"),
         (["predict", "{no}", "x.jpg"], "there is no run folder"),
         (["models", "zzz"], "no network matches"),

@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from rekindle.data import Undecodable
-from rekindle.data.cache.decode import decode
+from rekindle.data.cache.decode import decode, inspect
 from rekindle.errors import UserError
 
 CORNERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [90, 90, 90]], [[9, 99, 199], [250, 120, 3]]], np.uint8)
@@ -175,11 +175,31 @@ def test_what_holds_no_picture_says_why(data: bytes, reason: str) -> None:
         decode(data, 8)
 
 
+def claiming(width: int, height: int) -> bytes:
+    """The chunks of a PNG file that claims a size and has no pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = b"IDAT" + zlib.compress(b"")
+    return b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (head, body, b"IEND"))
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(13_300, 13_300), (11_000, 11_000), (120_001, 1_000), (2**31 - 1, 2**31 - 1), (65_000, 65_000)]
+)
+def test_a_size_above_the_limit_is_refused_by_what_the_file_claims(width: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
+    for act in (lambda data: decode(data, 8), inspect):
+        with pytest.raises(Undecodable, match="120 million that are read"):
+            act(b"\x89PNG\r\n\x1a\n" + claiming(width, height))
+
+
+def test_what_a_small_file_is_blown_up_to_has_the_same_limit() -> None:
+    with pytest.raises(Undecodable, match="shorter edge of 8000"):
+        decode(coded(Image.new("RGB", (4, 100))), 8000)
+
+
 def test_a_decompression_bomb_is_refused_unopened() -> None:
     """A few bytes that claim 40,000 x 40,000 pixels."""
-    head = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
-    body = b"IDAT" + zlib.compress(b"")
-    chunks = b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (head, body, b"IEND"))
+    chunks = claiming(40_000, 40_000)
     with pytest.raises(Undecodable, match="1600000000 pixels"):
         decode(b"\x89PNG\r\n\x1a\n" + chunks, 8)
 

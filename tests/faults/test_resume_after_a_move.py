@@ -50,7 +50,7 @@ def test_moved_data_are_asked_for_and_taken(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "photos").rename(tmp_path / "moved")
     with pytest.raises(rekindle.UserError, match="cannot be found; put it back, or name its new place: rekindle fit FOLDER --resume"):
         rekindle.fit(resume=run)
-    with pytest.raises(rekindle.UserError, match="leave the others out"):
+    with pytest.raises(rekindle.UserError, match="leave it out"):
         rekindle.fit("moved", resume=run, lr=0.1)
     assert rekindle.fit("moved", resume=run).result["data"] == str(tmp_path / "moved")
     assert rekindle.fit(resume=run).result["status"] == "done"

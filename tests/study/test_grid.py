@@ -85,6 +85,9 @@ def test_final_runs_may_train_on_the_validation_pictures_but_the_choosing_ones_m
         ({"base": {"batch_size": 1}}, ["base.batch_size", "at least 2"]),
         ({"sizes": [-1]}, ["sizes", "[-1]"]),
         ({"seeds": 0}, ["seeds", "at least 1", "found 0"]),
+        ({"seeds": 10**9}, ["seeds", "at most 10000", "found 1000000000"]),
+        ({"sizes": list(range(300)), "seeds": 9999}, ["runs, more than the 100000 of one study"]),
+        ({"regularizers": {}}, ["regularizers is empty"]),
         ({"tasks": {"cats": {"model": "tiny"}}}, ["tasks.cats", "'data'"]),
         ({"methods": {"A": {"grid": {}}}}, ["methods.A", "'method'"]),
         ({"methods": {"A": "l2+dropout(p={p})"}}, ["methods.A", "{p}", "grid"]),
@@ -144,7 +147,7 @@ def test_a_file_that_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no file"):
         load(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [", "utf-8")
-    with pytest.raises(UserError, match="no readable YAML"):
+    with pytest.raises(UserError, match="cannot be read as YAML"):
         load(tmp_path / "bad.yaml")
     (tmp_path / "list.yaml").write_text("- a", "utf-8")
     with pytest.raises(UserError, match="the file must be a mapping"):

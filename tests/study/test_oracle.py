@@ -40,7 +40,7 @@ def test_it_runs_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ("oracle: {seeds: many}", "oracle.seeds must be like 10, found 'many'"),
         ("oracle: {rates: 0.1}", r"oracle.rates must be like \[0.005, .*\], found 0.1"),
         ("oracle: {}\ntasks: {}", "has the keys name and oracle, found 'tasks'"),
-        ("oracle: {seeds: 0}", "--seeds must be at least 1"),
+        ("oracle: {seeds: 0}", "--seeds must be a whole number of at least 1"),
     ],
 )
 def test_bad_files_are_refused(text: str, message: str, tmp_path: Path) -> None:

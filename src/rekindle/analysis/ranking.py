@@ -16,7 +16,7 @@ from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
 from rekindle.hooks import INPUT, FeatureHooks
 from rekindle.method import noop
-from rekindle.spec import RunSpec
+from rekindle.spec import RunSpec, check_option
 
 BATCH = 64
 SCORES = {
@@ -98,9 +98,8 @@ def rank(
     Raises:
         UserError: For bad input, in one sentence.
     """
-    for name, value in (("--image-size", image_size), ("--per-class", per_class), ("--seed", seed)):
-        if value < 0:
-            raise UserError(f"{name} must be at least 0, found {value}.")
+    for name, value in (("image_size", image_size or None), ("per_class", per_class or None), ("seed", seed)):
+        check_option(name, value)
     asked = [text.strip() for text in candidates if text.strip()]
     if not asked or len(set(asked)) < len(asked):
         raise UserError(f"name different networks, joined by commas, such as tiny,resnet18; found {', '.join(asked) or 'none'}.")

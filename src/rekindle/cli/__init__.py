@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import rekindle
 from rekindle.cli import analyze, catalog, data, demo, export, fit, run, study
-from rekindle.cli.output import drop_output, prepare_output
-from rekindle.errors import Busy, UserError
+from rekindle.cli.failures import tell
+from rekindle.cli.output import add_debug, drop_output, prepare_output
+from rekindle.errors import UserError
 from rekindle.files import expand
 
-FAILED, BAD_INPUT, STOPPED, PIPE_CLOSED = 1, 2, 130, 141  # The last two as shells count what a signal ended.
+PIPE_CLOSED = 141  # As shells count what a signal ended.
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,17 +35,10 @@ def _act(arguments: list[str] | None) -> int:
         _check_known(options.command, unknown)
         _expand_paths(options)
         return act(options)
-    except UserError as error:
-        print(f"rekindle: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, Busy) else BAD_INPUT
-    except KeyboardInterrupt:
-        print("\nrekindle: stopped.", file=sys.stderr)
-        return STOPPED
     except BrokenPipeError:
         raise
-    except OSError as error:
-        print(f"rekindle: {error}", file=sys.stderr)
-        return FAILED
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  Here, and only here, whatever is raised becomes a sentence.
+        return tell(error, getattr(options, "debug", False))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"rekindle {rekindle.__version__}")
+    add_debug(top)
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for room in (fit, run, export, catalog, data, study, analyze, demo):
         room.register(commands)

@@ -42,7 +42,10 @@ def register(commands: Any) -> None:
         "--config", metavar="FILE", help="YAML file of options by name, such as a run's spec.yaml; options typed here come before it"
     )
     run.add_argument(
-        "--resume", metavar="RUN", help="continue this run folder; every setting comes from it, and data that were moved may be named again"
+        "--resume",
+        metavar="RUN",
+        help="continue this run folder; every setting comes from it. --workers, --device and --cache may change, and data that were moved may be "
+        "named again; any other change, also of --epochs, since learning rates follow a run's length, makes another run: --config RUN/spec.yaml",
     )
     run.add_argument("--device", default="auto", metavar="NAME", help="where to train: auto, cpu, cuda or mps (default: auto)")
     run.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True,

@@ -128,7 +128,13 @@ def add_command(parts: Any, name: str, text: str, example: str, more: str = "") 
         name, help=text, description=f"{sentence} {more}".strip(), epilog=f"example: {example}", allow_abbrev=False
     )
     command.set_defaults(command=command)
+    add_debug(command)
     return command
+
+
+def add_debug(command: argparse.ArgumentParser) -> None:
+    """Give a command its `--debug`, which may also stand before the command's name."""
+    command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error arose, before its sentence")
 
 
 def add_json(command: Any, text: str = "JSON instead of text") -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.output import ProgressBar, add_command, console, table
 from rekindle.errors import UserError
+from rekindle.spec import Threads, Units, check_value
 
 if TYPE_CHECKING:
     from rekindle.oracle.study import OracleStudy
@@ -91,9 +92,8 @@ def _run(options: argparse.Namespace) -> int:
     from rekindle.study.status import read_status
     from rekindle.study.store import Study
 
-    for name in ("jobs", "threads"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise UserError(f"--{name} must be at least 1, planned {getattr(options, name)}.")
+    for name, hint in {"jobs": Threads | None, "threads": Threads | None, "cpus_per_run": Units, "gpus_per_run": Units | None}.items():
+        check_value(f"--{name.replace('_', '-')}", getattr(options, name), hint)
     oracle = load_oracle(options.grid)
     if oracle is not None:
         return _run_oracle(options, oracle)

@@ -1,6 +1,7 @@
 """`rekindle.fit`: fine-tune a network on labelled images."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from rekindle.fitting.model_choice import with_model
 from rekindle.method import Direction, Method
 from rekindle.registry import describe, unparse
 from rekindle.run import Run, read_spec
-from rekindle.spec import AUTO, PLACES, RunOptions, RunSpec, check_names
+from rekindle.spec import AUTO, NONE_WORDS, PLACES, RunOptions, RunSpec, check_names
 from rekindle.training.listener import Listener, Silent
 
 
@@ -33,7 +34,8 @@ def fit(
         direction: As text such as "grod(rho=0.99)", or a direction. By default the plain sum.
         out: Folder in which the run's own folder is made.
         resume: A run folder to continue instead; all settings come from its spec.yaml. Data or weights that were moved since may be given
-            again; their content must be the same.
+            again; their content must be the same. What no result depends on may change, as `workers`, `cache` and `device`; any
+            other setting, also more epochs, would make another run, since learning rates follow its length.
         listener: Called with progress; see `rekindle.training.listener.Listener`.
         cache: Keep decoded pictures for later runs; see `rekindle.data.cache.cache`. No result depends on it.
         workers: Threads that prepare the next batches meanwhile; None chooses. No result depends on it.
@@ -50,30 +52,20 @@ def fit(
         >>> run = rekindle.fit("photos/", method=[L2SP(alpha=0.01), Rifle(periods=2)])  # doctest: +SKIP
         >>> run.predict(["new.jpg"])  # doctest: +SKIP
     """
+    check_names(options)
+    methods = _objects(method)
+    given: dict[str, Any] = {**options}
+    if method is not None:
+        given["method"] = method if isinstance(method, str) else unparse(methods or [])
+    if direction is not None:
+        given["direction"] = describe(direction) if isinstance(direction, Direction) else direction
     if resume is not None:
-        moved: dict[str, Any] = {name: value for name, value in {**options, "data": data}.items() if name in PLACES and value is not None}
-        if method is not None or direction is not None or not options.keys() <= moved.keys():
-            raise UserError(
-                "--resume takes every setting from the run's spec.yaml; leave the others out. "
-                "Only where the data, --weights or --source-data lie now may be given, where they were moved."
-            )
-        folder, methods = expand(resume), None
-        changed: dict[str, Any] = {name: str(value) for name, value in moved.items()}
-        out, spec = folder.parent, replace(read_spec(folder), **changed)
-        _check_places(spec, folder)
+        folder = expand(resume)
+        out, spec = folder.parent, _resumed(folder, given if data is None else {**given, "data": str(data)})
     elif data is None:
         raise UserError("name the folder with photographs, or a table of them: rekindle fit photos/")
     else:
-        check_names(options)
-        folder, methods = None, _objects(method)
-        given: dict[str, Any] = {**options}
-        if methods is not None:
-            given["method"] = unparse(methods)
-        elif isinstance(method, str):
-            given["method"] = method
-        if direction is not None:
-            given["direction"] = describe(direction) if isinstance(direction, Direction) else direction
-        out, spec = expand(out), RunSpec(data=str(data), **given)
+        folder, out, spec = None, expand(out), RunSpec(data=str(data), **given)
     listener = listener or Silent()
     spec = with_model(spec, listener=listener, cache=cache, device=device)
     if spec.method == AUTO:
@@ -81,6 +73,35 @@ def fit(
     if spec.freeze == AUTO:
         return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers, device=device, methods=methods).run
     return execute(spec, out=Path(out), resumed=folder, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
+
+
+def _resumed(folder: Path, given: dict[str, Any]) -> RunSpec:
+    """The spec of a run that goes on, with the new places of what was moved.
+
+    Raises:
+        UserError: If another setting than the run's is given, or its data or weights are gone.
+    """
+    kept = read_spec(folder)
+    moved: dict[str, Any] = {name: str(value) for name, value in given.items() if name in PLACES}
+    spec = replace(kept, **moved)
+    other = [name for name, value in given.items() if name not in PLACES and replace(kept, **{name: value}) != kept]
+    if other:
+        typed = " ".join(_typed(name, given[name]) for name in other)
+        raise UserError(
+            f"{typed} would make another run than {folder}, and --resume goes on with the same one: leave it out, or start the other run "
+            f"with rekindle fit --config {shlex.quote(str(folder / 'spec.yaml'))} {typed}. Only --workers, --device, --cache, and where the "
+            "data, --weights or --source-data lie now, may change."
+        )
+    _check_places(spec, folder)
+    return spec
+
+
+def _typed(name: str, value: Any) -> str:
+    """An option as it is typed."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{'' if value else 'no-'}{flag}"
+    return f"--{flag} {shlex.quote(str(NONE_WORDS[name] if value is None else value))}"
 
 
 def _check_places(spec: RunSpec, folder: Path) -> None:

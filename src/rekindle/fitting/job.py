@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from rekindle import data as data_room
@@ -27,6 +28,7 @@ from rekindle.files import remove_temporaries, write_atomic, write_json
 from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
+from rekindle.fitting.memory import size_warnings
 from rekindle.fitting.setup import check_mixing, dark, data_hash, launch, leaks, make_criterion, uneven, weights_hash
 from rekindle.fitting.source_data import SourceData, one_pass
 from rekindle.locks import locked, remove_if_unused
@@ -36,7 +38,7 @@ from rekindle.methods.restarts.cosine import Cosine
 from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.report.format import duration, split_title
 from rekindle.run import Run, began_as, open_folder, read_spec, write_predictions, write_spec
-from rekindle.spec import RunSpec
+from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, states, unfit
 from rekindle.training.defaults import automatic_precision, make_optimizer
 from rekindle.training.listener import Listener
@@ -86,8 +88,7 @@ def execute(
     checked(spec.record or "")
     if device not in DEVICES:
         raise UserError(f"--device must be one of {', '.join(DEVICES)}, found {device!r}.")
-    if workers is not None and workers < 0:
-        raise UserError(f"--workers must be at least 0, found {workers}.")
+    check_value("--workers", workers, Annotated[int, Interval(ge=0, le=256)] | None)
     if spec.freeze:
         chosen = [method for method in chosen if not isinstance(method, Freeze)] + [Freeze(spec.freeze)]
     dataset = data_room.open_data(spec.data, **spec.data_options())
@@ -111,6 +112,8 @@ def execute(
         _import_ahead("sklearn.linear_model", "sklearn.model_selection")
     fabric = launch(spec, device)
     preprocessing = Preprocessing.of(loaded, spec.image_size or 0, spec.flip)
+    for text in size_warnings(spec, loaded.module, preprocessing.image_size, len(dataset.splits["train"].paths), fabric.device):
+        listener.note(text)
     paths = [path for split in dataset.splits.values() for path in split.paths]
     pixels = data_room.Pixels.load(
         paths, preprocessing.edge, preprocessing.interpolation, progress=lambda done: listener.progress("reading pictures", done, len(paths)),

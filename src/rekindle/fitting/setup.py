@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rekindle.training.fabric import Fabric
 
 UNEVEN = 3.0
+FEW_PROCESSES = 4  # That any machine may be asked for, as to try out how several train together.
 DARK_SAMPLE, NEARLY_BLACK = 50, 32
 
 
@@ -41,6 +43,9 @@ def launch(spec: RunSpec, device: str) -> "Fabric":
     from rekindle.training.fabric import Fabric
 
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+    most = max(FEW_PROCESSES, os.cpu_count() or 1)
+    if spec.devices > most and (device == "cpu" or not torch.accelerator.is_available()):
+        raise UserError(f"--devices {spec.devices} would start as many processes on {os.cpu_count()} processor cores; give at most {most}.")
     asked = automatic_precision() if spec.precision == "auto" else spec.precision
     precision = {"32": "32-true", "bf16": "bf16-mixed"}[asked]
     try:

@@ -23,7 +23,7 @@ from typing import Any
 import annotated_types
 
 from rekindle import spec
-from rekindle.errors import UserError
+from rekindle.errors import UserError, shown
 
 LIBRARY = "rekindle"
 GROUP = "rekindle.methods"  # The entry points by which other packages bring methods.
@@ -209,4 +209,4 @@ def check_known(what: str, name: str, base: str, known: Collection[str]) -> None
     if base not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else "."
-        raise UserError(f"there is no {what} {name!r}{hint} Known: {', '.join(sorted(known))}.")
+        raise UserError(f"there is no {what} {shown(name)}{hint} Known: {', '.join(sorted(known))}.")

@@ -1,8 +1,14 @@
 """Settings of the oracle experiment. Importing them loads no torch."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Interval
 
 from rekindle.errors import UserError
+from rekindle.spec import Count, check_value, hints
+
+MOST_NUMBERS = 500_000_000  # Samples are float32, all seeds at once: 2 GB.
 
 
 @dataclass(frozen=True)
@@ -23,22 +29,26 @@ class OracleSettings:
         noises: Standard deviations of the noise on the training labels.
     """
 
-    seeds: int = 10
-    inputs: int = 100
-    hidden: int = 50
-    samples: int = 1000
-    epochs: int = 200
-    batch_size: int = 32
-    momentum: float = 0.9
-    alpha: float = 1e-4
-    periods: int = 4
+    seeds: Annotated[int, Interval(ge=1, le=10_000)] = 10
+    inputs: Annotated[int, Interval(ge=1, le=10_000)] = 100
+    hidden: Annotated[int, Interval(ge=1, le=10_000)] = 50
+    samples: Annotated[int, Interval(ge=1, le=1_000_000)] = 1000
+    epochs: Annotated[int, Interval(ge=1, le=100_000)] = 200
+    batch_size: Annotated[int, Interval(ge=1, le=65_536)] = 32
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    alpha: Annotated[float, Interval(ge=0, le=1e9)] = 1e-4
+    periods: Count = 4
     rates: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     noises: tuple[float, ...] = (0.1, 0.01)
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "inputs", "hidden", "samples", "batch_size", "periods"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, found {getattr(self, name)}.")
+        for name, hint in hints(OracleSettings).items():
+            check_value(f"--{name.replace('_', '-')}", getattr(self, name), hint)
+        if self.seeds * max(self.inputs, self.hidden) * self.samples > MOST_NUMBERS:
+            raise UserError(
+                f"--seeds {self.seeds}, --samples {self.samples}, --inputs {self.inputs} and --hidden {self.hidden} together do not fit in "
+                f"memory; give smaller ones, so that seeds x samples x width is at most {MOST_NUMBERS}."
+            )
         for name in ("rates", "noises"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values) or not all(0 < value < 100 for value in values):

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from rekindle.errors import UserError
-from rekindle.files import write_json
+from rekindle.errors import UserError, shown
+from rekindle.files import read_yaml, write_json
 
 if TYPE_CHECKING:
     from rekindle.oracle.settings import OracleSettings
@@ -69,8 +67,8 @@ def load_oracle(path: Path | str) -> OracleStudy | None:
         UserError: In one sentence that names the key and what is allowed there.
     """
     try:
-        raw = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        raw = read_yaml(Path(path))
+    except UserError:
         return None
     if not isinstance(raw, dict) or "oracle" not in raw:
         return None
@@ -79,10 +77,10 @@ def load_oracle(path: Path | str) -> OracleStudy | None:
     allowed = {field.name: field.default for field in dataclasses.fields(OracleSettings)}
     wrong = [key for key in raw if key not in KEYS]
     if wrong:
-        raise UserError(f"{path}: an oracle study has the keys {' and '.join(KEYS)}, found {wrong[0]!r}.")
+        raise UserError(f"{path}: an oracle study has the keys {' and '.join(KEYS)}, found {shown(wrong[0])}.")
     given = raw["oracle"] or {}
     if not isinstance(given, dict) or not set(given) <= allowed.keys():
-        raise UserError(f"{path}: oracle must be a mapping with keys among {', '.join(allowed)}, found {given!r}.")
+        raise UserError(f"{path}: oracle must be a mapping with keys among {', '.join(allowed)}, found {shown(given)}.")
     for key, value in given.items():
         _check(f"{path}: oracle.{key}", value, allowed[key])
     settings: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
@@ -95,4 +93,4 @@ def _check(where: str, value: Any, default: Any) -> None:
     kind = int if isinstance(default, int) else float
     right = isinstance(value, list) == isinstance(default, tuple)
     if not right or not all(isinstance(item, int | kind) and not isinstance(item, bool) for item in values):
-        raise UserError(f"{where} must be like {list(default) if isinstance(default, tuple) else default}, found {value!r}.")
+        raise UserError(f"{where} must be like {list(default) if isinstance(default, tuple) else default}, found {shown(value)}.")

@@ -20,15 +20,15 @@ Grids of values may name options in the recipe's braces, or settings such as lr.
 import copy
 import dataclasses
 import itertools
+import math
 import string
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from rekindle.errors import UserError
+from rekindle.errors import UserError, shown
+from rekindle.files import read_yaml
 from rekindle.spec import AUTO, NONE_WORDS, RunSpec, fits, hints, option_words
 from rekindle.study.grid import FIRST_SELECTION_SEED, Grid, Group, Selection, Setting
 
@@ -39,6 +39,7 @@ BLOCK = ("methods", "regularizers", "tasks", "sizes", "seeds")
 SETTINGS = tuple(field.name for field in dataclasses.fields(RunSpec) if field.name not in ("seed", "test", "devices"))
 NOT_MINE = ("per_class",)
 PLAIN_WEIGHTS = ("default", "none")
+MOST_RUNS, MOST_SEEDS_A_SETTING, MOST_NAME_BYTES = 100_000, 10_000, 100
 
 
 def load(path: Path | str, *, scale: str = "full", data_root: str | None = None, weights_root: str | None = None) -> Grid:
@@ -54,12 +55,9 @@ def load(path: Path | str, *, scale: str = "full", data_root: str | None = None,
         UserError: In one sentence that names the key and what is allowed there.
     """
     path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}; name a study's YAML file: rekindle study run GRID.yaml") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise UserError(f"{path} is no readable YAML file: {' '.join(str(error).split())}") from None
+    if not path.exists():
+        raise UserError(f"there is no file {path}; name a study's YAML file: rekindle study run GRID.yaml")
+    raw = read_yaml(path)
     try:
         return from_dict(scaled(raw, scale), data_root, weights_root)
     except UserError as error:
@@ -73,7 +71,7 @@ def scaled(raw: Any, scale: str) -> dict[str, Any]:
     if scale == "full":
         return plain
     if scale != "small":
-        raise UserError(f"--scale must be full or small, found {scale!r}.")
+        raise UserError(f"--scale must be full or small, found {shown(scale)}.")
     if "small" not in raw:
         raise UserError("there is no key 'small', so --scale small has nothing to take; leave --scale out.")
     _keys(_mapping(raw["small"], "small"), KEYS, "small")
@@ -88,12 +86,14 @@ def from_dict(raw: Any, data_root: str | None = None, weights_root: str | None =
         raise UserError(f"the key {missing[0]!r} is missing or empty; a study needs {', '.join(REQUIRED)}.")
     raw = _rooted(copy.deepcopy(raw), data_root, weights_root)
     name = _text(raw["name"], "name")
+    if len(name.encode("utf-8", "replace")) > MOST_NAME_BYTES:
+        raise UserError(f"name names a folder too, so it may have at most {MOST_NAME_BYTES} bytes, found {shown(name)}.")
     if not all(letter.isalnum() or letter in "_-." for letter in name) or name.startswith("."):
-        raise UserError(f"name names a folder too, so it may hold letters, digits, '_', '-' and '.'; found {name!r}.")
+        raise UserError(f"name names a folder too, so it may hold letters, digits, '_', '-' and '.'; found {shown(name)}.")
     methods, tasks = _mapping(raw["methods"], "methods"), _mapping(raw["tasks"], "tasks")
-    baseline = raw.get("baseline", next(iter(methods)))
+    baseline = _text(raw.get("baseline", next(iter(methods))), "baseline")
     if baseline not in methods:
-        raise UserError(f"baseline must be one of the methods {', '.join(methods)}, found {baseline!r}.")
+        raise UserError(f"baseline must be one of the methods {', '.join(methods)}, found {shown(baseline)}.")
     groups = tuple(_groups(raw, _selection(raw.get("selection", {}))))
     _equal_budgets(groups)
     published = {
@@ -132,8 +132,10 @@ def _groups(raw: dict[str, Any], selection: Selection) -> list[Group]:
     base = _settings(raw.get("base", {}), "base")
     tasks = {name: _task(name, entry) for name, entry in raw["tasks"].items()}
     methods = {name: _method(name, entry, regularizers) for name, entry in raw["methods"].items()}
+    blocks = _blocks(raw, regularizers)
+    _check_size(blocks, methods, selection)
     places: dict[tuple[Setting, str], dict[int, int]] = {}
-    for number, block in enumerate(_blocks(raw, regularizers)):
+    for number, block in enumerate(blocks):
         for task, size, regularizer, method in itertools.product(block["tasks"], block["sizes"], block["regularizers"], block["methods"]):
             numbers = places.setdefault((Setting(regularizer, task, size), method), {})
             for seed in block["seeds"]:
@@ -154,6 +156,20 @@ def _groups(raw: dict[str, Any], selection: Selection) -> list[Group]:
     return made
 
 
+def _check_size(blocks: list[dict[str, Any]], methods: dict[str, dict[str, Any]], selection: Selection) -> None:
+    """Refuse a product that nobody will run, by its counts alone: before anything of its size is made."""
+    runs = 0
+    for block in blocks:
+        settings = math.prod(len(block[key]) for key in ("tasks", "sizes", "regularizers"))
+        for name in block["methods"]:
+            candidates = math.prod(len(values) for values in methods[name]["grid"].values())
+            runs += settings * candidates * (len(block["seeds"]) + len(selection.seeds) * (candidates > 1))
+    if runs > MOST_RUNS:
+        raise UserError(
+            f"the grid asks for {shown(runs)} runs, more than the {MOST_RUNS} of one study; give fewer seeds, sizes, tasks, methods or values."
+        )
+
+
 def _check_selection(group: Group) -> None:
     """Refuse a choice among candidates that no validation pictures can decide."""
     if any(cell.spec.val_fraction == 0 for cell in group.selection_cells):
@@ -169,7 +185,7 @@ def _blocks(raw: dict[str, Any], regularizers: dict[str, str]) -> list[dict[str,
     }  # fmt: skip
     found = raw.get("blocks", [{}])
     if not isinstance(found, list) or not found:
-        raise UserError(f"blocks must be a list of mappings with keys among {', '.join(BLOCK)}, found {found!r}.")
+        raise UserError(f"blocks must be a list of mappings with keys among {', '.join(BLOCK)}, found {shown(found)}.")
     blocks = []
     for number, block in enumerate(found):
         where = f"blocks[{number}]"
@@ -188,6 +204,8 @@ def _blocks(raw: dict[str, Any], regularizers: dict[str, str]) -> list[dict[str,
 
 def _regularizers(raw: dict[str, Any]) -> dict[str, str]:
     found = _mapping(raw.get("regularizers", {"": ""}), "regularizers")
+    if not found:
+        raise UserError("regularizers is empty, so there is nothing to run; leave the key out, or give it a name and a recipe, such as L2: l2.")
     return {name: _text(recipe, f"regularizers.{name}") for name, recipe in found.items()}
 
 
@@ -210,7 +228,7 @@ def _method(name: str, entry: Any, regularizers: dict[str, str]) -> dict[str, An
     known = {*_placeholders(settings, where), *grid}
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
-            raise UserError(f"{where}.grid.{key} must be a list of values, found {values!r}.")
+            raise UserError(f"{where}.grid.{key} must be a list of values, found {shown(values)}.")
         if key not in _placeholders(settings, where) and key not in SETTINGS:
             raise UserError(f"{where}.grid.{key} is neither in braces in the recipe nor a setting; settings are {', '.join(SETTINGS)}.")
     unknown = known - set(grid) - {"regularizer"}
@@ -224,16 +242,21 @@ def _method(name: str, entry: Any, regularizers: dict[str, str]) -> dict[str, An
 
 
 def _placeholders(settings: dict[str, Any], where: str) -> list[str]:
-    try:
-        return [
-            name
-            for key in ("method", "direction")
-            if key in settings
-            for _, name, _, _ in string.Formatter().parse(settings[key])
-            if name is not None
-        ]
-    except ValueError as error:
-        raise UserError(f"{where}: the recipe {settings['method']!r} has a brace without its partner ({error}).") from None
+    found = []
+    for key in ("method", "direction"):
+        try:
+            parts = list(string.Formatter().parse(settings.get(key, "")))
+        except ValueError as error:
+            raise UserError(f"{where}: the recipe {shown(settings[key])} has a brace without its partner ({error}).") from None
+        for _, name, form, conversion in parts:
+            if name is None:
+                continue
+            if not name.isidentifier() or form or conversion:
+                raise UserError(
+                    f"{where}: in the recipe {shown(settings[key])}, braces hold a name of letters and digits alone, such as {{p}}."
+                )
+            found.append(name)
+    return found
 
 
 def _candidates(name: str, method: dict[str, Any], regularizer: str) -> dict[str, dict[str, Any]]:
@@ -260,7 +283,7 @@ def _selection(raw: Any) -> Selection:
     for key in ("equal_budgets", "test_selected"):
         if key in raw:
             if not isinstance(raw[key], bool):
-                raise UserError(f"selection.{key} must be true or false, found {raw[key]!r}.")
+                raise UserError(f"selection.{key} must be true or false, found {shown(raw[key])}.")
             options[key] = raw[key]
     return Selection(**options)
 
@@ -292,7 +315,7 @@ def _typed(value: Any, name: str, where: str) -> Any:
     for found in (value, whole, number, *([str(value)] if typing.get_origin(hint) is Literal else [])):
         if found == NONE_WORDS.get(name) or fits(found, hint):
             return float(found) if type(found) is int and fits(0.5, hint) else found
-    raise UserError(f"{where} must be {option_words(name)}, found {value!r}.")
+    raise UserError(f"{where} must be {option_words(name)}, found {shown(value)}.")
 
 
 def _maybe_number(value: Any) -> Any:
@@ -307,8 +330,10 @@ def _maybe_number(value: Any) -> Any:
 
 def _seeds(value: Any, where: str, first: int = 0) -> tuple[int, ...]:
     if isinstance(value, int) and not isinstance(value, bool):
-        if value < 1:
-            raise UserError(f"{where} must be a number of seeds, at least 1, or a list of them, found {value}.")
+        if not 1 <= value <= MOST_SEEDS_A_SETTING:
+            raise UserError(
+                f"{where} must be a number of seeds, at least 1 and at most {MOST_SEEDS_A_SETTING}, or a list of them, found {shown(value)}."
+            )
         return tuple(range(first, first + value))
     return tuple(_numbers(value, where))
 
@@ -320,7 +345,7 @@ def _numbers(value: Any, where: str) -> list[int]:
         or not value
         or not all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value)
     ):
-        raise UserError(f"{where} must be a list of whole numbers from 0 on, found {value!r}.")
+        raise UserError(f"{where} must be a list of whole numbers from 0 on, found {shown(value)}.")
     return list(dict.fromkeys(value))
 
 
@@ -328,28 +353,28 @@ def _among(value: Any, allowed: Sequence[str], where: str) -> list[str]:
     value = [value] if isinstance(value, str) else value
     wrong = [item for item in value if item not in allowed] if isinstance(value, list) else [value]
     if wrong or not value:
-        raise UserError(f"{where} must be a list of names among {', '.join(allowed)}, found {wrong[0] if wrong else value!r}.")
+        raise UserError(f"{where} must be a list of names among {', '.join(allowed)}, found {shown(wrong[0] if wrong else value)}.")
     return list(dict.fromkeys(value))
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{where} must be a mapping (key: value), found {value!r}.")
+        raise UserError(f"{where} must be a mapping (key: value), found {shown(value)}.")
     wrong = [key for key in value if not isinstance(key, str)]
     if wrong:
-        raise UserError(f"{where}: the key {wrong[0]!r} is no text; put it in quotes.")
+        raise UserError(f"{where}: the key {shown(wrong[0])} is no text; put it in quotes.")
     return value
 
 
 def _keys(found: dict[str, Any], allowed: tuple[str, ...], where: str) -> None:
     wrong = [key for key in found if key not in allowed]
     if wrong:
-        raise UserError(f"{where} has the unknown key {wrong[0]!r}; allowed are {', '.join(allowed)}.")
+        raise UserError(f"{where} has the unknown key {shown(wrong[0])}; allowed are {', '.join(allowed)}.")
 
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{where} must be a text, found {value!r}.")
+        raise UserError(f"{where} must be a text, found {shown(value)}.")
     return value
 
 

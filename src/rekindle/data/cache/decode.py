@@ -4,8 +4,11 @@ Colour profiles are not applied, and JPEG's quick decoding at a smaller size is 
 """
 
 import io
+import re
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +30,10 @@ INTERPOLATIONS = {
 # Version of the rules below. Count it up with any change of a pixel: the cache is keyed by it.
 RULES = 2
 MAX_RATIO = 50
+# What a file claims costs about five bytes a pixel before it is made small, whatever is in it, and in each thread.
+MOST_PIXELS, LARGE = 120_000_000, 25_000_000
+_TOO_MANY = f"more than the {MOST_PIXELS // 10**6} million that are read; save it smaller"
+_one_at_a_time = threading.Lock()
 DEEP_WHITE = 65535
 # Of EPS and others Pillow has decoders that start a program, and of some no mark in the file tells that it is one of them.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
@@ -40,6 +47,7 @@ TIFF_BITS, TIFF_WHITE = 258, 281
 HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"}
 # What damaged metadata say is ignored, so nobody needs a line for every such picture.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\..*ImagePlugin")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # There is a limit of our own.
 
 Result = TypeVar("Result")
 
@@ -154,9 +162,16 @@ def _whatever_describes_it(data: bytes, act: Callable[[Image.Image], Result]) ->
 def _opened(data: bytes, act: Callable[[Image.Image], Result]) -> Result:
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
-            return act(image)
+            pixels = image.width * image.height
+            if pixels > MOST_PIXELS:
+                raise Undecodable(f"{image.width} x {image.height} pixels: {_TOO_MANY}")
+            with _one_at_a_time if pixels > LARGE else nullcontext():
+                return act(image)
     except Undecodable:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit comes first where it is lower, or the picture far larger.
+        claimed = re.search(r"\d+ pixels", str(error))
+        raise Undecodable(f"{claimed[0] if claimed else 'its size'}: {_TOO_MANY}") from None
     except UnidentifiedImageError:
         raise Undecodable(_what_else(data)) from None
     except Exception as error:  # noqa: BLE001
@@ -207,6 +222,8 @@ def resize(image: Image.Image, edge: int, interpolation: str) -> Image.Image:
     if max(width, height) > MAX_RATIO * min(width, height):
         raise Undecodable(f"{width} x {height} pixels: one side is more than {MAX_RATIO} times the other")
     longer = int(edge * max(width, height) / min(width, height))
+    if edge * longer > MOST_PIXELS:
+        raise Undecodable(f"{width} x {height} pixels, scaled to a shorter edge of {edge}: {_TOO_MANY}, or give a smaller --image-size")
     size = (edge, longer) if width <= height else (longer, edge)
     return image if image.size == size else image.resize(size, INTERPOLATIONS[interpolation])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rekindle.data.formats.names import PICTURES, is_document, is_hidden, is_picture, printable
-from rekindle.data.formats.outputs import is_figure, is_output
+from rekindle.data.formats.outputs import MOST_LEVELS, is_figure, is_output
 from rekindle.errors import UserError, some
 
 SHOWN = 50
@@ -70,6 +70,7 @@ class Listing:
         hidden: Hidden entries and those of operating systems; nothing below them is listed.
         loops: Linked folders that lead to a place already counted.
         closed: Folders that cannot be opened.
+        deep: Folders so many levels down that nobody has put them there on purpose; nothing in them is listed.
         outputs: What rekindle itself wrote; nothing below its folders is listed.
     """
 
@@ -77,6 +78,7 @@ class Listing:
     hidden: list[Path]
     loops: list[Path]
     closed: list[Path]
+    deep: list[Path]
     outputs: list[Path]
 
     def pictures(self) -> list[Path]:
@@ -92,7 +94,7 @@ def listing(folder: Path, home: Path | None = None) -> Listing:
         home: The data folder; None takes `folder`.
     """
     inside = os.path.realpath(home or folder)
-    found = Listing([], [], [], [], [])
+    found = Listing([], [], [], [], [], [])
     seen: set[str] = set()
     for name, folders, files in os.walk(folder, followlinks=True, onerror=lambda error: found.closed.append(Path(error.filename))):
         place, real = Path(name), os.path.realpath(name)
@@ -101,13 +103,17 @@ def listing(folder: Path, home: Path | None = None) -> Listing:
             folders.clear()
             continue
         seen.add(real)
+        if len(place.parts) - len(folder.parts) >= MOST_LEVELS:
+            found.deep.append(place)
+            folders.clear()
+            continue
         found.hidden += [place / entry for entry in [*folders, *files] if is_hidden(entry)]
         own = [entry for entry in files if is_figure(place / entry, files)]
         own += [entry for entry in folders if not is_hidden(entry) and is_output(place / entry)]
         found.outputs += [place / entry for entry in own]
         found.files += [place / entry for entry in files if not is_hidden(entry) and entry not in own]
         folders[:] = sorted(entry for entry in folders if not is_hidden(entry) and entry not in own)
-    for part in (found.files, found.hidden, found.loops, found.closed, found.outputs):
+    for part in (found.files, found.hidden, found.loops, found.closed, found.deep, found.outputs):
         part.sort(key=Path.as_posix)
     return found
 
@@ -166,6 +172,7 @@ def find_new(items: Sequence[Path | str]) -> NewFiles:
             ("written by rekindle", below.outputs),
             ("links to a place counted already", below.loops),
             ("folders that cannot be opened", below.closed),
+            (f"folders {MOST_LEVELS} levels down", below.deep),
         ):
             if paths:
                 found.passed_over.setdefault(why, []).extend(paths)

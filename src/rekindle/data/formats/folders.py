@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rekindle.data.formats.folder_walk import Findings, holds, listing
 from rekindle.data.formats.names import is_document, is_hidden, is_picture, is_table, one_name, printable, split_word
-from rekindle.data.formats.outputs import is_figure, is_output, is_result
+from rekindle.data.formats.outputs import MOST_LEVELS, is_figure, is_output, is_result
 from rekindle.data.splits import Found, FoundData
 from rekindle.errors import UserError, some
 
@@ -207,6 +207,7 @@ def _find_class(folder: Path, findings: Findings) -> list[Path]:
             nested,
         )
     findings.problems += [f"{path}: a folder that cannot be opened; allow reading it" for path in below.closed]
+    findings.problems += [f"{path}: {MOST_LEVELS} folders inside each other; move its pictures up, or remove it" for path in below.deep]
     findings.problems += [problem for path in below.files if (problem := _file_problem(path))]
     if not pictures:
         findings.problems.append(f"{folder}: an empty class; add pictures or remove the folder")
@@ -218,7 +219,7 @@ def _file_problem(path: Path) -> str:
     if printable(path.as_posix()) != path.as_posix():
         return f"{path}: a name that is not UTF-8; rename it"
     if not path.is_file():
-        return f"{path}: {'a link to nothing' if path.is_symlink() else 'no ordinary file'}; remove it"
+        return f"{path}: {'no ordinary file' if path.exists() else 'a link to nothing'}; remove it"
     if not is_picture(path) and not is_document(path):
         return f"{path}: no picture by its ending ({path.suffix or 'none'}); convert or remove it"
     return ""

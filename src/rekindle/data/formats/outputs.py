@@ -11,10 +11,17 @@ BEGUN = {"environment.json", ".lock"}  # A run that was killed before it had wri
 STUDY = "study.yaml"
 FIGURE_MARK = b"Software\0rekindle"
 FIGURE_HEAD = 512
+SEARCHED = 8  # Levels of folders; a search puts its runs two levels below --out.
+MOST_LEVELS = 100  # Of folders inside each other that are walked at all: walking is recursive, and a path has a longest length.
 
 
-def is_output(folder: Path) -> bool:
-    """Whether a folder is a run's or a study's, or holds such folders and no picture beside them, as the folder of --out does."""
+def is_output(folder: Path, levels: int = SEARCHED) -> bool:
+    """Whether a folder is a run's or a study's, or holds such folders and no picture beside them, as the folder of --out does.
+
+    Args:
+        folder: What is asked about.
+        levels: How many levels of folders in it are looked into.
+    """
     try:
         with os.scandir(folder) as entries:
             found = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
@@ -24,8 +31,8 @@ def is_output(folder: Path) -> bool:
         return True
     if any(is_picture(Path(name)) and not below and not is_figure(folder / name, found) for name, below in found.items()):
         return False
-    below = [folder / name for name, is_folder in found.items() if is_folder and not is_hidden(name)]
-    outputs = [is_output(path) for path in below]
+    below = [folder / name for name, is_folder in found.items() if levels and is_folder and not is_hidden(name)]
+    outputs = [is_output(path, levels - 1) for path in below]
     return (any(outputs) and all(own or not _has_pictures(path) for path, own in zip(below, outputs, strict=True))) or any(
         is_figure(folder / name, found) for name in found if not below
     )
@@ -53,4 +60,9 @@ def is_figure(path: Path, beside: Collection[str]) -> bool:
 
 
 def _has_pictures(folder: Path) -> bool:
-    return any(is_picture(Path(name)) for _, _, files in os.walk(folder) for name in files)
+    for place, folders, files in os.walk(folder):
+        if any(is_picture(Path(name)) for name in files):
+            return True
+        if len(Path(place).parts) - len(folder.parts) >= MOST_LEVELS:
+            folders.clear()
+    return False
