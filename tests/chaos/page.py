@@ -12,6 +12,7 @@ from tests.chaos.ledger import COSTS, Tally, read_all
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 PACKAGES = ("rekindle", "torch", "safetensors", "pillow", "filelock")
 COMMAND = "make chaos"
+SAID = 2  # Sentences shown of a fault.
 TEMPLATE = """\
 # Reliability
 
@@ -28,7 +29,8 @@ Processes are killed by SIGKILL. A kill at a write leaves half of what was being
 cache of its own, so that the cache's writes are disturbed too. Their pictures are not drawn. Killed studies and racing ones have runs that
 train nothing. Processes are forked from one that has loaded torch, and have one thread.
 
-Machine: {cores} cores, {system}; Python {python}; {packages}. The faults took {minutes:.0f} minutes of such a core's time in all.
+Machine: {cores} cores, {system}; Python {python}; {packages}. All parts took {minutes:.0f} minutes, counted
+one after the other; two run at a time.
 
 ## What digests cost
 
@@ -79,8 +81,7 @@ def digest_cost() -> str:
 
 def row(tally: Tally) -> str:
     """A fault's line; of what was said, the most frequent."""
-    said = tally.said.most_common(1)[0][0] if tally.said else ""
-    said = said.replace("|", "\\|")
+    said = "; ".join(sentence.replace("|", "\\|") for sentence, _ in tally.said.most_common(SAID))
     return f"| {tally.fault} | {tally.times:,} | {tally.lost} | {said} | {tally.seed} |"
 
 
