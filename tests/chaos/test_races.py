@@ -18,15 +18,13 @@ from rekindle.data.tasks import TASKS
 from rekindle.data.tasks.prepare import prepare
 from rekindle.data.tasks.verify import verify
 from rekindle.errors import UserError
-from rekindle.study import local_engine
 from rekindle.study.grid_file import load
 from rekindle.study.store import Study
-from tests.chaos.commands import EPOCHS, fit, run_of
+from tests.chaos.commands import EPOCHS, fit, run_of, run_study
 from tests.chaos.ledger import Tally, counted
 from tests.data.miniatures import miniature, photograph
 from tests.faults.equal_runs import assert_equal_runs
 from tests.faults.racers import Ended, race_of
-from tests.faults.warm import WARM
 from tests.study import fakes
 from tests.toys import picture_folder
 
@@ -69,10 +67,8 @@ def test_two_fits(data: Path, tmp_path: Path, count: Callable[[int], int]) -> No
 
 
 def study_run(grid: Path, out: Path) -> int:
-    """What the command does, with runs that train nothing."""
-    local_engine.multiprocessing.get_context = lambda name: WARM  # type: ignore[assignment, method-assign]
-    local_engine.run_local(Study.create(out, load(grid)), train_cell=fakes.answer)
-    return 0
+    """In a process of its own: a study whose runs train nothing."""
+    return run_study(Study.create(out, load(grid)), 1, fakes.answer)
 
 
 def test_two_study_runs(tmp_path: Path, count: Callable[[int], int]) -> None:

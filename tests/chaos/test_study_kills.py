@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from rekindle.study import local_engine
 from rekindle.study.report.page import write
 from rekindle.study.status import read_status
 from rekindle.study.store import Study
+from rekindle.study.worker import run_cell
+from tests.chaos.commands import run_study
 from tests.chaos.ledger import counted
-from tests.faults.warm import WARM, start
+from tests.faults.warm import start
 from tests.study import fakes
 from tests.study.test_local_engine import calls, make, table
 
@@ -26,10 +27,9 @@ SEED, STUDIES, JOBS, LONGEST = 15, 10, 2, 2.5
 VICTIMS = ("command", "worker", "all")  # In turn, for each study.
 
 
-def study_run(folder: Path) -> None:
-    """What the command does, with runs that train nothing, and workers that are forked from a warm process."""
-    local_engine.multiprocessing.get_context = lambda name: WARM  # type: ignore[assignment, method-assign]
-    local_engine.run_local(Study.open(folder), jobs=JOBS, train_cell=fakes.slow)
+def study_run(folder: Path) -> int:
+    """In a process of its own: go on with a study whose runs train nothing."""
+    return run_study(Study.open(folder), JOBS, fakes.slow)
 
 
 def hands(study: Study) -> set[int]:
@@ -58,7 +58,7 @@ def strike(study: Study, command: Any, victim: str, moment: float) -> int:
 def test_at_any_moment(tmp_path: Path, count: Callable[[int], int]) -> None:
     calm, stream = make(tmp_path / "calm"), random.Random(SEED)
     for cell in calm.cells():
-        local_engine.run_cell(calm, cell, fakes.answer)
+        run_cell(calm, cell, fakes.answer)
     expected = table(calm)
     with counted("`study run` killed: its command, a worker, or all, and given again", SEED) as tally:
         for number in range(count(STUDIES)):
