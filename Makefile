@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow lint
+.PHONY: demo test test-slow chaos lint
 demo: $(READY)
 	$(BIN)/rekindle demo
 
@@ -17,6 +17,13 @@ lint: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# SHARE=0.02 tries it out with a fiftieth of the faults.
+SHARE := 1
+chaos: $(READY)
+	rm -rf build/chaos
+	$(BIN)/python -m pytest -m chaos tests/chaos --numprocesses 2 --chaos-share $(SHARE); \
+	status=$$?; $(BIN)/python -m tests.chaos.page && exit $$status
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -13,6 +13,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 LONGEST = ("contract", "faults", "loops", "study", "training", "fitting", "cli")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option of the chaos run, which pytest must know before it looks into the rooms."""
+    parser.addoption("--chaos-share", type=float, default=1.0, help="share of the chaos run's counts, for trying it out")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no worker of `make test` is left alone with one at the end."""
     items.sort(key=lambda item: item.path.parent.name not in LONGEST)

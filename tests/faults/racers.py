@@ -2,8 +2,14 @@
 
 import contextlib
 import io
-import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
+
+from rekindle.cli import main
+from tests.faults.warm import PRELOAD, WARM
 
 
 class Ended(NamedTuple):
@@ -15,9 +21,13 @@ class Ended(NamedTuple):
 
 def race(commands: list[list[str]]) -> list[Ended]:
     """Start commands at a barrier and wait for all of them."""
-    context = multiprocessing.get_context("spawn")
-    barrier, answers = context.Barrier(len(commands)), context.SimpleQueue()
-    processes = [context.Process(target=_run, args=(command, barrier, answers)) for command in commands]
+    return race_of([partial(main, command) for command in commands])
+
+
+def race_of(actions: Sequence[Callable[[], int]]) -> list[Ended]:
+    """The same with functions that return an exit status."""
+    barrier, answers = WARM.Barrier(len(actions)), WARM.SimpleQueue()
+    processes = [WARM.Process(target=_run, args=(dict(os.environ), action, barrier, answers)) for action in actions]
     for process in processes:
         process.start()
     ended = [answers.get() for _ in processes]
@@ -26,21 +36,16 @@ def race(commands: list[list[str]]) -> list[Ended]:
     return ended
 
 
-def _run(command: list[str], barrier: Any, answers: Any) -> None:
+def _run(environment: dict[str, str], action: Callable[[], int], barrier: Any, answers: Any) -> None:
+    os.environ.update(environment)
     said = io.StringIO()
     status = 99
     try:
-        import torch
-
-        import rekindle.fitting.fit
-        import rekindle.report.run_page
-        import rekindle.training.trainer  # noqa: F401
-        from rekindle.cli import main
-
-        torch.set_num_threads(1)
+        if PRELOAD not in sys.modules:
+            raise RuntimeError(f"{PRELOAD} is not loaded")
         barrier.wait(120)
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            status = main(command)
+            status = action()
     except BaseException as error:  # noqa: BLE001  The test wants to see it.
         said.write(f"{type(error).__name__}: {error}")
     answers.put(Ended(status, said.getvalue()))

@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import rekindle
 from rekindle import models
 from rekindle.errors import Stopped
 from rekindle.training.trainer import Training
+from tests.faults.equal_runs import assert_equal_runs
 from tests.toys import Notes, picture_folder
 
+EPOCHS = 6
 POINTS = ["before_first_checkpoint", "mid_epoch", "while_saving", "before_draw", "after_draw"]
 
 
@@ -31,7 +33,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         save_file(models.build("cifar_resnet8", weights="none").module.state_dict(), root / "weights.safetensors")
     return {
         "data": str(root / "data"), "model": "cifar_resnet8", "weights": str(root / "weights.safetensors"), "method": "l2_sp+rifle(periods=2)",
-        "epochs": 6, "lr": 0.02, "batch_size": 8, "precision": "32", "seed": 1,
+        "epochs": EPOCHS, "lr": 0.02, "batch_size": 8, "precision": "32", "seed": 1,
     }  # fmt: skip
 
 
@@ -41,24 +43,6 @@ def undisturbed(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
     torch.set_num_threads(1)
     yield rekindle.fit(**options, out=tmp_path_factory.mktemp("whole")).folder
     torch.set_num_threads(threads)
-
-
-def without_timing(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: without_timing(item) for key, item in value.items() if key != "timing"}
-    return [without_timing(item) for item in value] if isinstance(value, list) else value
-
-
-def assert_equal_runs(one: Path, other: Path) -> None:
-    first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
-    assert first.keys() == second.keys()
-    for key in first:
-        assert torch.equal(first[key], second[key]), key
-    lines = [[without_timing(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (one, other)]
-    assert len(lines[0]) == 6
-    assert lines[0] == lines[1]
-    assert without_timing(json.loads((one / "result.json").read_text())) == without_timing(json.loads((other / "result.json").read_text()))
-    assert (one / "predictions.csv").read_text() == (other / "predictions.csv").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +60,7 @@ def test_kill_9(point: str, killed: Path, undisturbed: Path) -> None:
     [folder] = (killed / point).iterdir()
     assert not (folder / "result.json").exists()
     notes: list[str] = []
-    assert_equal_runs(rekindle.fit(resume=folder, listener=Notes(notes)).folder, undisturbed)
+    assert_equal_runs(rekindle.fit(resume=folder, listener=Notes(notes)).folder, undisturbed, EPOCHS)
     assert any(note.startswith("rifle: the head has") for note in notes)
 
 
@@ -96,7 +80,7 @@ def test_ctrl_c_saves_in_mid_epoch_and_the_run_goes_on(
     monkeypatch.undo()
     folder = Path(str(caught.value))
     assert max(path.name for path in (folder / "checkpoints").iterdir()) == "epoch00003-step0000001.safetensors"
-    assert_equal_runs(rekindle.fit(resume=folder).folder, undisturbed)
+    assert_equal_runs(rekindle.fit(resume=folder).folder, undisturbed, EPOCHS)
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_an_older_one_used(options: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
@@ -106,7 +90,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_an_older_one_used(options: dic
     older, newest = sorted((folder / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:-100])
     notes: list[str] = []
-    assert_equal_runs(rekindle.fit(resume=folder, listener=Notes(notes)).folder, undisturbed)
+    assert_equal_runs(rekindle.fit(resume=folder, listener=Notes(notes)).folder, undisturbed, EPOCHS)
     assert any(newest.name in note and "damaged" in note for note in notes)
     assert older.exists()
 

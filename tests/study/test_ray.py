@@ -1,8 +1,11 @@
 """Studies on a real local Ray cluster, with a worker killed."""
 
 import copy
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -70,3 +73,27 @@ def test_what_the_cluster_has_not_got_is_refused(tmp_path: Path) -> None:
         run_ray(make(tmp_path / "study"), jobs=1, gpus=64)
     with pytest.raises(UserError, match="no Ray cluster answers at 127.0.0.1:1"):
         run_ray(make(tmp_path / "study"), address="127.0.0.1:1")
+
+
+# In a process of its own, since Ray looks at its environment when it is imported.
+CLUSTER = """
+import json, os, subprocess, sys
+import psutil
+from rekindle.study.ray_engine import _connect
+
+ray = _connect("local", 1, 1.0)
+pids = {process.pid for process in [psutil.Process(), *psutil.Process().children(recursive=True)]}
+listening = [one.laddr.ip for one in psutil.net_connections("inet") if one.status == psutil.CONN_LISTEN and one.pid in pids]
+join = f"import ray; ray.init(address={ray.get_runtime_context().gcs_address!r})"
+stranger = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"} | {"RAY_AUTH_MODE": "disabled"}
+answers = [subprocess.run([sys.executable, "-c", join], env=who, capture_output=True, text=True) for who in (stranger, dict(os.environ))]
+ray.shutdown()
+print(json.dumps([listening, [(one.returncode, "AuthenticationError" in one.stderr) for one in answers]]))
+"""
+
+
+def test_a_local_cluster_is_for_this_machine_and_user_alone() -> None:
+    answer = subprocess.run([sys.executable, "-c", CLUSTER], capture_output=True, text=True, check=True, timeout=600)
+    listening, [stranger, friend] = json.loads(answer.stdout.splitlines()[-1])
+    assert listening and all(address.endswith("127.0.0.1") for address in listening)
+    assert stranger == [1, True] and friend == [0, False]

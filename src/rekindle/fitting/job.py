@@ -530,8 +530,10 @@ def _import_ahead(*names: str) -> None:
     """Import what the linear probe needs while pictures are read and looked at."""
 
     def imports() -> None:
-        for name in names:
-            importlib.import_module(name)
+        # A program whose run is finished already ends meanwhile and lets nothing be imported; who needs it imports it again.
+        with suppress(Exception):
+            for name in names:
+                importlib.import_module(name)
 
     threading.Thread(target=imports, daemon=True).start()
 

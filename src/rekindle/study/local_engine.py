@@ -49,13 +49,14 @@ def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None
                         _record_death(study, workers.pop(number))
                 if everything_settled and not workers:
                     break
+                # A large study takes a while to look through; looking must stay cheap beside the runs.
+                pause = max(POLL, 5 * (time.monotonic() - began))
                 for number in range(jobs if not everything_settled else 0):
                     if number not in workers:
                         with _environment({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}):
                             workers[number] = context.Process(target=_worker, args=(study.folder, train_cell))
                             workers[number].start()
-                # A large study takes a while to look through; looking must stay cheap beside the runs.
-                time.sleep(max(POLL, 5 * (time.monotonic() - began)))
+                time.sleep(pause)
         finally:
             _stop(list(workers.values()))
     news.tell()

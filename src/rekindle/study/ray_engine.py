@@ -6,6 +6,7 @@ lease that nobody holds; its cell is given out again and goes on from its newest
 
 import logging
 import os
+import secrets
 import socket
 import time
 from contextlib import suppress
@@ -29,7 +30,7 @@ def run_ray(
 
     Args:
         study: The study; its folder, the data and the weights must have the same paths on every machine.
-        address: Of a running cluster, such as "auto" or "ray://head:10001"; "local" starts one on this machine.
+        address: Of a running cluster, such as "auto" or "ray://head:10001"; "local" starts one on this machine, for its user alone.
         jobs: Cells at a time; None gives out as many as the cluster has CPUs and GPUs for.
         cpus: CPUs that a cell takes.
         gpus: GPUs that a cell takes; 0.25 lets four cells share one, 0 hides them, None takes one where the cluster has any.
@@ -92,6 +93,8 @@ def _take(ray: Any, study: Study, reference: Any, key: str) -> None:
 
 
 def _connect(address: str, jobs: int | None, cpus: float) -> Any:
+    if address == LOCAL:
+        _keep_to_this_machine()
     try:
         import ray
     except ImportError:
@@ -106,6 +109,17 @@ def _connect(address: str, jobs: int | None, cpus: float) -> Any:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _silent(address, error) from None
     return ray
+
+
+def _keep_to_this_machine() -> None:
+    """Let the Ray that is started here listen on the loopback address alone and answer nobody without its token.
+
+    Ray looks at the first when it is imported, and from 2.59 on it asks for a token unless it is told otherwise. Without one in the
+    environment it would keep one in the user's folder, which not every user has.
+    """
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # What Ray does on these systems by itself.
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _check_reachable(address: str) -> None:
