@@ -8,7 +8,7 @@ from collections.abc import Callable
 import rekindle
 from rekindle.cli import analyze, catalog, data, demo, fit, run, study
 from rekindle.cli.output import drop_output, prepare_output
-from rekindle.errors import Busy, UserError
+from rekindle.errors import Busy, Unreadable, UserError
 from rekindle.files import expand
 
 FAILED, BAD_INPUT, STOPPED, PIPE_CLOSED = 1, 2, 130, 141  # The last two as shells count what a signal ended.
@@ -36,7 +36,7 @@ def _act(arguments: list[str] | None) -> int:
         return act(options)
     except UserError as error:
         print(f"rekindle: {error}", file=sys.stderr)
-        return FAILED if isinstance(error, Busy) else BAD_INPUT
+        return FAILED if isinstance(error, Busy | Unreadable) else BAD_INPUT
     except KeyboardInterrupt:
         print("\nrekindle: stopped.", file=sys.stderr)
         return STOPPED

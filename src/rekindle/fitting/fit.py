@@ -13,8 +13,9 @@ from rekindle.fitting.job import execute
 from rekindle.fitting.method_search import search_method
 from rekindle.fitting.model_choice import with_model
 from rekindle.method import Direction, Method
+from rekindle.records import read_environment, read_spec
 from rekindle.registry import describe, unparse
-from rekindle.run import Run, read_spec
+from rekindle.run import Run
 from rekindle.spec import AUTO, PLACES, RunOptions, RunSpec, check_names
 from rekindle.training.listener import Listener, Silent
 
@@ -60,6 +61,7 @@ def fit(
         folder, methods = expand(resume), None
         changed: dict[str, Any] = {name: str(value) for name, value in moved.items()}
         out, spec = folder.parent, replace(read_spec(folder), **changed)
+        _check_options(spec, folder)
         _check_places(spec, folder)
     elif data is None:
         raise UserError("name the folder with photographs, or a table of them: rekindle fit photos/")
@@ -81,6 +83,15 @@ def fit(
     if spec.freeze == AUTO:
         return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers, device=device, methods=methods).run
     return execute(spec, out=Path(out), resumed=folder, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
+
+
+def _check_options(spec: RunSpec, folder: Path) -> None:
+    """Refuse to go on with a run under other options than it began with; early versions kept no note of those."""
+    if read_environment(folder).get("options", spec.options_hash()) != spec.options_hash():
+        raise UserError(
+            f"the options in {folder / 'spec.yaml'} changed since the run began, so it cannot go on; start a new one with them: "
+            f"rekindle fit --config {folder / 'spec.yaml'}"
+        )
 
 
 def _check_places(spec: RunSpec, folder: Path) -> None:
