@@ -5,8 +5,10 @@ zeros in place of the digest, since no file can hold the hash of itself.
 """
 
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from rekindle.files import write_atomic
 
@@ -58,6 +60,21 @@ def read_with_digest(path: Path) -> bytes | None:
     if content[start : start + _LENGTH] != _digest(content[:start], memoryview(content)[start + _LENGTH :]):
         raise DamagedFile("its bytes are not those that were written")
     return content
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a safetensors file, by its header alone; empty where there is none, as in a damaged or foreign file.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with open(path, "rb") as file:
+        header = file.read(_header_end(file.read(8), os.fstat(file.fileno()).st_size) - 8)
+    try:
+        found = json.loads(header).get("__metadata__", {})
+    except (AttributeError, RecursionError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _header_end(head: bytes, size: int) -> int:

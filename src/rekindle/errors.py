@@ -22,6 +22,14 @@ class Busy(UserError):
     """Another command works at this moment where this one wants to; the command exits with status 1."""
 
 
+class Unreadable(UserError):
+    """A file of rekindle's own that is damaged, foreign or of a later version; the command exits with status 1."""
+
+
+class Later(Unreadable):
+    """A file of rekindle's own that a later version wrote; it is no damage, so nothing may be written over it."""
+
+
 class Stopped(Exception):
     """The user or the system asked the run to stop; its state is saved."""
 

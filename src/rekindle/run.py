@@ -1,18 +1,15 @@
 """A run folder: what stands in it before training, and what a finished one can do."""
 
-import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 
 from rekindle import models
@@ -26,13 +23,23 @@ from rekindle.data.formats.open import survey
 from rekindle.data.formats.outputs import is_output
 from rekindle.data.samples import Preprocessing
 from rekindle.errors import UserError
-from rekindle.files import csv_text, expand, write_atomic, write_json
+from rekindle.files import csv_text, expand, write_atomic
 from rekindle.method import Method, Source
+from rekindle.records import (
+    DATA,
+    ENVIRONMENT,
+    MODEL,
+    package_versions,
+    read_history,
+    read_recipe,
+    read_result,
+    read_spec,
+    write_spec,
+)
 from rekindle.registry import parse
 from rekindle.spec import Count, RunSpec, check_value
 from rekindle.tuner.net import operate
 
-PACKAGES = ("rekindle", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "safetensors")
 BATCH = 64
 
 
@@ -71,23 +78,20 @@ class Run:
     @cached_property
     def result(self) -> dict[str, Any]:
         """What result.json holds."""
-        path = self.folder / "result.json"
-        if not path.is_file():
-            raise UserError(f"{self.folder} has not finished; continue it with rekindle fit --resume {self.folder}")
-        result: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return result
+        return {**read_result(self.folder)}
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl, one an epoch."""
-        lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+        lines: list[dict[str, Any]] = [{**line} for line in read_history(self.folder)]
         return [{**line, "analysis": current_names(line["analysis"])} if "analysis" in line else line for line in lines]
 
     @cached_property
     def model(self) -> tuple[nn.Module, dict[str, Any]]:
         """The trained network in evaluation mode, and its recipe. Surgery is repeated, so that the weights find their places."""
         # Surgery is the same under the defaults of any version, so what 0.1 wrote stays readable.
-        methods = parse(models.read_recipe(self.folder).get("method", "none"), "0.1")
+        with MODEL.surprises(self.folder / "model.json"):
+            methods = parse(read_recipe(self.folder).get("method", "none"), "0.1")
         surgeons = [method for method in methods if type(method).surgery is not Method.surgery]
 
         def repeat(module: nn.Module, before: nn.Module, head: list[str], recipe: dict[str, Any]) -> None:
@@ -196,50 +200,19 @@ def labeled(data: str | Path, classes: list[str], asked: ColumnNames) -> tuple[l
     return [picture for pictures in found.values() for picture in pictures], torch.tensor(labels)
 
 
-def read_spec(folder: Path) -> RunSpec:
-    """The spec of a run folder."""
-    path = folder / "spec.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder} is no run folder (it has no spec.yaml); name one that rekindle fit made.")
-    try:
-        return RunSpec.from_dict(yaml.safe_load(path.read_text("utf-8")))
-    except (yaml.YAMLError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}); start the run again.") from None
-
-
-def began_as(folder: Path) -> str:
-    """The id of a run that began in a folder, which may have been renamed since; "" where nothing tells it."""
-    path = folder / "environment.json"
-    try:
-        return str(json.loads(path.read_text("utf-8"))["run"])
-    except (OSError, ValueError, KeyError, TypeError):  # Earlier versions had the id in the folder's name alone.
-        return folder.resolve().name[-12:]
-
-
 def open_folder(folder: Path, run_id: str, spec: RunSpec, dataset: Dataset) -> None:
     """Write what is known before training: environment, data and, last, the spec."""
-    write_json(folder / "environment.json", {"run": run_id, **environment()})
-    write_json(folder / "data.json", dataset.to_json())
+    ENVIRONMENT.write(folder / "environment.json", {"run": run_id, "options": spec.options_hash(), **environment()})
+    DATA.write(folder / "data.json", dataset.to_json())
     write_spec(folder, spec)
-
-
-def write_spec(folder: Path, spec: RunSpec) -> None:
-    """Write spec.yaml, which `read_spec` reads."""
-    write_atomic(folder / "spec.yaml", yaml.safe_dump(spec.to_dict(), sort_keys=False, allow_unicode=True))
 
 
 def environment() -> dict[str, Any]:
     """Versions and machine, for whoever runs it again."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "python": platform.python_version(), "platform": platform.platform(), "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": device, "packages": versions,
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": device, "packages": package_versions(),
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt, Predicate
 
 from rekindle.errors import UserError, shown
 from rekindle.files import expand, read_yaml
+from rekindle.stored import KEY, FileFormat
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
@@ -324,6 +325,11 @@ class RunSpec:
             found["record"] = found["record"].replace("weight_distance", "weight_travel")
         return found
 
+    def options_hash(self) -> str:
+        """Twelve hexadecimal digits of `identity` without the places of data and weights, which may be moved."""
+        identity = {name: value for name, value in self.identity().items() if name not in PLACES}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
     def run_id(self, data_hash: str, weights_hash: str) -> str:
         """Twelve hexadecimal digits from the canonical JSON of the spec and the contents' hashes; paths do not count.
 
@@ -378,6 +384,7 @@ class RunOptions(TypedDict, total=False):
     defaults: Literal["0.1", "0.2"]
 
 
+SPEC = FileFormat(2, dict[str, Any], "start the run again")  # spec.yaml; whoever reads it makes a `RunSpec` of it, which checks the rest.
 PLACES = ("data", "weights", "source_data")  # Fields that may name files and folders; a run is known by their content.
 # What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.
 NONE_WORDS = {
@@ -451,6 +458,7 @@ def read_options(path: Path) -> dict[str, Any]:
     found = read_yaml(path)
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no options; write them as name: value, a line each.")
+    SPEC.check_version(path, found.pop(KEY, SPEC.version))
     options = current_options({str(name): value for name, value in found.items()})
     try:
         check_names(options)

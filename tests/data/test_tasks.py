@@ -23,6 +23,7 @@ from rekindle.data.formats.open import open_data
 from rekindle.data.splits import split_key
 from rekindle.data.tasks import TASKS, Task, download, find
 from rekindle.data.tasks.benchmarks.food import chosen
+from rekindle.data.tasks.fetch import HASHES
 from rekindle.data.tasks.load import is_task
 from rekindle.data.tasks.prepare import prepare
 from rekindle.data.tasks.prepared import place, record
@@ -234,7 +235,7 @@ def test_a_file_without_a_published_hash_is_held_to_the_first_one_seen(tmp_path:
     small("indoor67", here, monkeypatch)
     assert not (tmp_path / "home" / "seen.json").exists()
     folder = prepare("indoor67", [here])
-    seen = json.loads((tmp_path / "home" / "seen.json").read_text())
+    seen = HASHES.read(tmp_path / "home" / "seen.json")
     assert seen == {path.name: f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in here.iterdir()}
     shutil.rmtree(folder)
     text = (here / "TrainImages.txt").read_bytes()

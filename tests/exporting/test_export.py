@@ -15,7 +15,8 @@ import rekindle
 from rekindle.errors import UserError
 from rekindle.exporting import export as exporting
 from rekindle.exporting.parity import CLOSE, compare
-from rekindle.run import Run, read_spec
+from rekindle.records import read_spec
+from rekindle.run import Run
 from tests.data.pictures import jpeg
 
 

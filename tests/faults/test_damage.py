@@ -20,6 +20,7 @@ from rekindle.digests import DIGEST, DamagedFile, read_with_digest, write_with_d
 from rekindle.errors import UserError
 from rekindle.fitting.choices import from_checkpoint
 from rekindle.models.weights import read_weights
+from rekindle.records import WEIGHTS
 from rekindle.spec import RunSpec
 from rekindle.training.checkpoints import Unfit, load_state, save_state, states
 from rekindle.training.trainer import STATE, Training
@@ -135,7 +136,7 @@ def test_the_model_stays_a_plain_safetensors_file(tmp_path: Path) -> None:
     assert equal(load_file(path), dict(module.state_dict()))
     assert equal(read_weights(path), dict(module.state_dict()))
     with safe_open(path, "pt") as file:
-        assert file.metadata().keys() == {"sha256"} and file.metadata() != DIGEST
+        assert file.metadata() == WEIGHTS.metadata() | {"sha256": file.metadata()["sha256"]} and file.metadata() != DIGEST
 
 
 def test_files_without_a_digest_open(tmp_path: Path) -> None:
@@ -235,9 +236,9 @@ def test_every_key_and_kind_of_a_state_is_checked(finished: tuple[Path, Training
     folder, training = finished
     state = load_state(newest_of(folder))
     spec = RunSpec(data="", epochs=3)
-    assert state.keys() == {*STATE, "choices", "data_seconds"}
+    assert state.keys() == {*STATE, "choices", "data_seconds", "packages"}
     for what, broken in wrong_forms(state):
-        if what.startswith("data_seconds"):
+        if what.startswith(("data_seconds", "packages")):
             continue
         with pytest.raises((Unfit, KeyError, TypeError, ValueError, AttributeError)):
             from_checkpoint(copy.deepcopy(broken), spec, 12)

@@ -13,7 +13,7 @@ import rekindle
 from rekindle.cli import main
 from rekindle.errors import Stopped, UserError
 from rekindle.files import read_csv
-from rekindle.run import read_spec
+from rekindle.records import read_spec
 from rekindle.training.trainer import Training
 from tests.toys import picture_folder
 

@@ -45,7 +45,7 @@ def test_a_saved_network_comes_back_equal(name: str, changes: dict[str, Any], tm
     state = torch.random.get_rng_state()
     loaded, found = models.load_model(tmp_path)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert found == {"format": 2} | recipe(name, **changes)
+    assert found == recipe(name, **changes)
     assert not loaded.training
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -84,10 +84,10 @@ def test_an_unfinished_folder_is_refused(tmp_path: Path) -> None:
     ("body", "words"),
     [
         ("{", "damaged"),
-        ("[]", "states no format"),
-        ("{}", "states no format"),
-        (json.dumps({"format": 99}), "later rekindle .format 99"),
-        (json.dumps({"format": 1, **recipe("cifar_resnet8"), "mean": None}), "lacks mean or"),
+        ("[]", "holds no keys"),
+        ("{}", "model: field required"),
+        (json.dumps({"format": 99}), "is of format 99, from a later rekindle; this one reads 1 to 2"),
+        (json.dumps({"format": 1, **recipe("cifar_resnet8"), "mean": None}), "mean: input should be"),
         (json.dumps({"format": 1, **recipe("cifar_resnet9")}), "cifar_resnet20"),
         (json.dumps({"format": 1, **recipe("cifar_resnet8", classes=["a", "b"])}), "linear.weight is .3, 64., wanted .2, 64."),
         (json.dumps({"format": 1, **recipe("cifar_resnet14")}), "layer1.1.conv1.weight"),

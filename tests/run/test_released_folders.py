@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import rekindle
 from rekindle.cli import main
+from rekindle.records import METRICS
 
 RELEASED = Path(__file__).resolve().parents[1] / "fixtures/run_0_1_0"
 CLOSE = 2e-3  # Other processors add in another order.
@@ -64,10 +65,9 @@ def test_a_stopped_one_goes_on_to_the_same_end(run: Path) -> None:
     for key, value in load_file(run / "model.safetensors").items():
         assert torch.allclose(value.double(), weights[key].double(), atol=CLOSE), key
     assert [row["prediction"] for row in rows(run)] == [row["prediction"] for row in predictions]
-    assert (run / "metrics.jsonl").read_text().splitlines()[:5] == lines[:5]
-    assert json.loads((run / "metrics.jsonl").read_text().splitlines()[5])["train"]["loss"] == pytest.approx(
-        json.loads(lines[5])["train"]["loss"], abs=CLOSE
-    )
+    now = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert now[:5] == [METRICS.stamped(json.loads(line)) for line in lines[:5]]
+    assert now[5]["train"]["loss"] == pytest.approx(json.loads(lines[5])["train"]["loss"], abs=CLOSE)
 
 
 def test_compare(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

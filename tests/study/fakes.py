@@ -1,13 +1,13 @@
 """Runs of a study that train nothing. Functions stand in a module of their own, where worker processes find them by name."""
 
 import hashlib
-import json
 import os
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
+from rekindle.records import METRICS, RESULT
 from rekindle.study.grid import Cell
 
 GRID: dict[str, Any] = {
@@ -15,6 +15,7 @@ GRID: dict[str, Any] = {
     "regularizers": {"L2": "l2", "L2-SP": "l2_sp"}, "tasks": {"cats": {"data": "cats"}, "dogs": {"data": "dogs"}},
     "methods": {"Original": "{regularizer}", "RIFLE": "{regularizer}+rifle(periods=2)", "Dropout": "{regularizer}+dropout(p=0.2)"},
 }  # fmt: skip
+CLASSES = ["a", "b"]
 
 
 def share(*parts: Any) -> float:
@@ -69,8 +70,27 @@ def write(cell: Cell, runs: Path, value: float) -> Path:
     """A run folder with what a report reads."""
     folder = runs / f"run <i>{cell.key}"
     folder.mkdir(parents=True, exist_ok=True)
-    split = {"val": {"accuracy": value - 0.05}, **({"test": {"accuracy": value}} if cell.spec.test else {})}
-    lines = [json.dumps({"epoch": epoch, "val": {"accuracy": value * (epoch + 1) / 3}}) + "\n" for epoch in range(3)]
+    splits = {"val": measured(value - 0.05), **({"test": measured(value)} if cell.spec.test else {})}
+    lines = [METRICS.line(epoch(number, value * (number + 1) / 3)) for number in range(3)]
     (folder / "metrics.jsonl").write_text("".join(lines), "utf-8")
-    (folder / "result.json").write_text(json.dumps({**split, "lr": 0.01, "timing": {"seconds": 2.0 + (cell.method == "RIFLE")}}), "utf-8")
+    RESULT.write(folder / "result.json", {
+        "id": cell.key, "method": cell.method, "model": "tiny", "data": cell.spec.data, "seed": cell.spec.seed, "lr": 0.01, "classes": CLASSES,
+        "epochs": 3, "kept_epoch": 2, **splits, "timing": {"seconds": 2.0 + (cell.method == "RIFLE")},
+    })  # fmt: skip
     return folder
+
+
+def measured(accuracy: float) -> dict[str, Any]:
+    """Figures of a split."""
+    count, figures = 10**6, {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1}
+    right = round(count * accuracy)
+    return {
+        "loss": 0.5, "accuracy": accuracy, "macro_f1": 1.0, "calibration_error": 0.1, "count": count,
+        "per_class": [{"name": name, **figures} for name in CLASSES], "confusion": [[right, count - right], [0, 0]],
+    }  # fmt: skip
+
+
+def epoch(number: int, accuracy: float) -> dict[str, Any]:
+    """A line of metrics.jsonl."""
+    figures = {"loss": 0.5, "accuracy": accuracy}
+    return {"epoch": number, "train": figures, "val": figures, "restarted": False, "timing": {"seconds": 1.0, "images_per_second": 9.0}}

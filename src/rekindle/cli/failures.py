@@ -3,7 +3,7 @@
 import sys
 import traceback
 
-from rekindle.errors import Busy, UserError, shorter
+from rekindle.errors import Busy, Unreadable, UserError, shorter
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130  # The last as shells count what a signal ended.
 
@@ -25,7 +25,7 @@ def tell(error: BaseException, debug: bool) -> int:
         print("\nrekindle: stopped.", file=sys.stderr)
         return STOPPED
     print(f"rekindle: {sentence(error)}", file=sys.stderr)
-    return BAD_INPUT if isinstance(error, UserError) and not isinstance(error, Busy) else FAILED
+    return BAD_INPUT if isinstance(error, UserError) and not isinstance(error, Busy | Unreadable) else FAILED
 
 
 def sentence(error: BaseException) -> str:

@@ -126,6 +126,8 @@ def _run(options: argparse.Namespace) -> int:
         print(
             f"{status.counts['done']} of {status.total} runs done, {status.counts['failed']} failed. Report: rekindle study report {folder}"
         )
+    for sentence in status.damaged:
+        print(f"rekindle: {sentence}", file=sys.stderr)
     for cell, error in status.failed:
         print(f"rekindle: failed: {cell}: {error}", file=sys.stderr)
     return FAILED if status.counts["failed"] else OK
@@ -224,7 +226,10 @@ def _report(options: argparse.Namespace) -> int:
     from rekindle.study.report.page import write
     from rekindle.study.store import Study
 
-    folder = write(Study.open(options.folder), options.published)
+    study = Study.open(options.folder)
+    folder = write(study, options.published)
+    for sentence in study.faults.values():
+        print(f"rekindle: {sentence}", file=sys.stderr)
     print(
         f"report: {folder / 'report.html'}\ntables: {folder / 'report.md'}, {folder / 'table.csv'}, {folder / 'runs.csv'}, {folder / 'table.tex'}"
     )
@@ -258,4 +263,5 @@ def _drawn(status: "Status") -> Any:
         left = f", {duration(progress['left'])} left" if progress.get("left") else ""
         parts.append(Text(f"running: {cell}: {progress['what']}, {100 * progress['share']:.0f} %{left}"))
     parts += [Text(f"failed: {cell}: {error}", style="red") for cell, error in status.failed]
+    parts += [Text(sentence, style="red") for sentence in status.damaged]
     return Group(*parts)

@@ -10,7 +10,8 @@ from rekindle import data as data_room
 from rekindle.data import Picture
 from rekindle.data.formats.columns import ColumnNames
 from rekindle.errors import UserError
-from rekindle.run import Run, labeled, read_spec
+from rekindle.records import read_spec
+from rekindle.run import Run, labeled
 
 CHECKED, MEASURED, CALIBRATION = 100, 500, 100
 

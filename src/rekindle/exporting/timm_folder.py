@@ -16,7 +16,8 @@ from rekindle.data.samples import Preprocessing
 from rekindle.errors import UserError
 from rekindle.files import write_atomic, write_json
 from rekindle.models.hub import first_line
-from rekindle.run import Run, read_spec
+from rekindle.records import read_spec
+from rekindle.run import Run
 
 CARD = """---
 library_name: timm

@@ -14,8 +14,9 @@ from rekindle.fitting.job import execute
 from rekindle.fitting.method_search import search_method
 from rekindle.fitting.model_choice import with_model
 from rekindle.method import Direction, Method
+from rekindle.records import read_environment, read_spec
 from rekindle.registry import describe, unparse
-from rekindle.run import Run, read_spec
+from rekindle.run import Run
 from rekindle.spec import AUTO, NONE_WORDS, PLACES, RunOptions, RunSpec, check_names
 from rekindle.training.listener import Listener, Silent
 
@@ -82,6 +83,7 @@ def _resumed(folder: Path, given: dict[str, Any]) -> RunSpec:
         UserError: If another setting than the run's is given, or its data or weights are gone.
     """
     kept = read_spec(folder)
+    _check_options(kept, folder)
     moved: dict[str, Any] = {name: str(value) for name, value in given.items() if name in PLACES}
     spec = replace(kept, **moved)
     other = [name for name, value in given.items() if name not in PLACES and replace(kept, **{name: value}) != kept]
@@ -102,6 +104,15 @@ def _typed(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return f"--{'' if value else 'no-'}{flag}"
     return f"--{flag} {shlex.quote(str(NONE_WORDS[name] if value is None else value))}"
+
+
+def _check_options(spec: RunSpec, folder: Path) -> None:
+    """Refuse to go on with a run under other options than it began with; early versions kept no note of those."""
+    if read_environment(folder).get("options", spec.options_hash()) != spec.options_hash():
+        raise UserError(
+            f"the options in {folder / 'spec.yaml'} changed since the run began, so it cannot go on; start a new one with them: "
+            f"rekindle fit --config {folder / 'spec.yaml'}"
+        )
 
 
 def _check_places(spec: RunSpec, folder: Path) -> None:

@@ -5,15 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rekindle import models
 from rekindle.errors import Diverged, UserError
-from rekindle.files import write_json
 from rekindle.fitting.job import execute
 from rekindle.method import Method
 from rekindle.run import Run
 from rekindle.spec import RunSpec
+from rekindle.stored import FileFormat
 from rekindle.training.listener import Listener, Silent
+
+SEARCH = FileFormat(2, dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def _write(folder: Path, curve: list[FrozenStages], chosen: FrozenStages) -> Non
     from rekindle.report.figures import freeze_curve, save
 
     rows = [{**dataclasses.asdict(candidate), "mean": candidate.mean} for candidate in curve]
-    write_json(folder / "search.json", {"chosen": chosen.until, "frozen": chosen.frozen, "curve": rows})
+    SEARCH.write(folder / "search.json", {"chosen": chosen.until, "frozen": chosen.frozen, "curve": rows})
     save(
         freeze_curve([(candidate.until or "none", list(candidate.accuracies)) for candidate in curve], curve.index(chosen)),
         folder / "curve.png",

@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +22,8 @@ from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
-from rekindle.errors import Busy, UserError
-from rekindle.files import remove_temporaries, write_atomic, write_json
+from rekindle.errors import Busy, Later, Unreadable, UserError
+from rekindle.files import remove_temporaries, write_atomic
 from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
@@ -35,9 +34,10 @@ from rekindle.locks import locked, remove_if_unused
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.restarts.cosine import Cosine
+from rekindle.records import DECISIVE, METRICS, RESULT, began_as, package_versions, read_environment, read_result, read_spec, write_spec
 from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.report.format import duration, split_title
-from rekindle.run import Run, began_as, open_folder, read_spec, write_predictions, write_spec
+from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, states, unfit
 from rekindle.training.defaults import automatic_precision, make_optimizer
@@ -135,7 +135,7 @@ def execute(
     for text in dataset.notes:
         listener.note(text)
     with _alone(folder, fabric, listener.note):
-        if (folder / "result.json").is_file():
+        if _is_finished(folder, listener.note):
             listener.note(f"{folder} is finished already; nothing was trained again.")
         else:
             if resumed is not None and fabric.is_global_zero and read_spec(folder) != spec:
@@ -219,6 +219,7 @@ class _Job:
                 self._damaged(path, misfit)
                 self.loaded, self.methods, self.direction = before
             else:
+                self._tell_versions(state)
                 return training, choices
         if misfit:
             raise UserError(
@@ -237,6 +238,15 @@ class _Job:
         older = any(other.name < path.name for other in path.parent.glob("epoch*.safetensors"))
         then = "an older checkpoint is tried" if older else "there is no older one"
         self.listener.note(f"{path} is damaged ({why}); {then}.")
+
+    def _tell_versions(self, state: dict[str, Any]) -> None:
+        """Say where a checkpoint is of another torch or rekindle than goes on with it; early ones leave that to the run's start."""
+        stated = state.get("packages")
+        written = stated if isinstance(stated, dict) else read_environment(self.folder).get("packages", {})
+        now = package_versions(DECISIVE)
+        changed = [f"{name} {written[name]}, now {now[name]}" for name in DECISIVE if written.get(name, now[name]) != now[name]]
+        if changed:
+            self.listener.note(f"the run was written under {' and '.join(changed)}; its end may differ from that of a run in one piece.")
 
     def _splits(self) -> "dict[str, Samples]":
         workers = choose_workers(self.fabric.device) if self.workers is None else self.workers
@@ -468,7 +478,7 @@ class _Job:
 
         write_pictures(Finished(self.folder, training.history, result, self.dataset.find))
         write_report(self.folder, result)
-        write_json(self.folder / "result.json", result)
+        RESULT.write(self.folder / "result.json", result)
 
     def _evaluated(self, training: "Training", splits: "dict[str, Samples]") -> dict[str, Tensor]:
         """Class probabilities of the splits that the run is measured on.
@@ -521,7 +531,7 @@ class _MetricsWriter:
         """Append one line."""
         if self._path is not None:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(METRICS.line(record))
             self._draw()
         self._next(record)
 
@@ -540,13 +550,31 @@ def _import_ahead(*names: str) -> None:
 
 def rewrite_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
     """Let metrics.jsonl hold just the epochs of the checkpoint that a run goes on from."""
-    write_atomic(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+    write_atomic(folder / "metrics.jsonl", "".join(map(METRICS.line, history)))
 
 
 def slug(text: str) -> str:
     """Letters and digits of a text, cut to as many bytes as leave room for the other parts of a name: file systems count bytes."""
     kept = "".join(c if c.isalnum() or c in "_.=" else "-" for c in text).strip("-")
     return kept.encode("utf-8", "ignore")[:SLUG_BYTES].decode("utf-8", "ignore")
+
+
+def _is_finished(folder: Path, note: Callable[[str], None]) -> bool:
+    """Whether a run has a result; one that is damaged counts as none, since the checkpoints give it again.
+
+    Raises:
+        Later: If a later rekindle wrote it.
+    """
+    if not (folder / "result.json").exists():
+        return False
+    try:
+        read_result(folder)
+    except Later:
+        raise
+    except Unreadable as error:
+        note(f"{str(error).partition('; ')[0]}; it is written again.")
+        return False
+    return True
 
 
 @contextmanager

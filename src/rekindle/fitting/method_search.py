@@ -11,9 +11,9 @@ from typing import Any
 
 from rekindle.analysis.classification import beyond_luck
 from rekindle.errors import Diverged, UserError
-from rekindle.files import read_csv
 from rekindle.fitting.freeze_search import stages_of
 from rekindle.fitting.job import Shared, execute, slug
+from rekindle.records import read_predictions
 from rekindle.report.format import duration
 from rekindle.run import Run
 from rekindle.spec import RunSpec
@@ -134,4 +134,4 @@ def beats(rival: Path, plain: Path) -> bool:
 
 
 def _right(folder: Path) -> dict[str, bool]:
-    return {row["path"]: row["correct"] == "1" for row in read_csv(folder / "predictions.csv") if row["split"] == "val"}
+    return {row["path"]: row["correct"] == "1" for row in read_predictions(folder, "val")}

@@ -18,6 +18,7 @@ from rekindle.errors import UserError
 from rekindle.fitting.look import COMPARED, chosen_rows, features_at
 from rekindle.models import boxed
 from rekindle.models.at_hand import cached_networks, multiply_adds
+from rekindle.records import read_recipe
 from rekindle.spec import AUTO, RunSpec
 from rekindle.training.listener import Listener
 
@@ -58,7 +59,7 @@ def _named_beside(weights: Path) -> str:
         UserError: If it is none.
     """
     if (weights / "model.json").is_file():
-        return str(models.read_recipe(weights)["model"])
+        return str(read_recipe(weights)["model"])
     raise UserError(f"--weights {weights} does not say which network it belongs to; name it with --model, such as --model resnet50.")
 
 

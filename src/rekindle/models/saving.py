@@ -1,7 +1,6 @@
 """A trained network as two files: weights in safetensors, and all that is needed to build it again in JSON."""
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from rekindle.digests import DIGEST, write_with_digest
-from rekindle.errors import UserError
-from rekindle.files import write_json
+from rekindle.errors import Unreadable, UserError
 from rekindle.models.build import build
 from rekindle.models.classifier import find_classifier, replace_classifier, set_output_width
 from rekindle.models.weights import misfits, read_weights
+from rekindle.records import MODEL, WEIGHTS, read_recipe
 
-FORMAT = 2
 Operation = Callable[[nn.Module, nn.Module, list[str], dict[str, Any]], None]
-NEEDED = {"model": str, "head": str, "head_type": str, "classes": list, "image_size": int, "mean": list, "std": list, "interpolation": str}
 
 
 def save_model(folder: Path, module: nn.Module, recipe: dict[str, Any]) -> None:
@@ -28,12 +25,12 @@ def save_model(folder: Path, module: nn.Module, recipe: dict[str, Any]) -> None:
     Args:
         folder: Where to; made if absent.
         module: The network, its head in place. Tied tensors are written under each of their names.
-        recipe: Must hold `NEEDED`; whatever else it holds is kept.
+        recipe: A `Recipe`; whatever else it holds is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in module.state_dict().items()}
-    write_with_digest(folder / "model.safetensors", save(tensors, DIGEST))
-    write_json(folder / "model.json", {"format": FORMAT, **recipe})
+    write_with_digest(folder / "model.safetensors", save(tensors, {**WEIGHTS.metadata(), **DIGEST}))
+    MODEL.write(folder / "model.json", recipe)
 
 
 def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Module, dict[str, Any]]:
@@ -47,7 +44,7 @@ def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Modul
     Raises:
         UserError: If a file is missing, damaged, or of a later version.
     """
-    recipe = read_recipe(folder)
+    recipe: dict[str, Any] = {**read_recipe(folder)}
     path = folder / "model.safetensors"
     tensors = read_model(folder)
     with torch.random.fork_rng(devices=[]):
@@ -75,26 +72,12 @@ def read_model(folder: Path) -> dict[str, Tensor]:
     again = "train the run again"
     if any((folder / "checkpoints").glob("*.safetensors")):
         again = f"remove {folder / 'result.json'}, then write it again from the checkpoints with rekindle fit --resume {folder}"
-    return read_weights(folder / "model.safetensors", again)
-
-
-def read_recipe(folder: Path) -> dict[str, Any]:
-    """What model.json of a run folder holds, checked."""
-    path = folder / "model.json"
-    if not path.is_file():
-        raise UserError(f"{folder} holds no trained network (no model.json); finish the run with rekindle fit --resume {folder}.")
     try:
-        recipe = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); train the run again.") from None
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("format"), int):
-        raise UserError(f"{path} is damaged (it states no format); train the run again.")
-    if recipe["format"] > FORMAT:
-        raise UserError(f"{path} was written by a later rekindle (format {recipe['format']}, this one reads {FORMAT}); upgrade rekindle.")
-    wrong = [key for key, kind in NEEDED.items() if not isinstance(recipe.get(key), kind)]
-    if wrong:
-        raise UserError(f"{path} lacks {', '.join(wrong)} or holds them in another form; train the run again.")
-    return recipe
+        return read_weights(folder / "model.safetensors", again)
+    except Unreadable:
+        raise
+    except UserError as error:
+        raise Unreadable(str(error)) from None
 
 
 def _head_type(recipe: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
-from rekindle.digests import DamagedFile, read_with_digest
+from rekindle.digests import DamagedFile, read_metadata, read_with_digest
 from rekindle.errors import UserError, some
 from rekindle.files import expand
 from rekindle.models.classifier import (
@@ -28,6 +28,7 @@ from rekindle.models.classifier import (
     stated_classifier,
 )  # fmt: skip
 from rekindle.models.hub import first_line
+from rekindle.records import WEIGHTS
 
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # What a run folder, or that of a published network, holds.
 PICKLED = (b"PK\x03\x04", b"\x80")  # How a file of torch.save begins: a zip archive, or before torch 1.6 a pickle.
@@ -91,13 +92,15 @@ def read_weights(path: Path, advice: str = "fetch or write it again") -> dict[st
         return _pickled(path)
     try:
         content = read_with_digest(path)
-        return load_file(path) if content is None else load(content)
+        tensors = load_file(path) if content is None else load(content)
     except DamagedFile as error:
         raise UserError(f"{path} is damaged ({error}); {advice}.") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{path} is damaged, or neither a safetensors file nor one of torch.save ({first_line(error)}); {advice}."
         ) from None
+    WEIGHTS.check_metadata(path, read_metadata(path))
+    return tensors
 
 
 def _file_of(path: Path) -> Path:

@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.errors import UserError, shown
-from rekindle.files import read_yaml, write_json
+from rekindle.errors import Later, Unreadable, UserError, shown
+from rekindle.files import read_yaml
+from rekindle.stored import FileFormat
 
 if TYPE_CHECKING:
     from rekindle.oracle.settings import OracleSettings
 
 KEYS = ("name", "oracle")
 SETTINGS = "settings.json"
+DONE = FileFormat(2, dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,12 @@ class OracleStudy:
     def is_done(self, folder: Path) -> bool:
         """Whether the folder holds the results of these very settings."""
         path = folder / SETTINGS
-        return path.is_file() and json.loads(path.read_text("utf-8")) == self._plain()
+        try:
+            return path.exists() and DONE.read(path) == self._plain()
+        except Later:
+            raise
+        except Unreadable:  # Then it is run again.
+            return False
 
     def run(self, folder: Path, progress: Callable[[str, int, int], None]) -> list[Path]:
         """Run every cell and write table, numbers and picture; the settings come last, so that their file means done."""
@@ -52,7 +59,7 @@ class OracleStudy:
 
         rows = run_oracle(self.settings, progress)
         paths = write_oracle(folder, rows, self.settings)
-        write_json(folder / SETTINGS, self._plain())
+        DONE.write(folder / SETTINGS, self._plain())
         return paths
 
     def _plain(self) -> dict[str, Any]:

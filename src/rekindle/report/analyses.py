@@ -17,9 +17,10 @@ from rekindle import models
 from rekindle.analysis.weight_distance import relative, weight_distance
 from rekindle.errors import UserError
 from rekindle.files import csv_text, write_atomic
+from rekindle.records import MODEL, read_recipe, read_spec
 from rekindle.report.figures import COLORS, STYLE, save
 from rekindle.report.format import place_name, split_title
-from rekindle.run import Run, read_spec
+from rekindle.run import Run
 
 STYLES = ("-", "--", "-.", ":")
 LABEL_ROOM = 0.05  # Share of the layers that a stage must have for its name to fit below it.
@@ -69,7 +70,13 @@ def analyze(kind: str, folders: Sequence[str | Path]) -> Analysis:
 def run_labels(runs: Sequence[Run]) -> list[str]:
     """A short name for each run: its method, with model, data and seed where those differ, or its folder where that is not enough."""
     parts = [
-        [run.result["method"], run.result["direction"], run.result["model"], place_name(run.result["data"]), f"seed {run.result['seed']}"]
+        [
+            run.result["method"],
+            run.result.get("direction", ""),
+            run.result["model"],
+            place_name(run.result["data"]),
+            f"seed {run.result['seed']}",
+        ]
         for run in runs
     ]
     told = [0, *(i for i in range(1, 5) if len({part[i] for part in parts}) > 1)]
@@ -174,15 +181,17 @@ def _recorded(run: Run, name: str) -> list[dict[str, Any]]:
 def _distance_of_run(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     """{stage: {layer: distance and norm}} of the stored network, from weights built again as the run did."""
     run.result  # noqa: B018
-    spec, recipe = read_spec(run.folder), models.read_recipe(run.folder)
+    spec, recipe = read_spec(run.folder), read_recipe(run.folder)
     if spec.weights == "none":
         raise UserError(f"{run.folder} was trained from random weights, so there is nothing to travel from.")
     with torch.random.fork_rng(devices=[]):
         module = models.build(spec.model, weights=spec.weights).module
     start, end = dict(module.named_parameters()), models.read_model(run.folder)
-    head = tuple(f"{name}." for name in recipe["head_modules"])
+    head = tuple(f"{name}." for name in recipe.get("head_modules", []))
     stages = models.stages(module, models.find_classifier(module))
     kept = {stage: {name: end[name] for name in names if name in end and not name.startswith(head)} for stage, names in stages.items()}
+    if any(end[name].shape != start[name].shape for names in kept.values() for name in names):
+        raise MODEL.damaged(run.folder / "model.json", f"its weights are not those of {spec.model}, which spec.yaml names")
     return {stage: weight_distance(tensors, start) for stage, tensors in kept.items() if tensors}
 
 

@@ -8,10 +8,11 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from rekindle.errors import UserError
+from rekindle.records import read_predictions, read_spec
 from rekindle.report.format import escape, p_value, percent, place_name, split_title
-from rekindle.report.results import final_split, read_predictions
+from rekindle.report.results import final_split
 from rekindle.report.statistics import LEVEL, holm, mcnemar, paired_summary, wilson
-from rekindle.run import Run, read_spec
+from rekindle.run import Run
 
 if TYPE_CHECKING:
     from rich.console import Group as RichGroup

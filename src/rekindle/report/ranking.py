@@ -2,15 +2,18 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rekindle.analysis.ranking import Ranking
-from rekindle.files import csv_text, write_atomic, write_json
+from rekindle.files import csv_text, write_atomic
 from rekindle.report.figures import BLUE, GREY, STYLE, save
+from rekindle.stored import FileFormat
 
+RANKING = FileFormat(2, dict[str, Any])
 TITLES = {"logme": "LogME", "leep": "LEEP", "h_score": "H-score (shrunk)"}
 
 
@@ -18,7 +21,7 @@ def write_ranking(ranking: Ranking, folder: Path) -> list[Path]:
     """Write rank.json, rank.csv and rank.png; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [asdict(one) for one in ranking.candidates]
-    write_json(folder / "rank.json", ranking.to_dict())
+    RANKING.write(folder / "rank.json", ranking.to_dict())
     write_atomic(folder / "rank.csv", csv_text(list(rows[0]), [row.values() for row in rows]))
     save(figure(ranking), folder / "rank.png")
     return [folder / name for name in ("rank.png", "rank.csv", "rank.json")]

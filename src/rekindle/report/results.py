@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from rekindle.files import read_csv
+from rekindle.records import Answer, read_predictions
 
 WORST = 18
 
@@ -13,12 +13,7 @@ def final_split(result: dict[str, Any]) -> str:
     return "test" if "test" in result else "val"
 
 
-def read_predictions(folder: Path, split: str) -> list[dict[str, str]]:
-    """Rows of predictions.csv for one split: path, label, prediction, confidence and so on, all as text."""
-    return [row for row in read_csv(folder / "predictions.csv") if row["split"] == split]
-
-
-def worst_mistakes(folder: Path, split: str, limit: int) -> list[dict[str, str]]:
+def worst_mistakes(folder: Path, split: str, limit: int) -> list[Answer]:
     """The wrong answers that the network was surest of, surest first; ties by path."""
     wrong = [row for row in read_predictions(folder, split) if row["label"] != row["prediction"]]
     return sorted(wrong, key=lambda row: (-float(row["confidence"]), row["path"]))[:limit]

@@ -1,21 +1,19 @@
 """A run as one page that opens offline: pictures and style lie inside it, it runs no script, and names in it are escaped."""
 
 import base64
-import json
 import shlex
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rekindle.files import write_atomic
+from rekindle.records import DATA, read_history
 from rekindle.report.format import duration, place_name, split_title
 from rekindle.report.results import WORST, confused_pairs, final_split, worst_mistakes
 from rekindle.report.run_pictures import PICTURES
 from rekindle.report.statistics import wilson
 from rekindle.report.template import Filters, render
 from rekindle.run import Run
-from rekindle.spec import RunSpec
+from rekindle.spec import SPEC, RunSpec
 
 PAIRS = 10
 
@@ -46,9 +44,9 @@ def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
     split = final_split(result)
     measured = result[split]
     low, high = wilson(measured["accuracy"], measured["count"])
-    data, spec, text = _json(folder / "data.json"), _text(folder / "spec.yaml"), _text(folder / "metrics.jsonl")
-    settings = yaml.safe_load(spec) if spec else None
-    history = [json.loads(line) for line in text.splitlines()] if text else []
+    data = DATA.read(folder / "data.json") if (folder / "data.json").is_file() else None
+    spec, settings = folder / "spec.yaml", _settings(folder / "spec.yaml")
+    history = read_history(folder) if (folder / "metrics.jsonl").is_file() else []
     probe = (result.get("probe") or {}).get(split)
     return {
         "probe": probe, "cautions": result.get("cautions", []), "gain": measured["accuracy"] - probe["accuracy"] if probe else 0.0,
@@ -59,10 +57,10 @@ def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
         "wrong": worst_mistakes(folder, split, WORST) if (folder / "predictions.csv").is_file() else [],
         "speed": max((line["timing"]["images_per_second"] for line in history), default=None),
         "restarts": [line["epoch"] + 1 for line in history if line["restarted"]],
-        "train_count": len(data["files"]["train"]) if data else None, "notes": data.get("notes", []) if data else [],
+        "train_count": len(data["files"].get("train", [])) if data else None, "notes": data.get("notes", []) if data else [],
         "weights": start_weights(settings) if settings else None, "fit": fit_command(settings) if settings else None,
         "predict": f"rekindle predict {shlex.quote(str(folder))} new-pictures/",
-        "spec": spec, "environment": _text(folder / "environment.json"),
+        "spec": _text(spec), "environment": _text(folder / "environment.json"),
         "pictures": {name: (picture, embed(folder / f"{name}.png")) for name, picture in PICTURES.items() if (folder / f"{name}.png").is_file()},
     }  # fmt: skip
 
@@ -90,12 +88,16 @@ def fit_command(spec: dict[str, Any]) -> str:
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text("utf-8") if path.is_file() else None
+    """What a page quotes, word by word."""
+    return path.read_text("utf-8", "replace") if path.is_file() else None
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    text = _text(path)
-    return json.loads(text) if text else None
+def _settings(path: Path) -> dict[str, Any] | None:
+    """The fields of spec.yaml under the names of today."""
+    if not path.is_file():
+        return None
+    with SPEC.surprises(path):
+        return RunSpec.from_dict(SPEC.read_yaml(path)).to_dict()
 
 
 def embed(path: Path) -> str:

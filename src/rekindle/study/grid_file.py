@@ -205,7 +205,9 @@ def _blocks(raw: dict[str, Any], regularizers: dict[str, str]) -> list[dict[str,
 def _regularizers(raw: dict[str, Any]) -> dict[str, str]:
     found = _mapping(raw.get("regularizers", {"": ""}), "regularizers")
     if not found:
-        raise UserError("regularizers is empty, so there is nothing to run; leave the key out, or give it a name and a recipe, such as L2: l2.")
+        raise UserError(
+            "regularizers is empty, so there is nothing to run; leave the key out, or give it a name and a recipe, such as L2: l2."
+        )
     return {name: _text(recipe, f"regularizers.{name}") for name, recipe in found.items()}
 
 

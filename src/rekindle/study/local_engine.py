@@ -87,8 +87,8 @@ class Reporter:
 def outcome(study: Study, cell: Any) -> str:
     """What became of a settled cell, in words."""
     record = study.record(cell.key)
-    if record["state"] == "failed":
-        return f"FAILED: {record['error']}"
+    if record.get("state") == "failed":
+        return f"FAILED: {record.get('error')}"
     result = study.result(cell)
     split = "test" if "test" in result else "val"
     return f"{100 * result[split]['accuracy']:.1f} % on {split_title(split)}, {result['timing']['seconds']:.0f} s"

@@ -21,6 +21,7 @@ class Status:
         settings: For each setting, its final and choosing cells by state.
         running: Cells in hand with their progress: what, share from 0 to 1, left in seconds or None.
         failed: Cells that failed, with the message.
+        damaged: A sentence for each damaged file of a cell, which counts as not done.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Status:
     settings: dict[Setting, dict[str, int]]
     running: list[tuple[Cell, dict[str, Any]]]
     failed: list[tuple[Cell, str]]
+    damaged: list[str]
 
     @property
     def total(self) -> int:
@@ -46,6 +48,7 @@ class Status:
             "study": self.name, "total": self.total, **self.counts, "waiting_for_selection": self.unknown,
             "running_cells": [{"cell": str(cell), **progress} for cell, progress in self.running],
             "failed_cells": [{"cell": str(cell), "error": error} for cell, error in self.failed],
+            "damaged_files": self.damaged,
         }  # fmt: skip
 
 
@@ -64,4 +67,5 @@ def read_status(study: Study) -> Status:
         elif state == "failed":
             failed.append((cell, str(record.get("error"))))
     ordered = {setting: dict(settings[setting]) for setting in study.grid.settings if setting in settings}
-    return Status(study.grid.name, dict(counts), study.unknown_cells(), ordered, running, failed)
+    unknown = study.unknown_cells()
+    return Status(study.grid.name, dict(counts), unknown, ordered, running, failed, list(study.faults.values()))

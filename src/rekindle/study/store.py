@@ -10,7 +10,6 @@ commands may work in one folder at once.
 """
 
 import hashlib
-import json
 import os
 import socket
 import time
@@ -18,19 +17,54 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
+from annotated_types import Interval, Len
+from typing_extensions import TypedDict
 
-from rekindle.errors import UserError
-from rekindle.files import remove_temporaries, write_atomic, write_json
+from rekindle.errors import Later, Unreadable, UserError
+from rekindle.files import remove_temporaries
 from rekindle.locks import locked
+from rekindle.records import Amount, Number, Whole, read_result
 from rekindle.spec import RunSpec
+from rekindle.stored import SURPRISES, FileFormat
 from rekindle.study.grid import Cell, Grid, Group
 from rekindle.study.grid_file import from_dict
 
 CRASHES = 2
 SETTLED = ("done", "failed")
+
+
+class StudyFile(TypedDict):
+    """study.yaml."""
+
+    threads: Annotated[int, Interval(ge=1, le=1 << 12)]
+    grid: dict[str, Any]
+
+
+class Progress(TypedDict):
+    """How far a cell's run is."""
+
+    what: str
+    share: Number
+    left: Amount | None
+
+
+class Record(TypedDict, total=False):
+    """cells/KEY.json: what became of a cell."""
+
+    state: Literal["waiting", "running", "stopped", "failed", "done"]
+    run: Annotated[str, Len(1, 1 << 12)] | None
+    error: str | None
+    progress: Progress | None
+    crashes: Whole
+    pid: int
+    inputs: str
+    spec: dict[str, Any]
+
+
+STUDY = FileFormat(2, StudyFile, "remove it, and write it again with rekindle study run GRID.yaml --out {folder}")
+CELL = FileFormat(2, Record, "the cell counts as not done, and rekindle study run does it again")
 
 
 @dataclass
@@ -41,11 +75,14 @@ class Study:
         folder: Where it lies.
         grid: What is run in it.
         threads: Of each run; one number for a whole study, so that all runs can be compared bit for bit.
+        faults: A sentence for each file of a cell that was found damaged; such a cell counts as not done.
     """
 
     folder: Path
     grid: Grid
     threads: int
+    faults: dict[Path, str] = field(default_factory=dict, repr=False)
+    _whole: dict[Path, tuple[int, int]] = field(default_factory=dict, repr=False)
     _prints: dict[str, str] = field(default_factory=dict, repr=False)
     _settled: set[str] = field(default_factory=set, repr=False)
     _chosen: dict[tuple[Any, str], str] = field(default_factory=dict, repr=False)
@@ -61,11 +98,13 @@ class Study:
 
         Raises:
             UserError: If the folder holds a study of another name, or lies on a file system without locks.
+            Later: If a later rekindle worked in the folder.
         """
         folder = Path(folder)
         path = folder / "study.yaml"
         with locked(folder / ".lock", waiting="", required=True):
-            before = _read(path) if path.is_file() else {}
+            before = _read(path) if path.exists() else {}
+            _refuse_later(folder)
             if before and before["grid"]["name"] != grid.name:
                 raise UserError(f"{folder} holds the study {before['grid']['name']}, not {grid.name}; choose another --out.")
             grid = from_dict(with_defaults(grid.raw, _defaults_of(before)))
@@ -73,7 +112,7 @@ class Study:
             remove_temporaries(folder)
             now: dict[str, Any] = {"threads": threads or before.get("threads", 1), "grid": grid.raw}
             if now != before:
-                write_atomic(path, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
+                STUDY.write_yaml(path, now)
         return cls(folder, grid, now["threads"])
 
     @classmethod
@@ -84,10 +123,11 @@ class Study:
             UserError: If it is none.
         """
         path = Path(folder) / "study.yaml"
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"{folder} is no study's folder (it has no study.yaml); name one that rekindle study run made.")
-        found = _read(path)
-        return cls(Path(folder), from_dict(with_defaults(found["grid"], "0.1")), found["threads"])
+        with STUDY.surprises(path):
+            found = _read(path)
+            return cls(Path(folder), from_dict(with_defaults(found["grid"], "0.1")), found["threads"])
 
     @property
     def runs(self) -> Path:
@@ -148,7 +188,7 @@ class Study:
         """ "done", "failed", "running", "stopped" (begun, and nobody is at it), or "waiting"."""
         record = self.record(cell.key)
         state = record.get("state", "waiting")
-        if state == "done" and not ((self.run_folder(cell) / "result.json").is_file() and same_spec(record.get("spec", {}), cell.spec)):
+        if state == "done" and not (self._has_result(cell) and same_spec(record.get("spec", {}), cell.spec)):
             return "waiting"
         if state == "running" and not self.is_leased(cell.key):
             # Somebody may have finished it between the two looks.
@@ -166,16 +206,40 @@ class Study:
         return False
 
     def record(self, key: str) -> dict[str, Any]:
-        """What became of a cell; empty before it is begun."""
-        try:
-            found: dict[str, Any] = json.loads((self.folder / "cells" / f"{key}.json").read_text("utf-8"))
-        except FileNotFoundError:
+        """What became of a cell; empty before it is begun, and where the file is damaged."""
+        path = self._record_path(key)
+        self.faults.pop(path, None)
+        if not path.exists():
             return {}
-        return found
+        try:
+            return {**CELL.read(path)}
+        except Unreadable as error:
+            self.faults[path] = str(error)
+            return {}
+
+    def _record_path(self, key: str) -> Path:
+        return self.folder / "cells" / f"{key}.json"
+
+    def _has_result(self, cell: Cell) -> bool:
+        """Whether the result of a cell can be read; a file is looked into once."""
+        folder = self.run_folder(cell)
+        path = folder / "result.json"
+        self.faults.pop(path, None)
+        try:
+            facts = path.stat()
+            if self._whole.get(path) != (facts.st_mtime_ns, facts.st_size):
+                read_result(folder)
+                self._whole[path] = facts.st_mtime_ns, facts.st_size
+        except UserError as error:
+            self.faults[path] = str(error)
+            return False
+        except (OSError, ValueError):  # It is not there, or its name is none.
+            return False
+        return True
 
     def update(self, key: str, **values: Any) -> None:
         """Change a cell's record; only the owner of its lease, or who found its owner dead, may."""
-        write_json(self.folder / "cells" / f"{key}.json", {**self.record(key), **values})
+        CELL.write(self._record_path(key), {**self.record(key), **values})
 
     def log(self, cell: Cell) -> Path:
         """What the cell's run said."""
@@ -183,12 +247,11 @@ class Study:
 
     def run_folder(self, cell: Cell) -> Path:
         """The run folder of a cell that is done."""
-        return self.folder / str(self.record(cell.key).get("run", "none"))
+        return self.folder / str(self.record(cell.key).get("run"))
 
     def result(self, cell: Cell) -> dict[str, Any]:
         """What result.json holds of a cell that is done."""
-        found: dict[str, Any] = json.loads((self.run_folder(cell) / "result.json").read_text("utf-8"))
-        return found
+        return {**read_result(self.run_folder(cell))}
 
     @contextmanager
     def lease(self, key: str) -> Iterator[bool]:
@@ -236,7 +299,7 @@ class Study:
         """
         with self.lease(key) as mine:
             record = self.record(key)
-            if not mine or record.get("state") != "running" or (pid is not None and record["pid"] != pid):
+            if not mine or record.get("state") != "running" or (pid is not None and record.get("pid") != pid):
                 return
             crashes = record.get("crashes", 0) + 1
             state = "failed" if crashes >= CRASHES else "stopped"
@@ -283,7 +346,7 @@ def same_spec(before: dict[str, Any], now: RunSpec) -> bool:
     """Whether a run made with `before` is the run that is asked for now; an option that was unknown then must stand at its default."""
     try:
         return RunSpec.from_dict(before) == now
-    except (TypeError, UserError):
+    except SURPRISES:
         return False
 
 
@@ -300,8 +363,19 @@ def fingerprint(path: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text("utf-8"))
-        return {"grid": found["grid"], "threads": found["threads"]}
-    except (yaml.YAMLError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged; write it again with rekindle study run GRID.yaml --out {path.parent}") from None
+    """study.yaml, whose grid can be made again."""
+    found = STUDY.read_yaml(path)
+    with STUDY.surprises(path):
+        from_dict(with_defaults(found["grid"], "0.1"))
+    return {"grid": found["grid"], "threads": found["threads"]}
+
+
+def _refuse_later(folder: Path) -> None:
+    """Keep from writing over the records of a later rekindle; those that are damaged are done again."""
+    for path in folder.glob("cells/*.json"):
+        try:
+            CELL.read(path)
+        except Later:
+            raise
+        except Unreadable:
+            continue

@@ -15,14 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from rekindle.digests import DIGEST, DamagedFile, read_with_digest, write_with_digest
-from rekindle.errors import UserError
+from rekindle.digests import DIGEST, DamagedFile, read_metadata, read_with_digest, write_with_digest
+from rekindle.errors import Later, Unreadable, UserError
 from rekindle.models.hub import first_line
+from rekindle.records import CHECKPOINT
+from rekindle.stored import SURPRISES
 
 KEPT = 2
-UNFIT = (
-    DamagedFile, SafetensorError, OSError, ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError,
-)  # fmt: skip
+UNFIT = (DamagedFile, SafetensorError, OSError, StopIteration, *SURPRISES)
 
 
 class Unfit(Exception):
@@ -38,7 +38,7 @@ def save_state(folder: Path, epoch: int, step: int, state: dict[str, Any]) -> Pa
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_pack(state, tensors))
     path = folder / f"epoch{epoch:05d}-step{step:07d}.safetensors"
-    write_with_digest(path, save(tensors, {"structure": structure, **DIGEST}))
+    write_with_digest(path, save(tensors, {"structure": structure, **CHECKPOINT.metadata(), **DIGEST}))
     files = _files(folder)
     kept = [file for file in files if file <= path][:KEPT]
     for file in files:
@@ -71,15 +71,26 @@ def load_state(path: Path) -> dict[str, Any]:
 
     Raises:
         Unfit: If it cannot be read, or is not what was written.
+        Later: If a later version wrote it.
     """
     with unfit():
         content = read_with_digest(path) or path.read_bytes()
+        _check_version(path)
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         state: dict[str, Any] = _unpack(json.loads(header["__metadata__"]["structure"]), tensors)
         if not isinstance(state, dict):
             raise TypeError("it holds no state")
     return state
+
+
+def _check_version(path: Path) -> None:
+    try:
+        CHECKPOINT.check_metadata(path, read_metadata(path))
+    except Later:
+        raise
+    except Unreadable:
+        raise Unfit("its format is none that there is") from None
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from rekindle.data.prefetch import prefetch
 from rekindle.data.samples import Samples
 from rekindle.errors import Diverged, Stopped, UserError, some
 from rekindle.models.weights import misfits
+from rekindle.records import DECISIVE, package_versions
 from rekindle.training.checkpoints import Unfit, is_finite, newest_finite, random_state, save_state, set_random_state, unfit
 from rekindle.training.criterion import CrossEntropy
 from rekindle.training.fabric import Fabric
@@ -324,6 +325,7 @@ class Training:
                 "scheduler": self.scheduler.state_dict(),
                 "tuner": self.tuner.state_dict(),
                 "choices": self.choices,
+                "packages": package_versions(DECISIVE),
                 "ranks": ranks,
                 "skip": step,
                 "seconds": self._seconds,

@@ -23,14 +23,17 @@ import PIL
 from rekindle.data.cache.cache_dir import home
 from rekindle.data.cache.decode import RULES
 from rekindle.data.cache.shards import Damaged, Shard, ShardWriter, is_used, remove, size
-from rekindle.errors import UserError
-from rekindle.files import remove_temporaries, write_json
+from rekindle.errors import Later, Unreadable, UserError
+from rekindle.files import remove_temporaries
 from rekindle.locks import NoLocks, locked, remove_if_unused
+from rekindle.stored import FileFormat
 
 GB = 1e9
 LIMIT_GB = 50.0
 SUFFIX, PARTIAL = ".arrow", ".partial"
 SETTINGS, LOCK = "settings.json", ".lock"
+
+CACHE = FileFormat(2, dict[str, Any], "it is written again")
 
 Note = Callable[[str], None]
 
@@ -177,8 +180,9 @@ class CachePartition:
     def refresh(self) -> None:
         """Open the shards that are new since the last look."""
         try:
+            self._is_described()
             paths = sorted(self.folder.glob("*" + SUFFIX))
-        except OSError:
+        except (OSError, Later):
             paths = []
         for path in paths:
             if path not in self.shards and path not in self._damaged:
@@ -191,6 +195,21 @@ class CachePartition:
                 else:
                     self.shards[path] = shard
                     self._rows.update(dict.fromkeys(shard.rows, shard))
+
+    def _is_described(self) -> bool:
+        """Whether settings.json can be read.
+
+        Raises:
+            Later: If a later rekindle wrote it, whose pictures are left alone.
+        """
+        path = self.folder / SETTINGS
+        try:
+            return path.exists() and bool(CACHE.read(path))
+        except Later:
+            raise
+        except Unreadable as error:
+            self.note(str(error))
+            return False
 
     def get(self, digest: str) -> Shard | None:
         """The shard that holds a picture, whole; None if there is none. Many threads may ask."""
@@ -229,8 +248,8 @@ class CachePartition:
                     partial.unlink(missing_ok=True)
                 remove_temporaries(self.folder)
                 self._remove_damaged()
-                if not (self.folder / SETTINGS).is_file():
-                    write_json(self.folder / SETTINGS, asdict(self.settings))
+                if not self._is_described():
+                    CACHE.write(self.folder / SETTINGS, asdict(self.settings))
             self.refresh()
             yield
 
@@ -329,7 +348,7 @@ def _unusable() -> Iterator[None]:
         raise Unusable(error.strerror or str(error)) from None
     except NoLocks:
         raise Unusable("its file system has no locks") from None
-    except Damaged as error:
+    except (Damaged, Later) as error:
         raise Unusable(str(error)) from None
 
 
@@ -344,10 +363,9 @@ def _folders(root: Path) -> list[Path]:
 def _described(folder: Path) -> dict[str, Any]:
     """What settings.json says, or nothing where it was not written."""
     try:
-        found: dict[str, Any] = json.loads((folder / SETTINGS).read_text("utf-8"))
-    except (OSError, ValueError):
+        return CACHE.read(folder / SETTINGS)
+    except Unreadable:
         return {}
-    return found
 
 
 @contextmanager

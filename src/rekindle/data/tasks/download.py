@@ -4,7 +4,6 @@ pooch checks hashes and moves a file into place; here is what it lacks: several 
 """
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -18,10 +17,11 @@ import pooch
 import requests
 
 from rekindle.data.tasks.archives import FULL, looks_like_a_page, room
-from rekindle.errors import UserError
-from rekindle.files import write_json
+from rekindle.errors import Unreadable, UserError
 from rekindle.locks import locked
+from rekindle.stored import FileFormat
 
+PARTIAL = FileFormat(2, dict[str, str])  # Of a download that was cut.
 TIMEOUT = (15, 60)  # Seconds to connect, and between two pieces.
 CHUNK = 2**18
 TRIES = 3  # A connection may break this often without a new byte.
@@ -207,8 +207,8 @@ class _Resuming:
     def _known(self, url: str) -> tuple[int, str]:
         """How many bytes of this very file are here, and what identifies its version to the server."""
         try:
-            state = json.loads(self._state.read_text("utf-8"))
-        except (OSError, ValueError):
+            state = PARTIAL.read(self._state)
+        except Unreadable:
             return 0, ""
         return (self._have(), state["validator"]) if state.get("url") == url and state.get("validator") else (0, "")
 
@@ -218,7 +218,7 @@ class _Resuming:
         validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
         self._resumable = bool(validator) and (start > 0 or answer.headers.get("Accept-Ranges", "").lower() == "bytes")
         if start == 0:
-            write_json(self._state, {"url": url, "validator": validator if self._resumable else ""})
+            PARTIAL.write(self._state, {"url": url, "validator": validator if self._resumable else ""})
 
     def _check_room(self, more: int) -> None:
         free = shutil.disk_usage(self._part.parent).free

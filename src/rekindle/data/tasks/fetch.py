@@ -1,6 +1,5 @@
 """The files of a task: given ones recognised and checked, the others downloaded, and hashes that nobody published recorded."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any
 from rekindle.data.tasks.download import Failed, digest, fetch
 from rekindle.data.tasks.task import Task, TaskFile
 from rekindle.errors import UserError
-from rekindle.files import write_json
 from rekindle.locks import locked
+from rekindle.stored import FileFormat
 
 SEEN = "seen.json"
+HASHES = FileFormat(2, dict[str, str], "remove it to forget the hashes of files without a published one")
 MIB = 2**20
 
 
@@ -130,12 +130,7 @@ def _obtained(name: str, path: Path, origin: str) -> Obtained:
 def _seen(base: Path) -> dict[str, str]:
     """{file: "sha256:..."} of files without a published hash, as first seen."""
     path = base / SEEN
-    if not path.is_file():
-        return {}
-    try:
-        return {str(name): str(value) for name, value in json.loads(path.read_text("utf-8")).items()}
-    except (ValueError, AttributeError):
-        raise UserError(f"{path} is damaged; remove it to forget the hashes of files without a published one.") from None
+    return HASHES.read(path) if path.exists() else {}
 
 
 def remember(task: Task, files: list[Obtained], base: Path) -> None:
@@ -143,7 +138,7 @@ def remember(task: Task, files: list[Obtained], base: Path) -> None:
     new = {source.file: f"sha256:{file.sha256}" for source, file in zip(task.sources, files, strict=True) if not source.hash}
     if new:
         with locked(base / f".{SEEN}.lock", waiting=""):
-            write_json(base / SEEN, {**_seen(base), **new})
+            HASHES.write(base / SEEN, {**_seen(base), **new})
 
 
 def in_mib(listener: Any, what: str) -> Any:

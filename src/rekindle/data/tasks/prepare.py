@@ -15,10 +15,10 @@ from rekindle.data.tasks import find
 from rekindle.data.tasks.archives import FULL, extract, is_archive, room
 from rekindle.data.tasks.download import digest
 from rekindle.data.tasks.fetch import Obtained, in_mib, obtain, remember, take_all
-from rekindle.data.tasks.prepared import PICTURES, RECORD, SUMS, counted, is_prepared, place
+from rekindle.data.tasks.prepared import PICTURES, RECORD, SUMS, TASK, counted, is_prepared, place
 from rekindle.data.tasks.task import Layout, Task
 from rekindle.errors import UserError
-from rekindle.files import write_atomic, write_json
+from rekindle.files import write_atomic
 from rekindle.locks import locked
 
 
@@ -157,7 +157,7 @@ def _assemble(task: Task, layout: Layout, raw: Path, files: list[Obtained], done
     # The form of sha256sum, so that `sha256sum --check` reads it too.
     sums = "".join(f"{value}  {name}\n" for value, name in zip(hashes, names, strict=True))
     write_atomic(done / SUMS, sums)
-    write_json(done / RECORD, {
+    TASK.write(done / RECORD, {
         "name": task.name, "title": task.title, "paper": task.paper, "page": task.page, "licence": task.licence, "split": task.split,
         "classes": layout.classes, "counts": {split: len(samples) for split, samples in layout.splits.items()},
         "sources": [{"file": file.name, "sha256": file.sha256, "bytes": file.size, "from": file.origin} for file in files],

@@ -1,15 +1,30 @@
 """A prepared task on the disk: ROOT/tasks/NAME with pictures, sha256sums.txt and, written last, task.json."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from rekindle.data.cache.cache_dir import home
 from rekindle.errors import UserError
+from rekindle.stored import FileFormat
 
 RECORD = "task.json"
 SUMS = "sha256sums.txt"
 PICTURES = "pictures"
+
+
+class TaskRecord(TypedDict):
+    """task.json."""
+
+    name: str
+    classes: list[str]
+    splits: dict[str, list[list[str | int]]]
+    counts: dict[str, int]
+    sources: list[dict[str, Any]]
+
+
+TASK = FileFormat(2, TaskRecord, "remove {folder} and type: rekindle data prepare {folder.name}")
 
 
 def place(name: str, root: Path | str | None = None) -> Path:
@@ -28,15 +43,9 @@ def record(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: If it is missing or damaged.
     """
-    try:
-        found = json.loads((folder / RECORD).read_text("utf-8"))
-        if not {"name", "classes", "splits", "counts", "sources"} <= found.keys():
-            raise ValueError("keys are missing")
-    except FileNotFoundError:
-        raise UserError(f"{folder.name} is not prepared: {folder} holds no {RECORD}; type: rekindle data prepare {folder.name}") from None
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{folder / RECORD} is damaged ({error}); remove {folder} and type: rekindle data prepare {folder.name}") from None
-    return dict(found)
+    if not (folder / RECORD).exists():
+        raise UserError(f"{folder.name} is not prepared: {folder} holds no {RECORD}; type: rekindle data prepare {folder.name}")
+    return {**TASK.read(folder / RECORD)}
 
 
 def counted(counts: dict[str, int]) -> str:

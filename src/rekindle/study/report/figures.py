@@ -1,8 +1,6 @@
 """Figures of a study: learning curves, paired differences, critical differences of ranks."""
 
 import io
-import json
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -11,10 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from rekindle.errors import UserError
+from rekindle.records import read_history
 from rekindle.report.figures import COLORS, GREY, STYLE
 from rekindle.report.format import short
 from rekindle.study.grid import Setting
-from rekindle.study.report.numbers import Entry, Overall, StudyNumbers
+from rekindle.study.report.numbers import Entry, Outcome, Overall, StudyNumbers
 
 PALETTE = (*COLORS, "#8B5A2B", GREY)
 DASHES = ("-", "--", ":", "-.")
@@ -51,7 +51,9 @@ def curves(numbers: StudyNumbers, setting: Setting) -> Figure | None:
 
 
 def _curve(axes: Axes, numbers: StudyNumbers, entry: Entry, name: str) -> None:
-    histories = [_history(numbers.study.folder / outcome.run) for outcome in entry.done if outcome.val is not None]
+    histories = list(filter(None, (_history(numbers, outcome) for outcome in entry.done if outcome.val is not None)))
+    if not histories:
+        return
     length = min(map(len, histories))
     values = 100 * np.array([history[:length] for history in histories])
     epochs = np.arange(length) + 1
@@ -62,8 +64,14 @@ def _curve(axes: Axes, numbers: StudyNumbers, entry: Entry, name: str) -> None:
         axes.fill_between(epochs, values.min(0), values.max(0), color=shade, alpha=0.12, linewidth=0).set_gid(f"{name}-band")
 
 
-def _history(run: Path) -> list[float]:
-    return [json.loads(line)["val"]["accuracy"] for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+def _history(numbers: StudyNumbers, outcome: Outcome) -> list[float]:
+    """Validation accuracy by epoch; empty where the run's file is damaged, which the study then knows."""
+    run = numbers.study.folder / outcome.run
+    try:
+        return [line["val"]["accuracy"] for line in read_history(run) if "val" in line]
+    except UserError as error:
+        numbers.study.faults[run / "metrics.jsonl"] = str(error)
+        return []
 
 
 def differences(numbers: StudyNumbers) -> Figure | None:
