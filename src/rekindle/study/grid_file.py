@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rekindle.errors import UserError, shown
+from rekindle.errors import UserError, shorter, shown
 from rekindle.files import read_yaml
 from rekindle.spec import AUTO, NONE_WORDS, RunSpec, fits, hints, option_words
 from rekindle.study.grid import FIRST_SELECTION_SEED, Grid, Group, Selection, Setting
@@ -39,7 +39,7 @@ BLOCK = ("methods", "regularizers", "tasks", "sizes", "seeds")
 SETTINGS = tuple(field.name for field in dataclasses.fields(RunSpec) if field.name not in ("seed", "test", "devices"))
 NOT_MINE = ("per_class",)
 PLAIN_WEIGHTS = ("default", "none")
-MOST_RUNS, MOST_SEEDS_A_SETTING, MOST_NAME_BYTES = 100_000, 10_000, 100
+MOST_RUNS, MOST_SEEDS_A_SETTING, MOST_NAME_BYTES, MOST_KEY_LETTERS = 100_000, 10_000, 100, 200
 
 
 def load(path: Path | str, *, scale: str = "full", data_root: str | None = None, weights_root: str | None = None) -> Grid:
@@ -236,7 +236,7 @@ def _method(name: str, entry: Any, regularizers: dict[str, str]) -> dict[str, An
     unknown = known - set(grid) - {"regularizer"}
     if unknown:
         raise UserError(
-            f"{where}: the recipe asks for {{{min(unknown)}}}, which {where}.grid does not give; it may also use {{regularizer}}."
+            f"{where}: the recipe asks for {{{shorter(min(unknown))}}}, which {where}.grid does not give; it may also use {{regularizer}}."
         )
     if "regularizer" in known and list(regularizers) == [""]:
         raise UserError(f"{where}: the recipe asks for {{regularizer}}, but the grid has no key 'regularizers'.")
@@ -365,6 +365,9 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     wrong = [key for key in value if not isinstance(key, str)]
     if wrong:
         raise UserError(f"{where}: the key {shown(wrong[0])} is no text; put it in quotes.")
+    long = [key for key in value if len(key) > MOST_KEY_LETTERS]
+    if long:
+        raise UserError(f"{where}: the key {shown(long[0])} has more than {MOST_KEY_LETTERS} letters; give it a shorter one.")
     return value
 
 
