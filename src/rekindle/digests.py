@@ -34,11 +34,13 @@ def write_with_digest(path: Path, content: bytes) -> None:
     Raises:
         ValueError: If the metadata leave no room for the digest.
     """
-    start = _place(content[: _header_end(content, len(content))])
+    end = _header_end(content, len(content))
+    head, rest = _ordered(content[8:end]), memoryview(content)[end:]
+    start = _place(head)
     if start is None:
         raise ValueError(f"{path.name} has no room for a digest among its metadata.")
-    rest = memoryview(content)[start + _LENGTH :]
-    write_atomic(path, content[:start] + _digest(content[:start], rest), rest)
+    before, after = head[:start], head[start + _LENGTH :]
+    write_atomic(path, before, _digest(before, after, rest), after, rest)
 
 
 def read_with_digest(path: Path) -> bytes | None:
@@ -88,9 +90,19 @@ def _place(header: bytes, offset: int = 0) -> int | None:
     return None if found < 0 else found + len(_MARK) + offset
 
 
-def _digest(before: bytes, after: memoryview) -> bytes:
-    """Hexadecimal SHA-256 of a file whose digest stands between the two parts."""
+def _ordered(header: bytes) -> bytes:
+    """A header and its length, with the metadata sorted: the library draws their order, and equal content shall be equal bytes."""
+    values = json.loads(header)
+    metadata = sorted(values.pop("__metadata__", {}).items())
+    text = json.dumps({"__metadata__": dict(metadata), **values}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _digest(before: bytes, *after: bytes | memoryview) -> bytes:
+    """Hexadecimal SHA-256 of a file whose digest stands between the first part and the others."""
     sha256 = hashlib.sha256(before)
     sha256.update(DIGEST["sha256"].encode())
-    sha256.update(after)
+    for part in after:
+        sha256.update(part)
     return sha256.hexdigest().encode()

@@ -3,9 +3,10 @@
 Bounds keep what a reader computes with finite: an accuracy is a share, a count fits into eight bytes.
 """
 
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from annotated_types import Interval, Len
 from typing_extensions import TypedDict
@@ -24,6 +25,7 @@ Mean = Annotated[float, Interval(ge=0, le=2)]  # Of shares, whose rounding may l
 ROUNDING = 1e-6
 PACKAGES = ("rekindle", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "safetensors")
 DECISIVE = ("rekindle", "torch")  # Those that a run had better keep to until its end.
+RENAMED = {"weight_travel": "weight_distance"}  # As rekindle 0.1.0 called it: as it is called now.
 SPLITS: tuple[Literal["val", "test"], ...] = ("val", "test")
 
 
@@ -246,11 +248,19 @@ def read_history(folder: Path) -> list[Epoch]:
     """The lines of metrics.jsonl, one an epoch, each with the same splits and recordings."""
     path = folder / "metrics.jsonl"
     history = METRICS.read_lines(path)
+    for line in history:
+        if "analysis" in line:
+            line["analysis"] = cast(Recorded, current_names(line["analysis"]))
     if [line["epoch"] for line in history] != list(range(len(history))) or not history:
         raise METRICS.damaged(path, "it has no line for each epoch")
     if any(_outline(line) != _outline(history[0]) for line in history):
         raise METRICS.damaged(path, "its lines hold different things")
     return history
+
+
+def current_names(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What was recorded by name, under the names of today."""
+    return {RENAMED.get(name, name): value for name, value in recorded.items()}
 
 
 def _outline(line: Epoch) -> list[Any]:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from rekindle import models
 from rekindle.analysis import summarize
-from rekindle.analysis.recorders import current_names
 from rekindle.data import Dataset, Picture, Undecodable, find_images
 from rekindle.data.formats.columns import ColumnNames
 from rekindle.data.formats.folder_walk import find_new
@@ -83,8 +82,7 @@ class Run:
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """Lines of metrics.jsonl, one an epoch."""
-        lines: list[dict[str, Any]] = [{**line} for line in read_history(self.folder)]
-        return [{**line, "analysis": current_names(line["analysis"])} if "analysis" in line else line for line in lines]
+        return [{**line} for line in read_history(self.folder)]
 
     @cached_property
     def model(self) -> tuple[nn.Module, dict[str, Any]]:

@@ -34,14 +34,6 @@ class Recorder:
         """Put back what `state_dict` gave."""
 
 
-RENAMED = {"weight_travel": "weight_distance"}  # As rekindle 0.1.0 called it: as it is called now.
-
-
-def current_names(recorded: dict[str, Any]) -> dict[str, Any]:
-    """What was recorded by name, under the names of today."""
-    return {RENAMED.get(name, name): value for name, value in recorded.items()}
-
-
 @cache
 def kinds() -> dict[str, type[Recorder]]:
     """Every recorder class by name, sorted."""

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from rekindle.analysis import mean_nll
-from rekindle.analysis.recorders import Recorder, current_names
+from rekindle.analysis.recorders import Recorder
 from rekindle.data import balanced_order, order, shard, split_batches
 from rekindle.data.prefetch import prefetch
 from rekindle.data.samples import Samples
 from rekindle.errors import Diverged, Stopped, UserError, some
 from rekindle.models.weights import misfits
-from rekindle.records import DECISIVE, package_versions
+from rekindle.records import DECISIVE, current_names, package_versions
 from rekindle.training.checkpoints import Unfit, is_finite, newest_finite, random_state, save_state, set_random_state, unfit
 from rekindle.training.criterion import CrossEntropy
 from rekindle.training.fabric import Fabric
