@@ -16,7 +16,7 @@ from rekindle.oracle.study import load_oracle
 from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.study.grid_file import check_recipes, load
 
-SLOW = 5.0  # Seconds; what reads a short text in more than that does so in more steps than it has letters.
+SLOW = 5.0  # Seconds of processor time; what reads a short text in more than that does so in more steps than it has letters.
 LONGEST = 4000  # Letters of a sentence: some list all that is known.
 RECIPES = (
     "l2", "l2+rifle(periods=2)", "l2_sp(alpha=0.01, beta=0.1)+rifle(periods=4, when='fitted')", "delta(alpha=0.1)+dropout(p=0.2)",
@@ -64,7 +64,7 @@ class Tally:
 
     def add(self, shown: str, act: Callable[[], Any]) -> None:
         """Read one input and note how it ended."""
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             act()
             outcome = "read"
@@ -73,7 +73,7 @@ class Tally:
             outcome = "refused" if self.lines or ("\n" not in text and len(text) <= LONGEST) else "refused in more than a sentence"
         except Exception as error:  # noqa: BLE001  Whatever else is raised is what is looked for.
             outcome = type(error).__name__
-        if time.perf_counter() - began > SLOW:
+        if time.process_time() - began > SLOW:
             outcome = f"slow: {outcome}"
         self.counts[outcome] += 1
         if outcome not in ("read", "refused"):

@@ -35,16 +35,19 @@ FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 RUN, STUDY_FOLDER = FIXTURES / "run_format_2", FIXTURES / "study_format_2"
 
 
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete_run(folder: Path) -> Path:
     """A finished run, with weights in the place of those that are too large to be kept here."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
     shutil.copytree(RUN, folder)
     recipe = read_recipe(folder)
     module = models.build(recipe["model"], weights="none").module
     models.replace_classifier(module, len(recipe["classes"]))
     models.save_model(folder, module, {**recipe})
     return folder
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return complete_run(tmp_path_factory.mktemp("whole") / "run")
 
 
 @pytest.fixture
