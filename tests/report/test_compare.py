@@ -69,7 +69,7 @@ def test_seeds_are_grouped_and_paired(make_run: MakeRun) -> None:
 
 
 def test_runs_that_differ_in_more_than_the_method_are_not_thrown_together(make_run: MakeRun) -> None:
-    found = compare([run_of(make_run, "a", 5), run_of(make_run, "b", 9, model="resnet50")])
+    found = compare([run_of(make_run, "a", 5, model="resnet18"), run_of(make_run, "b", 9, model="resnet50")])
     assert [row["method"] for row in found.methods] == ["l2, model=resnet18", "l2, model=resnet50"]
 
 
