@@ -17,7 +17,7 @@ from rekindle.analysis import summarize
 from rekindle.data import Dataset, Picture, Undecodable, find_images
 from rekindle.data.formats.columns import ColumnNames
 from rekindle.data.formats.folder_walk import find_new
-from rekindle.data.formats.names import is_hidden
+from rekindle.data.formats.names import is_hidden, not_text
 from rekindle.data.formats.open import survey
 from rekindle.data.formats.outputs import is_output
 from rekindle.data.samples import Preprocessing
@@ -189,6 +189,9 @@ def labeled(data: str | Path, classes: list[str], asked: ColumnNames) -> tuple[l
         seen = survey(data, asked)
         found = {**seen.found[next((name for name in ("test", "val") if seen.found.get(name)), "train")]}
         unknown = [name for name in found if name not in classes]
+        for name in unknown:
+            if why := not_text(name):
+                raise UserError(f"{folder / name}: {why}.")
         if unknown:
             raise UserError(
                 f"{data} has the classes {', '.join(unknown)}, which the run does not know; its classes are {', '.join(classes)}."

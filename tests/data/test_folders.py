@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rekindle.data import Dataset, find_images, open_data
 from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture
+from rekindle.data.formats.names import not_text
 from rekindle.data.splits import Found, SplitRules, split_key
 from rekindle.errors import UserError
 
@@ -458,6 +459,14 @@ def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     touch(tmp_path, *many("a", 3), *many("b", 3))
     open(os.fsencode(tmp_path) + b"/a/\xff.jpg", "w").close()
     assert says(problem(tmp_path), f"{tmp_path}/a/\\udcff.jpg", "UTF-8")
+
+
+@pytest.mark.parametrize("name", ["naïve", "犬", "🐶"])
+def test_a_name_in_utf8_that_python_takes_for_another_encoding_is_told_so(name: str, tmp_path: Path) -> None:
+    """What a name looks like where LC_ALL is C and Python's UTF-8 mode is off."""
+    assert not not_text(name)
+    assert "PYTHONUTF8=1" in not_text(name.encode().decode("ascii", "surrogateescape"))
+    assert "rename" in not_text(os.fsdecode(b"\xff"))
 
 
 def test_labels_follow_trains_names_whatever_the_order_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from rekindle.data.formats.folder_walk import Findings, holds, listing
-from rekindle.data.formats.names import is_document, is_hidden, is_picture, is_table, one_name, printable, split_word
+from rekindle.data.formats.names import is_document, is_hidden, is_picture, is_table, not_text, one_name, printable, split_word
 from rekindle.data.formats.outputs import MOST_LEVELS, is_figure, is_output, is_result
 from rekindle.data.splits import Found, FoundData
 from rekindle.errors import UserError, some
@@ -216,8 +216,8 @@ def _find_class(folder: Path, findings: Findings) -> list[Path]:
 
 def _file_problem(path: Path) -> str:
     """What is wrong with a file in a class folder, short of opening it, or ""."""
-    if printable(path.as_posix()) != path.as_posix():
-        return f"{path}: a name that is not UTF-8; rename it"
+    if why := not_text(path.as_posix()):
+        return f"{path}: {why}"
     if not path.is_file():
         return f"{path}: {'no ordinary file' if path.exists() else 'a link to nothing'}; remove it"
     if not is_picture(path) and not is_document(path):

@@ -1,6 +1,7 @@
 """What the name of a file or folder tells: a picture, a text beside pictures, a split, something hidden."""
 
 import re
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -54,6 +55,17 @@ def split_word(name: str) -> tuple[str, str]:
 def one_name(name: str) -> str:
     """A name in the normal form C of Unicode: macOS may store an accented letter as two code points."""
     return unicodedata.normalize("NFC", name)
+
+
+def not_text(name: str) -> str:
+    """Why a name holds bytes that are no text, and what to do; "" for one that is text."""
+    if printable(name) == name:
+        return ""
+    try:
+        name.encode("utf-8", "surrogateescape").decode()
+    except UnicodeError:
+        return "a name that is not UTF-8; rename it"
+    return f"a name in UTF-8, and Python takes names for {sys.getfilesystemencoding()} here; set the environment variable PYTHONUTF8=1"
 
 
 def printable(text: str) -> str:
