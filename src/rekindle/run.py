@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rekindle import models
 from rekindle.analysis import summarize
+from rekindle.analysis.calibration import at_temperature
 from rekindle.data import Dataset, Picture, Undecodable, find_images
 from rekindle.data.formats.columns import ColumnNames
 from rekindle.data.formats.folder_walk import find_new
@@ -174,7 +175,7 @@ class Run:
         module, recipe = self.model
         with torch.no_grad():
             outputs: Tensor = module(Preprocessing.from_recipe(recipe).normalize(np.stack(pixels)))
-        return outputs.float().softmax(1)
+        return at_temperature(outputs, recipe["temperature"])
 
 
 def labeled(data: str | Path, classes: list[str], asked: ColumnNames) -> tuple[list[Picture], Tensor]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from rekindle import data as data_room
 from rekindle import models
 from rekindle.analysis import mean_nll, summarize
-from rekindle.analysis.classification import beyond_luck
+from rekindle.analysis.calibration import at_temperature, fit_temperature
+from rekindle.analysis.classification import beyond_luck, reliability
 from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
@@ -459,14 +460,18 @@ class _Job:
         baseline = dict(choices.baseline)
         if choices.probe is not None and "test" in found:
             baseline |= self._probe_on(choices.probe, training.tuner.source.model, splits, "test")
-        write_predictions(self.folder, self.dataset, found)
-        models.save_model(self.folder, training.model, self._recipe(training.tuner))
+        temperature = self._temperature(found, splits)
+        answers = {name: at_temperature(logits, temperature) for name, logits in found.items()}
+        write_predictions(self.folder, self.dataset, answers)
+        models.save_model(self.folder, training.model, {**self._recipe(training.tuner), "temperature": temperature})
         result: dict[str, Any] = {
             "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,
             "direction": self.spec.direction, "freeze": self.spec.freeze, "seed": self.spec.seed, "lr": training.tuner.lr, "head_lr": training.tuner.head_lr, "classes": self.dataset.classes, "epochs": len(training.history), "kept_epoch": kept,
             "head_init": choices.head_init, "batchnorm": choices.batchnorm, "probe": baseline or None,
             **({"tried": self.shared.tried} if self.shared.tried else {}),
-            **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},
+            "temperature": temperature,
+            "uncalibrated": {name: reliability(logits.softmax(1), splits[name].labels) for name, logits in found.items()},
+            **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in answers.items()},
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
         }  # fmt: skip
         tuner = training.tuner
@@ -481,7 +486,7 @@ class _Job:
         RESULT.write(self.folder / "result.json", result)
 
     def _evaluated(self, training: "Training", splits: "dict[str, Samples]") -> dict[str, Tensor]:
-        """Class probabilities of the splits that the run is measured on.
+        """Logits of the splits that the run is measured on.
 
         Raises:
             Diverged: If they are not finite.
@@ -490,9 +495,15 @@ class _Job:
 
         names = [name for name in splits if name == "val" or (name == "test" and self.spec.test)]
         found = {name: evaluate(self.fabric, training.model, splits[name]) for name in names}
-        for name, probabilities in found.items():
-            training.check(f"the {split_title(name)} loss", mean_nll(probabilities, splits[name].labels), training.kept_epoch)
+        for name, logits in found.items():
+            training.check(f"the {split_title(name)} loss", mean_nll(logits.softmax(1), splits[name].labels), training.kept_epoch)
         return found
+
+    def _temperature(self, found: dict[str, Tensor], splits: "dict[str, Samples]") -> float:
+        """That of the validation split; 1 without one, and under the defaults of 0.1, which had none."""
+        if "val" not in found or self.spec.defaults == "0.1":
+            return 1.0
+        return fit_temperature(found["val"], splits["val"].labels)
 
     def _probe_is_better(self, choices: Choices, training: "Training", splits: "dict[str, Samples]", found: dict[str, Tensor]) -> bool:
         """With `keep="auto"`: whether the linear probe that training began with is right on more validation pictures than luck explains."""
