@@ -13,6 +13,8 @@ import rekindle
 from rekindle.analysis.familiarity import FILE
 from rekindle.cli import main
 from rekindle.errors import UserError
+from rekindle.report.contact_sheet import in_order
+from rekindle.run import Prediction
 from tests.data.pictures import jpeg
 
 NAMES = ("apples & <pears>", "plums")
@@ -102,16 +104,11 @@ def test_the_page_holds_every_picture_and_escapes_names(run: rekindle.Run, photo
     assert text.count('class="mark"') == unsure and f"6 pictures classified, {unsure} unsure" in text
 
 
-def test_least_confident_first(run: rekindle.Run, photos: Path) -> None:
-    from rekindle.report.contact_sheet import _sections
-
-    found = run.predict(photos / "test")
-    [(_, cards)] = _sections(found, "confidence")
-    shares = [card["answers"][0][1] for card in cards]
-    assert shares == sorted(shares) and len(shares) == 6
-    for name, cards in _sections(found, "class"):
-        shares = [card["answers"][0][1] for card in cards]
-        assert shares == sorted(shares, reverse=True) and {card["answers"][0][0] for card in cards} == {name}
+def test_the_order_of_the_page() -> None:
+    shares = {"a": [0.6, 0.9, 0.6], "b": [0.5, 0.95]}
+    found = [Prediction(f"{name}{number}", [name], [share]) for name, row in shares.items() for number, share in enumerate(row)]
+    assert [row.path for row in in_order(found[::-1], "class")] == ["a1", "a2", "a0", "b1", "b0"]
+    assert [row.confidences[0] for row in in_order(found, "confidence")] == [0.5, 0.6, 0.6, 0.9, 0.95]
 
 
 @pytest.mark.parametrize("share", ["0", "1", "nan", "-0.5", "new"])

@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ def write_contact_sheet(path: Path, title: str, found: Sequence[Prediction], ord
         path: Where to.
         title: The run's name.
         found: What `Run.predict` gave.
-        order: "class" for a section each, the most confident first; "confidence" for one, the least confident first.
+        order: "class" for one after the other, the most confident first in each; "confidence" for the least confident first.
     """
     write_atomic(path, render("report/contact_sheet.html.j2", _content(title, found, order), {"percent": _percent}))
 
@@ -33,17 +32,17 @@ def _content(title: str, found: Sequence[Prediction], order: Order) -> dict[str,
     """What the template shows, by name."""
     named, failed = [row for row in found if not row.error], [row for row in found if row.error]
     return {
-        "title": title, "sections": _sections(named, order), "failed": [(printable(row.path), row.error) for row in failed],
-        "pictures": len(named), "asked": any(row.unsure is not None for row in named), "unsure": sum(bool(row.unsure) for row in named),
+        "title": title, "cards": [_card(row) for row in in_order(named, order)], "order": order,
+        "failed": [(printable(row.path), row.error) for row in failed],
+        "asked": any(row.unsure is not None for row in named), "unsure": sum(bool(row.unsure) for row in named),
     }  # fmt: skip
 
 
-def _sections(named: list[Prediction], order: Order) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Headings, and the cards below each."""
+def in_order(named: Sequence[Prediction], order: Order) -> list[Prediction]:
+    """Pictures that have an answer, as the page shows them."""
     if order == "confidence":
-        return [("The least confident first", [_card(row) for row in sorted(named, key=lambda row: row.confidences[0])])] if named else []
-    ordered = sorted(named, key=lambda row: (row.classes[0], -row.confidences[0]))
-    return [(name, [_card(row) for row in rows]) for name, rows in groupby(ordered, key=lambda row: row.classes[0])]
+        return sorted(named, key=lambda row: row.confidences[0])
+    return sorted(named, key=lambda row: (row.classes[0], -row.confidences[0]))
 
 
 def _card(row: Prediction) -> dict[str, Any]:
