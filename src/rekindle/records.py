@@ -21,6 +21,7 @@ Amount = Annotated[float, Interval(ge=0, le=1e100)]
 Whole = Annotated[int, Interval(ge=0, le=2**53)]
 Edge = Annotated[int, Interval(ge=1, le=1 << 14)]
 Seed = Annotated[int, Interval(ge=0, le=2**64)]
+Temperature = Annotated[float, Interval(ge=1e-3, le=1e3)]
 Mean = Annotated[float, Interval(ge=0, le=2)]  # Of shares, whose rounding may lead beyond 1.
 ROUNDING = 1e-6
 PACKAGES = ("rekindle", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow", "safetensors")
@@ -49,6 +50,13 @@ class Measured(TypedDict):
     count: Annotated[int, Interval(ge=1, le=2**53)]
     per_class: list[ClassFigures]
     confusion: list[list[Whole]]
+
+
+class Reliability(TypedDict):
+    """Of one split at temperature 1, where `Measured` has them at the run's own."""
+
+    loss: Number
+    calibration_error: Mean
 
 
 class ProbeFigures(TypedDict):
@@ -98,6 +106,8 @@ class Result(TypedDict):
     probe: NotRequired[Probe | None]
     tried: NotRequired[list[Trial]]
     cautions: NotRequired[list[str]]
+    temperature: NotRequired[Temperature]
+    uncalibrated: NotRequired[dict[str, Reliability]]
     val: NotRequired[Measured]
     test: NotRequired[Measured]
     timing: Timing
@@ -178,6 +188,7 @@ class Recipe(TypedDict):
     std: Annotated[list[Annotated[float, Interval(gt=0, le=1e100)]], Len(3, 3)]
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     method: NotRequired[str]
+    temperature: NotRequired[Temperature]
     head_modules: NotRequired[list[str]]
     source_classes: NotRequired[Annotated[int, Interval(ge=0, le=1 << 20)] | None]
 
@@ -284,7 +295,7 @@ def read_recipe(folder: Path) -> Recipe:
     path = folder / "model.json"
     if not path.exists():
         raise UserError(f"{folder} holds no trained network (no model.json); finish the run with rekindle fit --resume {folder}.")
-    return MODEL.read(path)
+    return {"temperature": 1.0, **MODEL.read(path)}  # Early versions had none.
 
 
 def read_environment(folder: Path) -> Environment:

@@ -6,14 +6,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from rekindle import models
 from rekindle.analysis import summarize
+from rekindle.analysis.calibration import at_temperature
+from rekindle.analysis.familiarity import Familiarity
+from rekindle.analysis.features import FeatureReader
 from rekindle.data import Dataset, Picture, Undecodable, find_images
 from rekindle.data.formats.columns import ColumnNames
 from rekindle.data.formats.folder_walk import find_new
@@ -40,6 +44,8 @@ from rekindle.spec import Count, RunSpec, check_value
 from rekindle.tuner.net import operate
 
 BATCH = 64
+UNSURE = 0.05
+OpenShare = Annotated[float, Interval(gt=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,14 @@ class Prediction:
         classes: The most probable classes, best first; empty where there is an error.
         confidences: Their probabilities.
         error: Why the file could not be read, or has no finite outputs; else "".
+        unsure: Whether it looks like none of the classes or is too close to call; None where that was not asked, or there is an error.
     """
 
     path: str
     classes: list[str]
     confidences: list[float]
     error: str = ""
+    unsure: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -97,18 +105,28 @@ class Run:
 
         return models.load_model(self.folder, repeat if surgeons else None)
 
-    def predict(self, files: Sequence[str | Path] | str | Path, top_k: int = 1) -> list[Prediction]:
+    @cached_property
+    def familiarity(self) -> Familiarity:
+        """What it knows of its own pictures, to tell strangers by."""
+        return Familiarity.read(self.folder)
+
+    def predict(self, files: Sequence[str | Path] | str | Path, top_k: int = 1, *, unsure: bool | float = False) -> list[Prediction]:
         """Classify picture files, or all files below a folder but documents and hidden ones; one that cannot be read gets its row with the reason.
 
         Args:
             files: Picture files and folders.
             top_k: How many classes a picture, at least 1; at most all are given.
+            unsure: Say which pictures are unsure; a number is the share of the classes' own pictures that may be, True 0.05.
+
+        Raises:
+            UserError: If `unsure` is asked of a run that has no threshold.
         """
         check_value("--top-k", top_k, Count)
+        threshold = None if unsure is False else self.familiarity.threshold(unsure_share(unsure))
         paths = find_new([expand(file) for file in ([files] if isinstance(files, str | Path) else files)]).paths
         found: list[Prediction] = []
         for start in range(0, len(paths), BATCH):
-            found += self._predict(paths[start : start + BATCH], top_k)
+            found += self._predict(paths[start : start + BATCH], top_k, threshold)
         return found
 
     def evaluate(self, data: str | Path) -> dict[str, Any]:
@@ -142,22 +160,32 @@ class Run:
             )
         return summarize(probabilities, labels, classes)
 
-    def _predict(self, paths: list[Path], top_k: int) -> list[Prediction]:
+    def _predict(self, paths: list[Path], top_k: int, threshold: float | None) -> list[Prediction]:
         pixels, errors = self._pixels(paths)
-        rows: Iterator[Tensor] = iter(self.probabilities(pixels) if pixels else [])
+        rows = self._answers(pixels, threshold) if pixels else iter(())
         names = self.model[1]["classes"]
         found = []
         for path in paths:
             if path in errors:
                 found.append(Prediction(str(path), [], [], errors[path]))
                 continue
-            row = next(rows)
+            row, unsure = next(rows)
             if not row.isfinite().all():
                 found.append(Prediction(str(path), [], [], "the network's outputs for it are not finite"))
                 continue
             best = row.topk(min(top_k, len(names)))
-            found.append(Prediction(str(path), [names[i] for i in best.indices], [round(float(v), 6) for v in best.values]))
+            found.append(Prediction(str(path), [names[i] for i in best.indices], [round(float(v), 6) for v in best.values], unsure=unsure))
         return found
+
+    def _answers(self, pixels: list[np.ndarray], threshold: float | None) -> Iterator[tuple[Tensor, bool | None]]:
+        """Probabilities (C,) of each picture, and whether it is unsure."""
+        if threshold is None:
+            return ((row, None) for row in self.probabilities(pixels))
+        with FeatureReader(self.model[0]) as reader:
+            features, outputs = reader.read(self._inputs(pixels))
+        probabilities = at_temperature(outputs, self.model[1]["temperature"])
+        doubtful = self.familiarity.of(features, probabilities) <= threshold
+        return zip(probabilities, doubtful.tolist(), strict=True)
 
     def _pixels(self, pictures: Sequence[Picture]) -> tuple[list[np.ndarray], dict[Picture, str]]:
         preprocessing = Preprocessing.from_recipe(self.model[1])
@@ -173,8 +201,18 @@ class Run:
         """(N, C) of pictures (S, S, 3) uint8 as `Preprocessing.pixels` gives them."""
         module, recipe = self.model
         with torch.no_grad():
-            outputs: Tensor = module(Preprocessing.from_recipe(recipe).normalize(np.stack(pixels)))
-        return outputs.float().softmax(1)
+            outputs: Tensor = module(self._inputs(pixels))
+        return at_temperature(outputs, recipe["temperature"])
+
+    def _inputs(self, pixels: list[np.ndarray]) -> Tensor:
+        return Preprocessing.from_recipe(self.model[1]).normalize(np.stack(pixels))
+
+
+def unsure_share(unsure: bool | float) -> float:
+    """The share of a run's own pictures that may be unsure; True stands for the usual one."""
+    share = UNSURE if unsure is True else unsure
+    check_value("--unsure", share, OpenShare)
+    return float(share)
 
 
 def labeled(data: str | Path, classes: list[str], asked: ColumnNames) -> tuple[list[Picture], Tensor]:

@@ -18,6 +18,15 @@ def mean_nll(probabilities: Tensor, labels: Tensor) -> float:
     return float(nll_loss(probabilities.clamp_min(SMALLEST).log(), labels))
 
 
+def reliability(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """How far confidences can be believed, of (N, C) probabilities and (N,) labels: loss and calibration_error, as `summarize` has them."""
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    # torchmetrics would take a rounding error above 1 as a sign of logits, and apply a softmax to all rows.
+    error = multiclass_calibration_error(probabilities.clamp(0, 1), labels, probabilities.shape[1], n_bins=BINS)
+    return {"loss": mean_nll(probabilities, labels), "calibration_error": float(error)}
+
+
 def beyond_luck(ours: Sequence[bool], theirs: Sequence[bool]) -> bool:
     """Whether one classifier is right on more of the same pictures than another, by more than a standard error of the difference.
 
@@ -48,7 +57,6 @@ def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict
     if not len(labels):
         raise UserError("there are no pictures to measure; name a folder that holds at least one.")
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-    from torchmetrics.functional.classification import multiclass_calibration_error
 
     width = range(len(classes))
     predicted = probabilities.argmax(1).numpy()
@@ -59,11 +67,9 @@ def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict
         for name, p, r, f, n in zip(classes, *table, strict=True)
     ]
     return {
-        "loss": mean_nll(probabilities, labels),
+        **reliability(probabilities, labels),
         "accuracy": float((predicted == true).mean()),
         "macro_f1": float(table[2].mean()),
-        # torchmetrics would take a rounding error above 1 as a sign of logits, and apply a softmax to all rows.
-        "calibration_error": float(multiclass_calibration_error(probabilities.clamp(0, 1), labels, len(classes), n_bins=BINS)),
         "count": len(labels),
         "per_class": per_class,
         "confusion": confusion_matrix(true, predicted, labels=width).tolist(),

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from rekindle import data as data_room
 from rekindle import models
+from rekindle.analysis.features import FeatureReader
 from rekindle.analysis.transferability import h_score, leep, logme
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import UserError
-from rekindle.hooks import INPUT, FeatureHooks
 from rekindle.method import noop
 from rekindle.spec import RunSpec, check_option
 
@@ -155,34 +155,14 @@ def features_of(
         (N, D) features; maps and sequences are averaged over positions, and two classifiers' features stand side by side. And
         (N, C) probabilities; None for a network without a classifier, whose outputs are the features.
     """
-    headless = models.width_of_classifier(module) == 0
-    parts = [] if headless else _classifiers(module)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = torch.arange(len(samples)) if rows is None else rows
     module.eval().to(device)
-    hooks = FeatureHooks(module, [part + INPUT for part in parts])
     features, answers = [], []
-    with torch.no_grad():
+    with FeatureReader(module) as reader:
         for number, part_rows in enumerate(rows.split(batch)):
-            outputs = module(samples.evaluation(part_rows).to(device, memory_format=torch.channels_last))
-            kept = hooks.take()
-            seen = [outputs] if headless else [kept[part + INPUT] for part in parts]
-            features.append(torch.cat([_pooled(one) for one in seen], 1).cpu())
+            seen, outputs = reader.read(samples.evaluation(part_rows).to(device, memory_format=torch.channels_last))
+            features.append(seen.cpu())
             answers.append(outputs.double().softmax(1).cpu())
             progress(number * batch + len(part_rows))
-    hooks.remove()
-    return torch.cat(features).double().numpy(), None if headless else torch.cat(answers).numpy()
-
-
-def _classifiers(module: nn.Module) -> list[str]:
-    """The part that takes the features, or the classifiers where there are two."""
-    head = models.find_classifier(module)
-    whole = models.source_classifier(module, head)
-    return [whole] if whole else head
-
-
-def _pooled(activation: Tensor) -> Tensor:
-    """(B, D) from (B, D), (B, D, H, W) or (B, T, D)."""
-    if activation.ndim == 4:
-        return activation.mean((2, 3))
-    return activation.mean(1) if activation.ndim == 3 else activation
+    return torch.cat(features).double().numpy(), None if reader.headless else torch.cat(answers).numpy()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from rekindle.analysis.calibration import at_temperature
 from rekindle.data.samples import Preprocessing
 from rekindle.errors import UserError
 from rekindle.exporting.pillow_resize import FILTERS, ResizeAndCrop
@@ -28,11 +29,12 @@ class Classifier(nn.Module):
     Args:
         network: In evaluation mode.
         wanted: What it wants as input.
+        temperature: Of its softmax.
     """
 
-    def __init__(self, network: nn.Module, wanted: Preprocessing) -> None:
+    def __init__(self, network: nn.Module, wanted: Preprocessing, temperature: float) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.temperature = network, temperature
         self.resize = ResizeAndCrop(wanted.edge, wanted.image_size, wanted.interpolation)
         std = torch.tensor(wanted.std)
         self.register_buffer("scale", (1.0 / (255.0 * std)).view(3, 1, 1))
@@ -41,7 +43,7 @@ class Classifier(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         pixels = self.resize(image) * self.scale - self.offset
         outputs: Tensor = self.network(pixels[None])
-        return outputs.float().softmax(1)[0]
+        return at_temperature(outputs, self.temperature)[0]
 
 
 def to_onnx(run: Run) -> "ModelProto":
@@ -64,7 +66,7 @@ def to_onnx(run: Run) -> "ModelProto":
         raise UserError(
             f"pictures of this run were resized by {wanted.interpolation}, which cannot be exported; {' and '.join(FILTERS)} can."
         )
-    model = _traced(Classifier(module, wanted).eval(), recipe["model"])
+    model = _traced(Classifier(module, wanted, recipe["temperature"]).eval(), recipe["model"])
     helper.set_model_props(model, {"classes": json.dumps(recipe["classes"], ensure_ascii=False), "model": recipe["model"]})
     model.producer_name = "rekindle"
     checker.check_model(model, full_check=True)

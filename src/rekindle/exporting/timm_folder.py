@@ -60,9 +60,18 @@ def write_timm_folder(run: Run, folder: Path) -> None:
         raise UserError(f"{name} is no network of timm, so there is no timm folder of it; export it with --format onnx.")
     wanted = Preprocessing.from_recipe(recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.detach().contiguous().clone() for key, value in module.state_dict().items()}, folder / "model.safetensors")
+    save_file(_weights(module, recipe), folder / "model.safetensors")
     write_json(folder / "config.json", _config(name, module, recipe["classes"], wanted))
     write_atomic(folder / "README.md", _card(run))
+
+
+def _weights(module: torch.nn.Module, recipe: dict[str, Any]) -> dict[str, Tensor]:
+    """The network's, with the temperature inside the classifier, since timm knows none; the classifier is linear, or ends in a ReLU."""
+    tensors = {key: value.detach().contiguous().clone() for key, value in module.state_dict().items()}
+    for name in recipe.get("head_modules", []):
+        for key, _ in module.get_submodule(name).named_parameters():
+            tensors[f"{name}.{key}"] /= recipe["temperature"]
+    return tensors
 
 
 def answers_of_timm(folder: Path, pictures: Sequence[Picture]) -> Tensor:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from rekindle import data as data_room
 from rekindle import models
 from rekindle.analysis import mean_nll, summarize
-from rekindle.analysis.classification import beyond_luck
+from rekindle.analysis.calibration import at_temperature, fit_temperature
+from rekindle.analysis.classification import beyond_luck, reliability
+from rekindle.analysis.familiarity import Familiarity
 from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 CHECKING = 0.25  # Work of looking at validation pictures after an epoch, in that of the epoch, where they choose nothing.
 LEAST_CHECKED = 64
 EVALUATION = 1 / 3  # Work of looking at a picture, in that of training on it.
+KNOWN = 1000  # Pictures at most, of training and of validation, that strangers are told by.
 ENDING = 5.0  # Seconds that pictures and pages take.
 CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods and checkpoints take some too.
 LOCK = ".lock"
@@ -376,7 +379,9 @@ class _Job:
         look = train * EVALUATION
         every = len(splits["train"]) * train + len(self._checked(splits) or ()) * look
         every += len(splits["test"]) * look if self.spec.test_every_epoch else 0.0
-        ending = ENDING + 2 * sum(len(samples) for name, samples in splits.items() if name != "train") * look
+        measured = sum(len(samples) for name, samples in splits.items() if name != "train")
+        known = sum(min(KNOWN, len(samples)) for name, samples in splits.items() if name != "test")
+        ending = ENDING + (2 * measured + known) * look
         left = 60 * self.spec.minutes - (time.perf_counter() - self.began) - ending
         epochs = max(1, min(choices.epochs, int(CAREFUL * left / every)))
         if epochs < choices.epochs:
@@ -459,14 +464,19 @@ class _Job:
         baseline = dict(choices.baseline)
         if choices.probe is not None and "test" in found:
             baseline |= self._probe_on(choices.probe, training.tuner.source.model, splits, "test")
-        write_predictions(self.folder, self.dataset, found)
-        models.save_model(self.folder, training.model, self._recipe(training.tuner))
+        temperature = self._temperature(found, splits)
+        answers = {name: at_temperature(logits, temperature) for name, logits in found.items()}
+        write_predictions(self.folder, self.dataset, answers)
+        self._learn_familiarity(training.model, splits, answers)
+        models.save_model(self.folder, training.model, {**self._recipe(training.tuner), "temperature": temperature})
         result: dict[str, Any] = {
             "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,
             "direction": self.spec.direction, "freeze": self.spec.freeze, "seed": self.spec.seed, "lr": training.tuner.lr, "head_lr": training.tuner.head_lr, "classes": self.dataset.classes, "epochs": len(training.history), "kept_epoch": kept,
             "head_init": choices.head_init, "batchnorm": choices.batchnorm, "probe": baseline or None,
             **({"tried": self.shared.tried} if self.shared.tried else {}),
-            **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in found.items()},
+            "temperature": temperature,
+            "uncalibrated": {name: reliability(logits.softmax(1), splits[name].labels) for name, logits in found.items()},
+            **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in answers.items()},
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
         }  # fmt: skip
         tuner = training.tuner
@@ -481,7 +491,7 @@ class _Job:
         RESULT.write(self.folder / "result.json", result)
 
     def _evaluated(self, training: "Training", splits: "dict[str, Samples]") -> dict[str, Tensor]:
-        """Class probabilities of the splits that the run is measured on.
+        """Logits of the splits that the run is measured on.
 
         Raises:
             Diverged: If they are not finite.
@@ -490,9 +500,29 @@ class _Job:
 
         names = [name for name in splits if name == "val" or (name == "test" and self.spec.test)]
         found = {name: evaluate(self.fabric, training.model, splits[name]) for name in names}
-        for name, probabilities in found.items():
-            training.check(f"the {split_title(name)} loss", mean_nll(probabilities, splits[name].labels), training.kept_epoch)
+        for name, logits in found.items():
+            training.check(f"the {split_title(name)} loss", mean_nll(logits.softmax(1), splits[name].labels), training.kept_epoch)
         return found
+
+    def _temperature(self, found: dict[str, Tensor], splits: "dict[str, Samples]") -> float:
+        """That of the validation split; 1 without one, and under the defaults of 0.1, which had none."""
+        if "val" not in found or self.spec.defaults == "0.1":
+            return 1.0
+        return fit_temperature(found["val"], splits["val"].labels)
+
+    def _learn_familiarity(self, model: nn.Module, splits: "dict[str, Samples]", answers: dict[str, Tensor]) -> None:
+        """Keep what strangers are told by: features of training pictures, and how familiar validation pictures are."""
+        if "val" not in answers or self.shared.trial:
+            return
+        train, val, device = splits["train"], splits["val"], self.fabric.device
+        known = chosen_rows(train.labels, self.spec.seed)[:KNOWN]
+        own = data_room.order(len(val), self.spec.seed, 0)[:KNOWN]
+        try:
+            training, validation = features_at(model, train, known, device), features_at(model, val, own, device)
+        except UserError as error:
+            self.listener.note(f"predict --unsure will not work with this run: {error}")
+            return
+        Familiarity.learn(training, validation, answers["val"][own]).write(self.folder)
 
     def _probe_is_better(self, choices: Choices, training: "Training", splits: "dict[str, Samples]", found: dict[str, Tensor]) -> bool:
         """With `keep="auto"`: whether the linear probe that training began with is right on more validation pictures than luck explains."""

@@ -49,6 +49,7 @@ def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
     history = read_history(folder) if (folder / "metrics.jsonl").is_file() else []
     probe = (result.get("probe") or {}).get(split)
     return {
+        "uncalibrated": result["uncalibrated"].get(split) if result.get("temperature", 1.0) != 1.0 else None,
         "probe": probe, "cautions": result.get("cautions", []), "gain": measured["accuracy"] - probe["accuracy"] if probe else 0.0,
         "result": result, "measured": measured, "split": split_title(split), "low": low, "high": high, "folder": folder,
         "right": round(measured["accuracy"] * measured["count"]),

@@ -297,7 +297,7 @@ class Training:
             self.check("a weight", math.nan, epoch)
 
     def _measure(self, samples: Samples) -> dict[str, float]:
-        probabilities = evaluate(self.fabric, self._module, samples)
+        probabilities = evaluate(self.fabric, self._module, samples).softmax(1)
         hits = probabilities.argmax(1) == samples.labels
         return {"loss": mean_nll(probabilities, samples.labels), "accuracy": float(hits.double().mean())}
 
@@ -393,7 +393,7 @@ def _check_kinds(state: dict[str, Any]) -> None:
 
 
 def evaluate(fabric: Fabric, module: nn.Module, samples: Samples) -> Tensor:
-    """Class probabilities (N, C) of every sample, each computed once also on many ranks; the module's mode is put back."""
+    """Logits (N, C) of every sample, each computed once also on many ranks; the module's mode is put back."""
     training = module.training
     module.eval()
     rows = torch.arange(len(samples))[fabric.global_rank :: fabric.world_size]
@@ -401,15 +401,15 @@ def evaluate(fabric: Fabric, module: nn.Module, samples: Samples) -> Tensor:
     feed = prefetch(lambda part: samples.evaluation(part, fabric.device), rows.split(EVAL_BATCH), samples.workers)
     with torch.no_grad(), closing(feed):
         for x in feed:
-            found.append(module(x.to(memory_format=torch.channels_last)).float().softmax(1).cpu())
+            found.append(module(x.to(memory_format=torch.channels_last)).float().cpu())
     module.train(training)
     pieces = _gather_objects(fabric, (rows, torch.cat(found) if found else None))
     classes = next(p.shape[1] for _, p in pieces if p is not None)
-    probabilities = torch.empty(len(samples), classes)
+    logits = torch.empty(len(samples), classes)
     for where, values in pieces:
         if values is not None:
-            probabilities[where] = values
-    return probabilities
+            logits[where] = values
+    return logits
 
 
 def _gather_objects(fabric: Fabric, value: Any) -> list[Any]:
