@@ -33,7 +33,7 @@ def write(file: Path, paths: list[str]) -> str:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(chosen=st.sets(st.integers(0, 23), min_size=1, max_size=6), seed=st.integers(0, 3))
 def test_none_of_them_trains_or_validates_and_the_test_split_is_as_it_was(
     layout: str, folders: dict[str, Path], chosen: set[int], seed: int
@@ -76,7 +76,7 @@ def test_names_may_be_written_as_spreadsheets_and_people_do(spelling: str, folde
     assert len(names(found, "train")) == 11 and name not in names(found, "train")
 
 
-def test_formula_names_accents_and_cells_of_tables_are_found(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_accents_and_commas_in_the_names_of_a_table_are_found(folders: dict[str, Path], tmp_path: Path) -> None:
     root = tmp_path / "data"
     for number, name in enumerate(["-x.png", "e\u0301.png", "a,b.png", "c.png", "d.png"]):
         for kind in ("class0", "class1"):
@@ -86,9 +86,10 @@ def test_formula_names_accents_and_cells_of_tables_are_found(folders: dict[str, 
         csv_text(["path", "label", "split"], [[f"{kind}/{path.name}", kind, "train"] for kind in ("class0", "class1") for path in sorted((root / kind).iterdir())]), "utf-8",
     )  # fmt: skip
     file = write(tmp_path / "out.csv", ["class0/\u00e9.png", "class1/a,b.png"])
-    for data in (root / "labels.csv",):
-        found = open_data(data, exclude=file)
-        assert found.counts()["train"] | found.counts()["val"] and sum(map(sum, (part.values() for part in found.counts().values()))) == 8
+    found = open_data(root / "labels.csv", exclude=file)
+    assert len(names(found, *found.splits)) == 8 and not any(
+        "c/" in name or "a,b" in name for name in names(found, *found.splits) if "class1" in name
+    )
 
 
 MISTAKES = {
@@ -129,7 +130,7 @@ def test_a_run_is_known_by_what_is_left_out_wherever_the_file_lies(folders: dict
         exclude = write(tmp_path / file, list(gone)) if gone else None
         return rekindle.fit(folders["split"], out=tmp_path / "runs", exclude=exclude, **FAST).folder.name
 
-    one = run("train/class0/000.png")
+    one, whole = run("train/class0/000.png"), run()
+    assert one != whole
     assert one == run("train/class0/000.png", file="moved.csv")
-    assert len({one, run(), run("train/class0/001.png")}) == 3
-    assert run("test/class0/001.png") == run(), "pictures of the test split stay, so nothing is different"
+    assert whole == run("test/class0/001.png"), "pictures of the test split stay, so nothing is different"

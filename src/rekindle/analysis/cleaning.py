@@ -15,6 +15,7 @@ from rekindle.errors import UserError
 from rekindle.method import noop
 
 Kind = Literal["label", "outlier", "duplicate"]
+IMPROBABLE = 0.05  # A label less probable than this looks wrong, also where too few do so for an estimate of how many are.
 NEIGHBOURS = 10  # That an outlier is far from.
 FAR = 2.0  # Times the usual distance to neighbours, from which on a picture is an outlier.
 NEAR = 0.2  # Cosine distance of features up to which two pictures are compared as pictures: a copy of half the size is that far.
@@ -98,10 +99,13 @@ def label_errors(features: Tensor, labels: Tensor, progress: Callable[..., None]
     if len(classes) < 2:
         return []
     answers = out_of_fold(features[judged], given, progress=progress)
-    # The estimate of how many labels are wrong takes those that are least probable, which finds more of them than its other filters.
-    wrong = filters.find_label_issues(given.numpy(), answers, filter_by="low_self_confidence", return_indices_ranked_by="self_confidence", n_jobs=1)
-    best = answers.argmax(1)
-    return [(int(judged[row]), int(classes[best[row]]), float(answers[row, best[row]])) for row in wrong if best[row] != given[row]]
+    # Those that are least probable, as many as are estimated to be wrong: that finds more of them than its other filters.
+    wrong = filters.find_label_issues(given.numpy(), answers, filter_by="low_self_confidence", n_jobs=1)
+    own, best = answers[np.arange(len(answers)), given], answers.argmax(1)
+    named = np.flatnonzero((wrong | (own < IMPROBABLE)) & (best != given.numpy()))
+    return [
+        (int(judged[row]), int(classes[best[row]]), float(answers[row, best[row]])) for row in named[np.argsort(own[named], kind="stable")]
+    ]
 
 
 def outliers(features: Tensor) -> list[tuple[int, float]]:

@@ -56,6 +56,9 @@ class Exclusion:
         return said
 
 
+NOTHING = Exclusion()
+
+
 def read_exclusion(file: str | None, root: Path, pictures: Iterable[Picture]) -> Exclusion:
     """Find the pictures that a file names.
 
@@ -68,7 +71,7 @@ def read_exclusion(file: str | None, root: Path, pictures: Iterable[Picture]) ->
         UserError: If it cannot be read, has no such column, or names no picture of the data at all.
     """
     if file is None:
-        return Exclusion()
+        return NOTHING
     asked = [one_name(name) for name in _names(Path(file))]
     known = {}
     for picture in pictures:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.data.dataset import Dataset, Split, name_in
-from rekindle.data.exclusion import Exclusion
+from rekindle.data.exclusion import NOTHING, Exclusion
 from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture, TableImage
 from rekindle.errors import UserError
@@ -61,7 +61,7 @@ class SplitRules:
     per_class: int | None = None
     fraction: float | None = None
     defaults: str = "0.2"
-    exclusion: Exclusion = Exclusion()
+    exclusion: Exclusion = NOTHING
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
@@ -136,7 +136,9 @@ class SplitRules:
         """Why a class cannot be divided that has so many training pictures, or ""."""
         if left < 1 + takes_val:
             needed = "1 to train on and 1 to validate on" if takes_val else "1"
-            return f"--exclude {self.exclusion.file} leaves class {name} {left} training pictures, and it needs at least {needed}; keep more"
+            return (
+                f"--exclude {self.exclusion.file} leaves class {name} {left} training pictures, and it needs at least {needed}; keep more"
+            )
         if self.per_class is None:
             return ""
         beside = takes_val and self.defaults != "0.1"
