@@ -186,6 +186,7 @@ class RunSpec:
         label_column: Column of a table with labels, text or integers; "auto" finds it.
         split_column: Column of a table with train, validation or test; "auto" finds it where there is one.
         source_data: Folder of pictures that the source was trained on, in class folders or not, for methods that estimate the Fisher information; "none" takes the training images for it.
+        exclude: CSV file that names pictures in its column path, such as the clean.csv of `rekindle data clean`: none of them trains or validates, and those of the test split stay there; "none" leaves out nothing.
         per_class: Train on exactly this many images a class, or on "all"; validation takes others.
         fraction: Train on this share of the images of each class, such as 0.15, or on "all"; validation takes others where enough are left.
         val_fraction: Share of the training images that becomes the validation split where there is none; 0 trains on all, once all is chosen.
@@ -230,6 +231,7 @@ class RunSpec:
     label_column: str | None = None
     split_column: str | None = None
     source_data: str | None = None
+    exclude: str | None = None
     per_class: Count | None = None
     fraction: Annotated[float, Interval(gt=0, le=1)] | None = None
     val_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.2
@@ -300,7 +302,7 @@ class RunSpec:
     def data_options(self) -> dict[str, Any]:
         """What `rekindle.data.open_data` is told beside the data."""
         columns, shares = ("image_column", "label_column", "split_column"), ("val_fraction", "test_fraction", "per_class", "fraction")
-        return {name: getattr(self, name) for name in (*columns, *shares, "seed", "defaults")}
+        return {name: getattr(self, name) for name in (*columns, *shares, "seed", "defaults", "exclude")}
 
     def chosen(self) -> dict[str, Any]:
         """Fields that are not at their defaults, by name."""
@@ -335,7 +337,8 @@ class RunSpec:
 
         Options at their defaults are left out, so that a run keeps its id when a later version knows more options.
         """
-        identity = {name: value for name, value in self.identity().items() if name != "source_data"}  # It is part of `data_hash`.
+        hashed = ("source_data", "exclude")  # What they do is part of `data_hash`.
+        identity = {name: value for name, value in self.identity().items() if name not in hashed}
         text = json.dumps({**identity, "data": data_hash, "weights": weights_hash}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -363,6 +366,7 @@ class RunOptions(TypedDict, total=False):
     label_column: str | None
     split_column: str | None
     source_data: str | None
+    exclude: str | None
     per_class: int | Literal["all"] | None
     fraction: float | Literal["all"] | None
     val_fraction: float
@@ -385,11 +389,11 @@ class RunOptions(TypedDict, total=False):
 
 
 SPEC = FileFormat(2, dict[str, Any], "start the run again")  # spec.yaml; whoever reads it makes a `RunSpec` of it, which checks the rest.
-PLACES = ("data", "weights", "source_data")  # Fields that may name files and folders; a run is known by their content.
+PLACES = ("data", "weights", "source_data", "exclude")  # Fields that may name files and folders; a run is known by their content.
 # What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.
 NONE_WORDS = {
     "freeze": "none", "epochs": "auto", "minutes": "none", "patience": "none", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "image_size": "auto", "image_column": "auto",
-    "label_column": "auto", "split_column": "auto", "per_class": "all", "fraction": "all", "augment": "none", "source_data": "none",
+    "label_column": "auto", "split_column": "auto", "per_class": "all", "fraction": "all", "augment": "none", "source_data": "none", "exclude": "none",
     "head": "auto", "record": "none",
 }  # fmt: skip
 RELEASED: dict[str, Any] = {  # What rekindle 0.1.0 did where there is an option now, or where its "auto" meant something else.

@@ -128,3 +128,33 @@ def _quiet(model, x: np.ndarray, y: np.ndarray):  # type: ignore[no-untyped-def]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return model.fit(x, y)
+
+
+def out_of_fold(features: Tensor, labels: Tensor, repeats: int = 3, progress: Callable[..., None] = noop) -> np.ndarray:
+    """(N, C) probabilities of each picture by probes that have not seen it, of a stratified cross-validation that is repeated and averaged.
+
+    Args:
+        features: (N, D).
+        labels: (N,) from 0 to C - 1, each class at least twice.
+        repeats: How often the pictures are divided anew; more are steadier.
+        progress: Told (what, done, total).
+
+    Raises:
+        UserError: If features are not finite.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    strength = fit_probe(features, labels).strength  # Of one number for all pictures no label can be learnt by heart.
+    x, y = features.double(), labels.numpy()
+    x = x - x.mean(0)
+    z = _compressed(x / x.square().sum(1).mean().sqrt().clamp(min=1e-12))[0].numpy()
+    folds, found = min(FOLDS, int(np.bincount(y).max())), np.zeros((len(y), int(y.max()) + 1))
+    for repeat in range(repeats):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # A class with fewer pictures than folds is in some of them alone, as it should be.
+            parts = list(StratifiedKFold(folds, shuffle=True, random_state=repeat).split(z, y))
+        for number, (train, held) in enumerate(parts, 1):
+            model = _quiet(_regression(len(train), strength), z[train], y[train])
+            found[np.ix_(held, model.classes_)] += model.predict_proba(z[held]) / repeats
+            progress("cross-validation", repeat * folds + number, repeats * folds)
+    return found

@@ -5,7 +5,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rekindle.cli.output import ProgressBar, add_command, add_json, table
+from rekindle.cli.clean import add_clean
+from rekindle.cli.output import ProgressBar, add_columns, add_command, add_json, asked_columns, table
 
 if TYPE_CHECKING:
     from rekindle.data.check import Check
@@ -201,8 +202,7 @@ def _add_check(parts: Any) -> None:
     more = "The exit status is 0 if a run would start and 1 if it would be refused."
     command = add_command(parts, "check", text, example, more)
     command.add_argument("data", help="what rekindle fit takes: a folder, a table, a Hugging Face dataset")
-    for role, text in (("image", "paths or bytes of pictures"), ("label", "labels"), ("split", "train, validation or test")):
-        command.add_argument(f"--{role}-column", default="auto", metavar="NAME", help=f"column of a table with {text} (default: auto)")
+    add_columns(command)
     command.add_argument("--html", metavar="FILE", help="write a page with sample pictures too, which opens offline")
     add_json(command)
     command.set_defaults(act=_check)
@@ -213,8 +213,9 @@ def _check(options: argparse.Namespace) -> int:
     from rekindle.data.formats.columns import ColumnNames
 
     with ProgressBar() as bar:
-        checked = check(options.data, ColumnNames(*("" if name == "auto" else name for name in (options.image_column, options.label_column, options.split_column))),
-                      progress=lambda done, total: bar.progress("checking pictures", done, total))  # fmt: skip
+        checked = check(
+            options.data, ColumnNames(*asked_columns(options)), progress=lambda done, total: bar.progress("checking pictures", done, total)
+        )
     if options.html:
         from pathlib import Path
 
@@ -269,4 +270,4 @@ def _root(command: argparse.ArgumentParser) -> None:
     command.add_argument("--root", metavar="FOLDER", help="where data is kept (default: $REKINDLE_HOME, or ~/.cache/rekindle)")
 
 
-SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (_add_list, _add_info, _add_prepare, _add_verify, _add_cache, _add_check)
+SUBCOMMANDS: tuple[Callable[[Any], None], ...] = (_add_list, _add_info, _add_prepare, _add_verify, _add_cache, _add_check, add_clean)

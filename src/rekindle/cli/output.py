@@ -142,6 +142,17 @@ def add_json(command: Any, text: str = "JSON instead of text") -> None:
     command.add_argument("--json", action="store_true", help=text)
 
 
+def add_columns(command: Any) -> None:
+    """Give a command the options that name a table's columns."""
+    for role, text in (("image", "paths or bytes of pictures"), ("label", "labels"), ("split", "train, validation or test")):
+        command.add_argument(f"--{role}-column", default="auto", metavar="NAME", help=f"column of a table with {text} (default: auto)")
+
+
+def asked_columns(options: argparse.Namespace) -> list[str]:
+    """What was given to the options of `add_columns`; "" for each that is to be found."""
+    return ["" if name == "auto" else name for name in (options.image_column, options.label_column, options.split_column)]
+
+
 def option_texts(kind: type) -> dict[str, str]:
     """What a dataclass's docstring says of each option, continued lines joined; '%' doubled, as argparse wants it.
 

@@ -6,11 +6,12 @@ on the file system's order or on which other pictures exist, and are equal on ev
 
 import hashlib
 import unicodedata
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from rekindle.data.dataset import Dataset, Split, name_in
+from rekindle.data.exclusion import NOTHING, Exclusion
 from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture, TableImage
 from rekindle.errors import UserError
@@ -50,6 +51,7 @@ class SplitRules:
             `per_class`.
         defaults: "0.2", or "0.1" for the rules of rekindle 0.1.0, where the seed also decided the test split and validation was
             always taken out of the subset.
+        exclusion: Pictures that neither train nor validate.
     """
 
     root: Path
@@ -59,6 +61,7 @@ class SplitRules:
     per_class: int | None = None
     fraction: float | None = None
     defaults: str = "0.2"
+    exclusion: Exclusion = NOTHING
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
@@ -76,28 +79,38 @@ class SplitRules:
         """Take out of train what is missing, class by class: {split: {class: pictures}}."""
         chosen = {name: dict(split) for name, split in found.items() if name != "train"}
         takes_val = "val" not in found and self.val_fraction > 0
+        if "val" in found:
+            chosen["val"] = {name: self.exclusion.kept(pictures) for name, pictures in found["val"].items()}
+            if any(found["val"].values()) and not any(chosen["val"].values()):
+                findings.problems.append(f"--exclude {self.exclusion.file} names all validation pictures; keep some of them")
         for name, pool in found["train"].items():
-            problem = self._problem(name, pool, bare, takes_val)
+            need = 1 + bare + takes_val
+            if len(pool) < need:
+                findings.problems.append(
+                    f"class {name} has {len(pool)} of the at least {need} pictures that its splits need; add pictures or remove the class"
+                )
+                continue
+            test, rest = self._take_test(pool, takes_val) if bare else ([], pool)
+            rest = self.exclusion.kept(rest)
+            problem = self._problem(name, len(rest), takes_val)
             if problem:
                 findings.problems.append(problem)
                 continue
-            for split, pictures in self._split_class(pool, bare, takes_val).items():
+            parts = self._split_class(rest, takes_val)
+            for split, pictures in ({"test": test, **parts} if bare else parts).items():
                 chosen.setdefault(split, {})[name] = pictures
         return chosen
 
-    def within(self, root: Path) -> "SplitRules":
-        """The same rules for names that start in another folder."""
-        return replace(self, root=root)
-
     def choices(self) -> dict[str, Any]:
         """What data.json says of them."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "root"}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("root", "exclusion")}
 
-    def _split_class(self, pool: list[Picture], takes_test: bool, takes_val: bool) -> Found:
+    def _take_test(self, pool: list[Picture], takes_val: bool) -> tuple[list[Picture], list[Picture]]:
+        seed = self.seed if self.defaults == "0.1" else TEST_SEED
+        return self._take(pool, "test", _share(len(pool), self.test_fraction, leave=1 + takes_val), seed)
+
+    def _split_class(self, pool: list[Picture], takes_val: bool) -> Found:
         parts: Found = {}
-        if takes_test:
-            seed = self.seed if self.defaults == "0.1" else TEST_SEED
-            parts["test"], pool = self._take(pool, "test", self._test_count(pool, takes_val), seed)
         count = self._train_count(len(pool), takes_val)
         train, rest = self._take(pool, "subset", count) if count < len(pool) else (pool, [])
         if takes_val and self.defaults != "0.1" and len(rest) >= self._val_count(len(train)):
@@ -119,14 +132,15 @@ class SplitRules:
         """How many pictures validate beside so many to train on."""
         return max(1, round(train * self.val_fraction))
 
-    def _problem(self, name: str, pool: list[Picture], takes_test: bool, takes_val: bool) -> str:
-        """Why a class cannot be divided, or ""."""
-        need = 1 + takes_test + takes_val
-        if len(pool) < need:
-            return f"class {name} has {len(pool)} of the at least {need} pictures that its splits need; add pictures or remove the class"
+    def _problem(self, name: str, left: int, takes_val: bool) -> str:
+        """Why a class cannot be divided that has so many training pictures, or ""."""
+        if left < 1 + takes_val:
+            needed = "1 to train on and 1 to validate on" if takes_val else "1"
+            return (
+                f"--exclude {self.exclusion.file} leaves class {name} {left} training pictures, and it needs at least {needed}; keep more"
+            )
         if self.per_class is None:
             return ""
-        left = len(pool) - (self._test_count(pool, takes_val) if takes_test else 0)
         beside = takes_val and self.defaults != "0.1"
         need = self.per_class + (self._val_count(self.per_class) if beside else 0)
         if need > left:
@@ -136,9 +150,6 @@ class SplitRules:
         if self.per_class < 1 + takes_val and not beside:
             return f"class {name}: --per-class {self.per_class} leaves nothing to train on once validation has its picture; use --per-class 2 or more"
         return ""
-
-    def _test_count(self, pool: list[Picture], takes_val: bool) -> int:
-        return _share(len(pool), self.test_fraction, leave=1 + takes_val)
 
     def _take(self, pool: list[Picture], purpose: str, count: int, seed: int | None = None) -> tuple[list[Picture], list[Picture]]:
         """The `count` pictures that come first by hash, and the rest, both in their own order."""
@@ -183,7 +194,9 @@ class FoundData:
         chosen = rules.split(self.found, self.bare, self.findings)
         self.findings.raise_if_any()
         splits = {name: as_split(chosen[name], self.classes) for name in SPLITS if name in chosen}
-        return Dataset(self.root, self.classes, splits, self.findings.notes, {**rules.choices(), **self.choices})
+        tested = splits["test"].paths if "test" in splits else []
+        notes = [*self.findings.notes, *rules.exclusion.notes(tested)]
+        return Dataset(self.root, self.classes, splits, notes, {**rules.choices(), **self.choices})
 
 
 def as_split(found: Found, classes: list[str]) -> Split:

@@ -92,7 +92,7 @@ def _resumed(folder: Path, given: dict[str, Any]) -> RunSpec:
         raise UserError(
             f"{typed} would make another run than {folder}, and --resume goes on with the same one: leave it out, or start the other run "
             f"with rekindle fit --config {shlex.quote(str(folder / 'spec.yaml'))} {typed}. Only --workers, --device, --cache, and where the "
-            "data, --weights or --source-data lie now, may change."
+            "data, --weights, --source-data or --exclude lie now, may change."
         )
     _check_places(spec, folder)
     return spec
@@ -119,7 +119,7 @@ def _check_places(spec: RunSpec, folder: Path) -> None:
     """Refuse to go on with a run whose data or weights are no longer where they were, and say how to name their new place."""
     gone = [name for name in PLACES if os.path.isabs(place := getattr(spec, name) or "") and not Path(place).exists()]
     if gone:
-        typed = {"data": "FOLDER", "weights": "--weights FILE", "source_data": "--source-data FOLDER"}
+        typed = {"data": "FOLDER", "weights": "--weights FILE", "source_data": "--source-data FOLDER", "exclude": "--exclude FILE"}
         raise UserError(
             f"{' and '.join(getattr(spec, name) for name in gone)} of {folder} cannot be found; put it back, or name its new place: "
             f"rekindle fit {' '.join(typed[name] for name in gone)} --resume {folder}"

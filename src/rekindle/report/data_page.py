@@ -30,11 +30,12 @@ def _content(found: Check) -> dict[str, Any]:
         "most": max(found.counts["train"].values(), default=1) or 1,
         "repeated": [(title, len(groups), groups[:GROUPS_SHOWN]) for title, groups in repeated if groups],
         "samples": {
-            name: [(picture, _embed(thumbnail(found.pictures[picture]))) for picture in found.samples[name]]
+            name: [(picture, embed(thumbnail(found.pictures[picture]))) for picture in found.samples[name]]
             for name in found.classes[:CLASSES_SHOWN]
         },
     }
 
 
-def _embed(jpeg: bytes) -> str:
+def embed(jpeg: bytes) -> str:
+    """A JPEG as the address of a picture inside a page."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

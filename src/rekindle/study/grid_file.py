@@ -388,7 +388,7 @@ def _rooted(raw: dict[str, Any], data_root: str | None, weights_root: str | None
     if isinstance(raw.get("tasks"), dict):
         raw["tasks"] = {name: {"data": entry} if isinstance(entry, str) else entry for name, entry in raw["tasks"].items()}
     for entry in [raw.get("base"), *_values(raw.get("tasks")), *_values(raw.get("methods"))]:
-        for key, root in (("data", data_root), ("source_data", data_root), ("weights", weights_root)):
+        for key, root in (("data", data_root), ("source_data", data_root), ("exclude", data_root), ("weights", weights_root)):
             value = entry.get(key) if isinstance(entry, dict) else None
             if root and isinstance(value, str) and value not in PLAIN_WEIGHTS and (Path(root) / value).exists():
                 entry[key] = str(Path(root) / value)

@@ -321,7 +321,7 @@ class Study:
         """Names, sizes and times of data and weights: where they changed, the run itself decides by content whether it is done."""
         spec = cell.spec
         return hashlib.sha256(
-            "".join(self._print(text) for text in (spec.data, spec.weights, spec.source_data) if text).encode()
+            "".join(self._print(text) for text in (spec.data, spec.weights, spec.source_data, spec.exclude) if text).encode()
         ).hexdigest()[:12]
 
     def _print(self, path: str) -> str:

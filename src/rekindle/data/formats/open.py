@@ -1,8 +1,10 @@
 """What a user names as data, opened by one function: a folder, a table, a folder of tables, a Hugging Face dataset."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from rekindle.data.dataset import Dataset
+from rekindle.data.exclusion import read_exclusion
 from rekindle.data.formats import folders, huggingface, tables
 from rekindle.data.formats.columns import ColumnNames
 from rekindle.data.formats.names import is_table
@@ -23,6 +25,7 @@ def open_data(
     per_class: int | None = None,
     fraction: float | None = None,
     defaults: str = "0.2",
+    exclude: str | None = None,
 ) -> Dataset:
     """Find classes, pictures and splits.
 
@@ -40,13 +43,16 @@ def open_data(
         per_class: Exactly this many training images a class, those of validation beside them; None takes all.
         fraction: This share of each class's training images instead, 0 < x <= 1; None takes all.
         defaults: Whose rules divide the data: "0.2", or "0.1" for the splits that rekindle 0.1.0 made.
+        exclude: CSV file that names pictures, in its column `path`, which neither train nor validate; those of the test split stay there.
 
     Raises:
         UserError: Listing everything that is wrong, by path or row.
     """
     rules = SplitRules(Path(data), seed, val_fraction, test_fraction, per_class, fraction, defaults)
     found = survey(data, ColumnNames(image_column or "", label_column or "", split_column or ""))
-    return found.split(rules.within(found.root))
+    everything = [picture for part in found.found.values() for pictures in part.values() for picture in pictures]
+    exclusion = read_exclusion(exclude, found.root, everything)
+    return found.split(replace(rules, root=found.root, exclusion=exclusion))
 
 
 def survey(data: Path | str, asked: ColumnNames) -> FoundData:

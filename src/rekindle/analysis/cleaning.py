@@ -1,0 +1,196 @@
+"""What looks wrong in a labelled set, by the features of a pre-trained network: labels, outliers and near duplicates."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rekindle.analysis.linear_probe import out_of_fold
+from rekindle.data import Picture
+from rekindle.errors import UserError
+from rekindle.method import noop
+
+Kind = Literal["label", "outlier", "duplicate"]
+IMPROBABLE = 0.05  # A label less probable than this looks wrong, also where too few do so for an estimate of how many are.
+NEIGHBOURS = 10  # That an outlier is far from.
+FAR = 2.0  # Times the usual distance to neighbours, from which on a picture is an outlier.
+NEAR = 0.2  # Cosine distance of features up to which two pictures are compared as pictures: a copy of half the size is that far.
+ALIKE = 0.985  # Correlation of two small grey pictures from which on they are one; two white shirts hung alike reach 0.983.
+EDGE = 16  # Of those.
+BLOCK = 2048  # Pictures whose distances are in memory at a time.
+KEPT_FIRST = ("test", "val", "train")  # Of equal pictures that in the split which stands for new ones is kept.
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One thing about one picture.
+
+    Attributes:
+        path: Its name; see `rekindle.data.Dataset.relative`.
+        split: Where it stands.
+        kind: "label", "outlier" or "duplicate".
+        label: Its class.
+        suggestion: Of a label that looks wrong, the class that it looks like; of a duplicate, the picture that it repeats; else "".
+        score: How sure that is, from 0 to 1: the probability of the suggestion, how far from its neighbours an outlier is (0.5 is
+            twice as far as usual), the correlation with the picture that is repeated.
+    """
+
+    path: str
+    split: str
+    kind: Kind
+    label: str
+    suggestion: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What was found.
+
+    Attributes:
+        data: What was looked at.
+        model: The network whose features were used.
+        classes: In the order of their labels.
+        counts: {split: pictures}.
+        issues: Labels first, then outliers, then duplicates; each kind with the surest first.
+        unjudged: Classes of a single picture, whose labels nothing can be said about.
+        pictures: By name, those of the issues and what they repeat.
+    """
+
+    data: str
+    model: str
+    classes: list[str]
+    counts: dict[str, int]
+    issues: list[Issue]
+    unjudged: list[str]
+    pictures: dict[str, Picture] = field(repr=False)
+
+    def of(self, kind: Kind) -> list[Issue]:
+        """Those of one kind."""
+        return [issue for issue in self.issues if issue.kind == kind]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the pictures themselves."""
+        facts = {name: value for name, value in vars(self).items() if name not in ("pictures", "issues")}
+        return {**facts, "issues": [asdict(issue) for issue in self.issues]}
+
+
+def label_errors(features: Tensor, labels: Tensor, progress: Callable[..., None] = noop) -> list[tuple[int, int, float]]:
+    """Labels that look wrong by confident learning on what linear probes say of pictures that they have not seen.
+
+    Args:
+        features: (N, D).
+        labels: (N,); those of classes with a single picture are not judged.
+        progress: Told (what, done, total).
+
+    Returns:
+        (row, class that it looks like, probability of that), the least probable label first.
+
+    Raises:
+        UserError: If cleanlab is not installed, or features are not finite.
+    """
+    filters, _ = _cleanlab()
+    judged = torch.nonzero(torch.bincount(labels)[labels] > 1).flatten()
+    classes, given = labels[judged].unique(return_inverse=True)
+    if len(classes) < 2:
+        return []
+    answers = out_of_fold(features[judged], given, progress=progress)
+    # Those that are least probable, as many as are estimated to be wrong: that finds more of them than its other filters.
+    wrong = filters.find_label_issues(given.numpy(), answers, filter_by="low_self_confidence", n_jobs=1)
+    own, best = answers[np.arange(len(answers)), given], answers.argmax(1)
+    named = np.flatnonzero((wrong | (own < IMPROBABLE)) & (best != given.numpy()))
+    return [
+        (int(judged[row]), int(classes[best[row]]), float(answers[row, best[row]])) for row in named[np.argsort(own[named], kind="stable")]
+    ]
+
+
+def outliers(features: Tensor) -> list[tuple[int, float]]:
+    """(row, score) of pictures that are far from all others, the farthest first; none among too few pictures to say so."""
+    _, outlier = _cleanlab()
+    if len(features) <= 2 * NEIGHBOURS:
+        return []
+    judge = outlier.OutOfDistribution({"k": NEIGHBOURS})
+    scores = np.clip(judge.fit_score(features=features.numpy(), verbose=False), 1e-12, None)
+    distances = -np.log(scores)  # In units of the usual one.
+    usual = np.median(distances)
+    far = np.flatnonzero(distances > FAR * usual)
+    return [(int(row), float(1 - usual / distances[row])) for row in far[np.argsort(-distances[far], kind="stable")]]
+
+
+def near_duplicates(features: Tensor, small: np.ndarray, splits: Sequence[str]) -> list[list[tuple[int, float]]]:
+    """Groups of pictures that are one, saved anew, resized, turned brighter or mirrored; of any splits.
+
+    Args:
+        features: (N, D), which say what is worth comparing.
+        small: (N, 16, 16), the pictures in grey; see `small_grey`.
+        splits: Of each picture.
+
+    Returns:
+        [(row, correlation with the first), ...] of each group. The first is the one to keep: of a test split if there is one,
+        since a picture that was trained on says nothing there.
+    """
+    left, right = _standardized(small), _standardized(small[:, :, ::-1])
+    group = list(range(len(features)))
+    for one, other in _near_pairs(features):
+        if max(left[one] @ left[other], left[one] @ right[other]) >= ALIKE:
+            _join(group, one, other)
+    together: dict[int, list[int]] = {}
+    for row in range(len(group)):
+        together.setdefault(_root(group, row), []).append(row)
+    found = []
+    for rows in together.values():
+        if len(rows) > 1:
+            first, *rest = sorted(rows, key=lambda row: (KEPT_FIRST.index(splits[row]), row))
+            found.append([(first, 1.0), *((row, float(max(left[first] @ left[row], left[first] @ right[row]))) for row in rest)])
+    return sorted(found, key=lambda members: -max(score for _, score in members[1:]))
+
+
+def small_grey(pixels: np.ndarray) -> np.ndarray:
+    """(16, 16) float64 of an (H, W, 3) picture, averaged over its areas whatever its shape."""
+    grey = torch.from_numpy(np.array(pixels)).double().mean(2)
+    return torch.nn.functional.adaptive_avg_pool2d(grey[None], EDGE)[0].numpy()
+
+
+def _standardized(small: np.ndarray) -> np.ndarray:
+    flat = small.reshape(len(small), -1)
+    flat = flat - flat.mean(1, keepdims=True)
+    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12))
+
+
+def _near_pairs(features: Tensor) -> Iterator[tuple[int, int]]:
+    unit = torch.nn.functional.normalize(features.float(), dim=1)
+    for start in range(0, len(unit), BLOCK):
+        near = unit[start : start + BLOCK] @ unit.T >= 1 - NEAR
+        for one, other in near.triu(start + 1).nonzero().tolist():
+            yield start + one, other
+
+
+def _root(group: list[int], row: int) -> int:
+    while group[row] != row:
+        row = group[row]
+    return row
+
+
+def _join(group: list[int], one: int, other: int) -> None:
+    first, second = sorted((_root(group, one), _root(group, other)))
+    group[second] = first
+
+
+def _cleanlab() -> tuple[Any, Any]:
+    """Its filter and its judge of outliers.
+
+    Raises:
+        UserError: If it is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from cleanlab import filter as filters
+            from cleanlab import outlier
+    except ImportError:
+        raise UserError("rekindle data clean needs cleanlab: pip install 'rekindle[clean]'") from None
+    return filters, outlier

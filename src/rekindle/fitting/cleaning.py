@@ -1,0 +1,84 @@
+"""One call that looks through a labelled set for what is wrong with its labels and pictures; nothing is changed."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rekindle import data as data_room
+from rekindle import models
+from rekindle.analysis.cleaning import Cleaning, Issue, label_errors, near_duplicates, outliers, small_grey
+from rekindle.data.formats.columns import ColumnNames
+from rekindle.data.samples import Preprocessing, Samples
+from rekindle.errors import UserError
+from rekindle.fitting.look import features_at
+from rekindle.fitting.model_choice import with_model
+from rekindle.spec import AUTO, RunSpec
+from rekindle.training.listener import Listener, Silent
+
+
+def clean(
+    data: str | Path, *, model: str = AUTO, weights: str = RunSpec.weights, image_size: int | None = None, columns: ColumnNames | None = None,
+    listener: Listener | None = None,
+) -> Cleaning:  # fmt: skip
+    """Find labels that look wrong, outliers and near duplicates, also across splits, with the features of a pre-trained network.
+
+    Args:
+        data: As for `rekindle.fit`. A bare folder has the test split that every run takes out of it; the rest is "train".
+        model: A network as for `rekindle.fit`.
+        weights: As for `rekindle.fit`.
+        image_size: Edge of the crop in pixels; None takes what the weights were trained on.
+        columns: Names of a table's columns.
+        listener: Told of progress.
+
+    Raises:
+        UserError: For bad input, in one sentence.
+    """
+    listener = listener or Silent()
+    asked = {f"{role}_column": name or None for role, name in asdict(columns or ColumnNames()).items()}
+    spec = RunSpec(str(data), model=model, weights=weights, image_size=image_size, val_fraction=0.0, **asked)  # type: ignore[arg-type]
+    spec = with_model(spec, listener=listener)
+    dataset = data_room.open_data(spec.data, **spec.data_options())
+    paths = [path for split in dataset.splits.values() for path in split.paths]
+    labels = torch.cat([split.labels for split in dataset.splits.values()])
+    loaded = models.build(spec.model, weights=spec.weights)
+    how = Preprocessing.of(loaded, spec.image_size or 0)
+    pixels = data_room.Pixels.load(
+        paths, how.edge, how.interpolation, progress=lambda done: listener.progress("reading pictures", done, len(paths)),
+        cache=data_room.Cache.default(), note=listener.note,
+    )  # fmt: skip
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    samples = Samples(pixels, torch.arange(len(paths)), labels, how)
+    features = features_at(loaded.module, samples, None, device, listener.progress)
+    broken = int((~features.isfinite().all(1)).sum())
+    if broken:
+        raise UserError(f"the features of {spec.model} are not finite for {broken} of {len(paths)} pictures; give another --model.")
+    return _cleaning(spec, dataset, features, labels, np.stack([small_grey(pixels[row]) for row in range(len(paths))]), listener)
+
+
+def _cleaning(
+    spec: RunSpec, dataset: data_room.Dataset, features: torch.Tensor, labels: torch.Tensor, small: np.ndarray, listener: Listener
+) -> Cleaning:
+    splits = [name for name, split in dataset.splits.items() for _ in split.paths]
+    names = [dataset.relative(path) for split in dataset.splits.values() for path in split.paths]
+    kinds = [dataset.classes[label] for label in labels.tolist()]
+    groups = near_duplicates(features, small, splits)
+    issues = [
+        *(
+            Issue(names[row], splits[row], "label", kinds[row], dataset.classes[like], score)
+            for row, like, score in label_errors(features, labels, listener.progress)
+        ),
+        *(Issue(names[row], splits[row], "outlier", kinds[row], "", score) for row, score in outliers(features)),
+        *(
+            Issue(names[row], splits[row], "duplicate", kinds[row], names[group[0][0]], score)
+            for group in groups
+            for row, score in group[1:]
+        ),
+    ]
+    shown = {issue.path for issue in issues} | {names[group[0][0]] for group in groups}
+    single = torch.bincount(labels, minlength=len(dataset.classes)) == 1
+    return Cleaning(
+        spec.data, spec.model, dataset.classes, {name: len(split.paths) for name, split in dataset.splits.items()}, issues,
+        [name for name, alone in zip(dataset.classes, single.tolist(), strict=True) if alone], {name: dataset.find(name) for name in shown},
+    )  # fmt: skip
