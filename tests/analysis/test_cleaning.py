@@ -137,11 +137,10 @@ def test_without_cleanlab_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
 def test_photographs_with_a_wrong_label_are_found(shared: Path, tmp_path: Path) -> None:
     kinds = ("hat", "pants", "shoes")
     for kind in kinds:
-        (tmp_path / "data" / kind).mkdir(parents=True)
         for number, file in enumerate(sorted((shared / "data" / "clothing" / "validation" / kind).iterdir())[:10]):
             label = kinds[(kinds.index(kind) + 1) % 3] if number == 0 else kind
             image = Image.fromarray(decode(file, 256))
-            (tmp_path / "data" / label).mkdir(exist_ok=True)
+            (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
             image.save(tmp_path / "data" / label / f"{'wrong' if number == 0 else 'right'}-{kind}-{number}.jpg")
     found = clean(tmp_path / "data").of("label")
     assert len([issue for issue in found if "wrong-" in issue.path and f"wrong-{issue.suggestion}" in issue.path]) >= 2
