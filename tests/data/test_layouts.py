@@ -14,6 +14,8 @@ from .test_folders import each_says, many, problem, says, touch
 
 RUN = ("spec.yaml", "data.json", "samples.png", "model.safetensors", "checkpoints/last.safetensors")
 BEGUN = (".lock", "environment.json", "data.json")
+CLEANED = ("clean.html", "clean.csv")
+EXPORTED = ("export.json", "model.onnx", "classify.py")
 STUDY = ("study.yaml", "cells/a.json", "runs/x/samples.png", "report/plot.png")
 
 
@@ -23,7 +25,7 @@ def figure(path: Path) -> None:
     path.with_suffix(".csv").touch()
 
 
-@pytest.mark.parametrize("files", [RUN, BEGUN, STUDY, (".lock",)])
+@pytest.mark.parametrize("files", [RUN, BEGUN, STUDY, CLEANED, EXPORTED, (".lock",)])
 @pytest.mark.parametrize("place", ["runs/photos-s0", "photos-s0", "a/photos-s0", "results/auto-photos/photos-s0", "b/deep/runs/x"])
 @pytest.mark.parametrize("split", ["", "train/"])
 def test_what_rekindle_writes_is_no_data(files: tuple[str, ...], place: str, split: str, tmp_path: Path) -> None:

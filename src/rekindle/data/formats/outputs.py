@@ -9,6 +9,7 @@ from rekindle.data.formats.names import is_hidden, is_picture
 RUN = {"spec.yaml", "data.json"}
 BEGUN = {"environment.json", ".lock"}  # A run that was killed before it had written its spec.
 STUDY = "study.yaml"
+CLEANED, EXPORTED = {"clean.html", "clean.csv"}, "export.json"
 FIGURE_MARK = b"Software\0rekindle"
 FIGURE_HEAD = 512
 SEARCHED = 8  # Levels of folders; a search puts its runs two levels below --out.
@@ -16,7 +17,7 @@ MOST_LEVELS = 100  # Of folders inside each other that are walked at all: walkin
 
 
 def is_output(folder: Path, levels: int = SEARCHED) -> bool:
-    """Whether a folder is a run's or a study's, or holds such folders and no picture beside them, as the folder of --out does.
+    """Whether a folder is an output such as a run's or a study's, or holds such folders and no picture beside them, as the folder of --out does.
 
     Args:
         folder: What is asked about.
@@ -39,8 +40,9 @@ def is_output(folder: Path, levels: int = SEARCHED) -> bool:
 
 
 def is_result(names: Collection[str]) -> bool:
-    """Whether a folder with entries of these names is that of a run, finished or not, or of a study."""
-    return RUN <= set(names) or BEGUN <= set(names) or set(names) == {".lock"} or STUDY in names
+    """Whether a folder with entries of these names is that of a run, finished or not, of a study, of `data clean`, or of an export."""
+    found = set(names)
+    return RUN <= found or BEGUN <= found or found == {".lock"} or CLEANED <= found or STUDY in found or EXPORTED in found
 
 
 def is_figure(path: Path, beside: Collection[str]) -> bool:
