@@ -7,7 +7,7 @@ import math
 
 from torch import Tensor
 
-LEAST = 40  # Pictures; of fewer, the best temperature says more about them than about the network.
+LEAST = 20  # Pictures; of fewer, the best temperature says more about them than about the network.
 WIDEST = 20.0  # Temperatures are sought from 1/20 to 20.
 
 
