@@ -105,7 +105,7 @@ def test_a_weights_file_and_the_command(folder: Path, tmp_path: Path, capsys: py
     scores = {one["model"]: (one["logme"], one["leep"]) for one in printed["candidates"]}
     assert scores["tiny"] == scores[f"cifar_resnet20={weights}"], "the same weights under two names"
     assert scores["cifar_resnet8=none"][1] is None and printed["pictures"] == 18
-    assert printed == json.loads((tmp_path / "out" / "rank.json").read_text())
+    assert {"format": 2, **printed} == json.loads((tmp_path / "out" / "rank.json").read_text())
     assert (tmp_path / "out" / "rank.csv").read_text().count("\n") == 4
     assert (tmp_path / "out" / "rank.png").stat().st_size > 5_000
     assert main(["rank", str(folder), "--models", names, "--per-class", "6", "--out", str(tmp_path / "out")]) == 0
