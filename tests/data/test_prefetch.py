@@ -163,7 +163,7 @@ def test_an_error_in_a_worker_ends_the_run_with_its_message(
 
 
 def test_a_negative_number_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(rekindle.UserError, match="--workers must be at least 0, found -1"):
+    with pytest.raises(rekindle.UserError, match="--workers must be a whole number of at least 0 .*found -1"):
         rekindle.fit(**options, out=tmp_path, workers=-1)
 
 

@@ -53,8 +53,8 @@ def test_what_is_kept_was_not_trained_twice(kept: tuple[rekindle.Run, bool]) -> 
 def test_luck_does_not_beat(tmp_path: Path) -> None:
     def run(name: str, right: str) -> Path:
         (tmp_path / name).mkdir()
-        rows = "".join(f"val,{number}.jpg,{mark}\n" for number, mark in enumerate(right))
-        (tmp_path / name / "predictions.csv").write_text("split,path,correct\n" + rows, encoding="utf-8")
+        rows = "".join(f"val,{number}.jpg,a,{'ba'[int(mark)]},0.9,{mark}\n" for number, mark in enumerate(right))
+        (tmp_path / name / "predictions.csv").write_text("split,path,label,prediction,confidence,correct\n" + rows, encoding="utf-8")
         return tmp_path / name
 
     plain = run("plain", "1100000000")

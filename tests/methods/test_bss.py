@@ -68,7 +68,7 @@ def test_a_network_without_one_classifier_is_refused() -> None:
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, True, float("nan")])
 def test_k_is_checked(k: object) -> None:
-    with pytest.raises(ValueError, match=f"bss: k must .*whole number .*1, found {k!r}"):
+    with pytest.raises(ValueError, match=f"bss: k must .*whole number .*1 and at most .*, found {k!r}"):
         BSS(k=k)  # type: ignore[arg-type]
 
 

@@ -41,7 +41,7 @@ def test_one_cycle_leaves_the_rate_to_the_schedule() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"cycles": 0}, "cycles must .*1, found 0"),
+        ({"cycles": 0}, "cycles must .*1 and .*, found 0"),
         ({"cycles": 2.0}, "found 2.0"),
         ({"cycles": True}, "found True"),
         ({"trim": 1}, "trim must .*True or False, found 1"),

@@ -248,14 +248,14 @@ def test_a_relu_on_the_logits_is_said(head_type: str, said: list[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"periods": 0}, "periods must .*1, found 0"),
+        ({"periods": 0}, "periods must .*1 and .*, found 0"),
         ({"periods": 2.5}, "found 2.5"),
         ({"unit": "batch"}, 'unit must .*"epoch" or "step", found \'batch\''),
         ({"shape": "third"}, 'shape must .*"half" or "full", found'),
         ({"cycle": "tail"}, 'cycle must .*"head" or "all" or "none", found'),
         ({"scale": 0.0}, "scale must .*above 0 .*found 0.0"),
         ({"optimizer_state": "drop"}, 'optimizer_state must .*"clear" or "keep", found'),
-        ({"min_tail_epochs": 0}, "min_tail_epochs must .*1, found 0"),
+        ({"min_tail_epochs": 0}, "min_tail_epochs must .*1 and .*, found 0"),
         ({"period": -1}, "period must .*1, or 0 .*periods, found -1"),
         ({"trim": True, "unit": "step"}, "trim .*unit='step'"),
         ({"preset": ["paper_code"]}, "preset must .*found"),
