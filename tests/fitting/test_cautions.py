@@ -38,6 +38,10 @@ def test_near_chance() -> None:
     assert len(said) == 1 and "40.0 %" in said[0] and "33.3 %" in said[0]
 
 
+def test_always_right_on_few_pictures_is_not_near_chance() -> None:
+    assert cautions(result([[1, 0, 0], [0, 1, 0], [0, 0, 0]])) == []
+
+
 def test_a_class_that_is_never_named() -> None:
     [said] = cautions(result([[10, 0, 0], [0, 10, 0], [5, 5, 0]]))
     assert " c," in said and " a" not in said.split("for")[1].split(",")[0]

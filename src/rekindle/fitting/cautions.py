@@ -37,10 +37,10 @@ def _below_probe(result: dict[str, Any], split: str) -> list[str]:
 
 
 def _near_chance(figures: dict[str, Any]) -> list[str]:
-    """Not surely above what always naming the largest class gives: within two standard errors."""
+    """Not surely above what always naming the largest class gives: within two standard errors, and not halfway to being always right."""
     confusion, count = figures["confusion"], figures["count"]
     share = max(sum(row) for row in confusion) / count
-    if figures["accuracy"] > share + 2 * math.sqrt(share * (1 - share) / count):
+    if figures["accuracy"] > share + min(2 * math.sqrt(share * (1 - share) / count), (1 - share) / 2):
         return []
     text = (
         f"accuracy is {_percent(figures['accuracy'])}, and always naming the largest class gives {_percent(share)}: the network has "
