@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from rekindle.digests import DIGEST, write_with_digest
 from rekindle.errors import Unreadable, UserError
-from rekindle.models.weights import read_weights
+from rekindle.models.weights import read_own_weights
 from rekindle.records import WEIGHTS
 
 NEAREST = 5
@@ -78,10 +78,7 @@ class Familiarity:
                 f"{folder} cannot tell which pictures are unsure (it has no {FILE}): it was trained without validation pictures or by an "
                 "earlier rekindle; leave --unsure out, or train it again."
             )
-        try:
-            tensors = read_weights(path, "train the run again")
-        except UserError as error:
-            raise Unreadable(str(error)) from None
+        tensors = read_own_weights(path, "train the run again")
         features, own = tensors.get("features"), tensors.get("own")
         if features is None or own is None or features.ndim != 2 or own.ndim != 1 or not len(features) or not len(own):
             raise Unreadable(f"{path} is damaged (it holds no features with their familiarity); train the run again.")

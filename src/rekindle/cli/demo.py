@@ -83,8 +83,7 @@ def _demonstrate(out: Path, listener: Any) -> Demo:
     from rekindle import fit
     from rekindle.models import boxed
     from rekindle.report.figures import save, seed_curves
-    from rekindle.report.run_page import embed
-    from rekindle.report.template import render
+    from rekindle.report.template import embed, render
 
     boxed.check_installed()
     data, common = write_digits(out / "data"), {"out": out / "runs", "listener": listener, "model": boxed.NAME, **SETTINGS}
@@ -97,7 +96,10 @@ def _demonstrate(out: Path, listener: Any) -> Demo:
     ]
     save(seed_curves({DEFAULT: [default.history], RELEASED: [released.history]}), out / "curves.png")
     found = Demo(ways, outcome(ways, count), out / "demo.html")
-    pictures = {name: embed(path) for name, path in (("curves", out / "curves.png"), ("samples", default.folder / "samples.png"))}
+    pictures = {
+        name: embed(path.read_bytes(), "png")
+        for name, path in (("curves", out / "curves.png"), ("samples", default.folder / "samples.png"))
+    }
     settings = ", ".join(f"{name} {value}" for name, value in {"model": boxed.NAME, **SETTINGS}.items())
     content = {"found": found, "count": count, "per_class": SETTINGS["per_class"], "pictures": pictures, "settings": settings, "out": out}
     write_atomic(found.page, render("report/demo.html.j2", content))

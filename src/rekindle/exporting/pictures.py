@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from rekindle import data as data_room
@@ -64,8 +63,3 @@ def own_pictures(run: Run, data: str | None) -> OwnPictures:
     train, split = dataset.splits["train"], dataset.splits[name]
     rows, own = data_room.order(len(split.paths), 0, 0)[:MEASURED], data_room.order(len(train.paths), 0, 0)[:CALIBRATION]
     return OwnPictures([split.paths[row] for row in rows], split.labels[rows], [train.paths[row] for row in own])
-
-
-def whole(pictures: Sequence[Picture]) -> list[np.ndarray]:
-    """Each decoded at its own size, (H, W, 3) uint8."""
-    return [data_room.decode_whole(picture) for picture in pictures]

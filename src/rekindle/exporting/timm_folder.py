@@ -16,7 +16,7 @@ from rekindle.data.samples import Preprocessing
 from rekindle.errors import UserError
 from rekindle.files import write_atomic, write_json
 from rekindle.models.hub import first_line
-from rekindle.records import read_spec
+from rekindle.records import package_versions, read_spec
 from rekindle.run import Run
 
 CARD = """---
@@ -124,13 +124,7 @@ def _card(run: Run) -> str:
         if result.get(split)
     ]
     return CARD.format(
-        title=run.folder.resolve().name, network=recipe["model"], version=_version(), count=len(recipe["classes"]),
+        title=run.folder.resolve().name, network=recipe["model"], version=package_versions(("rekindle",))["rekindle"], count=len(recipe["classes"]),
         classes=", ".join(recipe["classes"]), figures=" ".join(measured), method=spec.method, epochs=result.get("epochs"),
         size=recipe["image_size"], seed=spec.seed,
     )  # fmt: skip
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("rekindle")

@@ -10,10 +10,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from rekindle.digests import DIGEST, write_with_digest
-from rekindle.errors import Unreadable, UserError
+from rekindle.errors import UserError
 from rekindle.models.build import build
 from rekindle.models.classifier import find_classifier, replace_classifier, set_output_width
-from rekindle.models.weights import misfits, read_weights
+from rekindle.models.weights import misfits, read_own_weights
 from rekindle.records import MODEL, WEIGHTS, read_recipe
 
 Operation = Callable[[nn.Module, nn.Module, list[str], dict[str, Any]], None]
@@ -72,12 +72,7 @@ def read_model(folder: Path) -> dict[str, Tensor]:
     again = "train the run again"
     if any((folder / "checkpoints").glob("*.safetensors")):
         again = f"remove {folder / 'result.json'}, then write it again from the checkpoints with rekindle fit --resume {folder}"
-    try:
-        return read_weights(folder / "model.safetensors", again)
-    except Unreadable:
-        raise
-    except UserError as error:
-        raise Unreadable(str(error)) from None
+    return read_own_weights(folder / "model.safetensors", again)
 
 
 def _head_type(recipe: dict[str, Any]) -> str:

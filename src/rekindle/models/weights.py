@@ -15,7 +15,7 @@ from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from rekindle.digests import DamagedFile, read_metadata, read_with_digest
-from rekindle.errors import UserError, some
+from rekindle.errors import Unreadable, UserError, some
 from rekindle.files import expand
 from rekindle.models.classifier import (
     AUXILIARY,
@@ -101,6 +101,20 @@ def read_weights(path: Path, advice: str = "fetch or write it again") -> dict[st
         ) from None
     WEIGHTS.check_metadata(path, read_metadata(path))
     return tensors
+
+
+def read_own_weights(path: Path, advice: str) -> dict[str, Tensor]:
+    """As `read_weights`, of a file that rekindle wrote.
+
+    Raises:
+        Unreadable: If it is missing, damaged or of a later version.
+    """
+    try:
+        return read_weights(path, advice)
+    except Unreadable:
+        raise
+    except UserError as error:
+        raise Unreadable(str(error)) from None
 
 
 def _file_of(path: Path) -> Path:

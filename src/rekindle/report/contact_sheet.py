@@ -1,6 +1,5 @@
 """Predictions as one page of thumbnails that opens offline: pictures and style lie inside it, it runs no script, and names in it are escaped."""
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +8,7 @@ from rekindle.data import Undecodable
 from rekindle.data.check import thumbnail
 from rekindle.data.formats.names import printable
 from rekindle.files import write_atomic
-from rekindle.report.template import render
+from rekindle.report.template import embed, render
 from rekindle.run import Prediction
 
 Order = Literal["class", "confidence"]
@@ -56,7 +55,7 @@ def _card(row: Prediction) -> dict[str, Any]:
 def _image(path: Path) -> str | None:
     """A thumbnail as an address that the page holds whole; None of a file that has gone since."""
     try:
-        return "data:image/jpeg;base64," + base64.b64encode(thumbnail(path, THUMB)).decode()
+        return embed(thumbnail(path, THUMB))
     except (Undecodable, OSError):
         return None
 

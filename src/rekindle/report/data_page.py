@@ -1,12 +1,11 @@
 """A checked data set as one page that opens offline: pictures and style lie inside it, it runs no script, and names in it are escaped."""
 
-import base64
 from pathlib import Path
 from typing import Any
 
 from rekindle.data.check import Check, thumbnail
 from rekindle.files import write_atomic
-from rekindle.report.template import render
+from rekindle.report.template import embed, render
 
 GROUPS_SHOWN = 50
 CLASSES_SHOWN = 400
@@ -34,8 +33,3 @@ def _content(found: Check) -> dict[str, Any]:
             for name in found.classes[:CLASSES_SHOWN]
         },
     }
-
-
-def embed(jpeg: bytes) -> str:
-    """A JPEG as the address of a picture inside a page."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

@@ -1,6 +1,5 @@
 """A run as one page that opens offline: pictures and style lie inside it, it runs no script, and names in it are escaped."""
 
-import base64
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from rekindle.report.format import duration, place_name, split_title
 from rekindle.report.results import WORST, confused_pairs, final_split, worst_mistakes
 from rekindle.report.run_pictures import PICTURES
 from rekindle.report.statistics import wilson
-from rekindle.report.template import Filters, render
+from rekindle.report.template import Filters, embed, render
 from rekindle.run import Run
 from rekindle.spec import SPEC, RunSpec
 
@@ -62,7 +61,7 @@ def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
         "weights": start_weights(settings) if settings else None, "fit": fit_command(settings) if settings else None,
         "predict": f"rekindle predict {shlex.quote(str(folder))} new-pictures/",
         "spec": _text(spec), "environment": _text(folder / "environment.json"),
-        "pictures": {name: (picture, embed(folder / f"{name}.png")) for name, picture in PICTURES.items() if (folder / f"{name}.png").is_file()},
+        "pictures": {name: (picture, embed((folder / f"{name}.png").read_bytes(), "png")) for name, picture in PICTURES.items() if (folder / f"{name}.png").is_file()},
     }  # fmt: skip
 
 
@@ -99,8 +98,3 @@ def _settings(path: Path) -> dict[str, Any] | None:
         return None
     with SPEC.surprises(path):
         return RunSpec.from_dict(SPEC.read_yaml(path)).to_dict()
-
-
-def embed(path: Path) -> str:
-    """A PNG file as an address that a page holds whole."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -50,7 +50,7 @@ def open_data(
     """
     rules = SplitRules(Path(data), seed, val_fraction, test_fraction, per_class, fraction, defaults)
     found = survey(data, ColumnNames(image_column or "", label_column or "", split_column or ""))
-    everything = [picture for part in found.found.values() for pictures in part.values() for picture in pictures]
+    everything = (picture for part in found.found.values() for pictures in part.values() for picture in pictures)
     exclusion = read_exclusion(exclude, found.root, everything)
     return found.split(replace(rules, root=found.root, exclusion=exclusion))
 
