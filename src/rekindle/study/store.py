@@ -103,7 +103,7 @@ class Study:
         folder = Path(folder)
         path = folder / "study.yaml"
         with locked(folder / ".lock", waiting="", required=True):
-            before = _read(path) if path.exists() else {}
+            before: dict[str, Any] = _read(path)[0] if path.exists() else {}
             _refuse_later(folder)
             if before and before["grid"]["name"] != grid.name:
                 raise UserError(f"{folder} holds the study {before['grid']['name']}, not {grid.name}; choose another --out.")
@@ -125,9 +125,8 @@ class Study:
         path = Path(folder) / "study.yaml"
         if not path.exists():
             raise UserError(f"{folder} is no study's folder (it has no study.yaml); name one that rekindle study run made.")
-        with STUDY.surprises(path):
-            found = _read(path)
-            return cls(Path(folder), from_dict(with_defaults(found["grid"], "0.1")), found["threads"])
+        found, grid = _read(path)
+        return cls(Path(folder), grid, found["threads"])
 
     @property
     def runs(self) -> Path:
@@ -362,12 +361,12 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """study.yaml, whose grid can be made again."""
+def _read(path: Path) -> tuple[dict[str, Any], Grid]:
+    """study.yaml, and its grid made again."""
     found = STUDY.read_yaml(path)
     with STUDY.surprises(path):
-        from_dict(with_defaults(found["grid"], "0.1"))
-    return {"grid": found["grid"], "threads": found["threads"]}
+        grid = from_dict(with_defaults(found["grid"], "0.1"))
+    return {"grid": found["grid"], "threads": found["threads"]}, grid
 
 
 def _refuse_later(folder: Path) -> None:
