@@ -163,7 +163,7 @@ def _number(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
 
 def samples(images: np.ndarray, titles: list[str]) -> Figure:
     """A training batch as the network sees it: (N, H, W, 3) uint8, a title each."""
-    return _grid(list(images), [short(title, 20) for title in titles], "training pictures, cropped and mirrored as the network sees them")
+    return _grid(list(images), [short(title, 20) for title in titles], "training pictures, augmented as the network sees them")
 
 
 def mistakes(images: Sequence[np.ndarray], true: list[str], predicted: list[str], confidence: list[float]) -> Figure:
@@ -204,7 +204,8 @@ def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
             axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch")
-        axes.set_title("validation accuracy (%): mean of the seeds, and their range")
+        several = any(len(runs) > 1 for runs in histories.values())
+        axes.set_title(f"validation accuracy (%){': mean of the seeds, and their range' if several else ''}")
         figure.legend(loc="outside lower center", ncols=2 if len(histories) > 1 else 1)
     return figure
 

@@ -96,7 +96,7 @@ class RunPicture:
 PICTURES = {
     "curves": RunPicture(
         "Learning curves",
-        "Training figures come from cropped and mirrored pictures while the weights still move, validation figures from whole ones after "
+        "Training figures come from augmented pictures while the weights still move, validation figures from whole ones after "
         "each epoch; of many, from a part that the seed draws.",
         "Loss, accuracy and learning rate by epoch",
         _curves,
@@ -110,7 +110,7 @@ PICTURES = {
     ),
     "samples": RunPicture(
         "What the network sees",
-        "Pictures of the training set as they go in, cropped and mirrored differently in each epoch.",
+        "Pictures of the training set as they go in, augmented differently in each epoch.",
         "Training pictures after cropping and mirroring",
         None,
     ),
