@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import rekindle
 from rekindle.cli import main
 from rekindle.errors import Stopped, UserError
 from rekindle.files import read_csv
-from rekindle.records import read_spec
+from rekindle.fitting import job
+from rekindle.records import DECISIVE, package_versions, read_spec
 from rekindle.training.trainer import Training
+from tests.faults.equal_runs import assert_equal_runs
 from tests.toys import picture_folder
 
 OPTIONS: dict[str, Any] = {
@@ -94,6 +97,33 @@ def test_what_makes_another_run_is_refused_with_the_command_for_it(
     spec = {name: value for name, value in asked[0].items() if name in read_spec(whole).to_dict()}
     made, old = rekindle.spec.RunSpec(**spec), read_spec(whole)
     assert {name: getattr(made, name) for name in made.to_dict() if getattr(made, name) != getattr(old, name)} == changed
+
+
+@pytest.mark.parametrize("package", DECISIVE)
+def test_a_run_of_other_versions_goes_on_and_says_so(
+    package: str, stopped: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = package_versions(DECISIVE)
+    monkeypatch.setattr(job, "package_versions", lambda names: {**now, package: "99.0"})
+    assert main(["fit", "--resume", str(stopped), "--device", "cpu"]) == 0
+    told = capsys.readouterr()
+    note = f"the run was written under {package} {now[package]}, now 99.0; its end may differ from that of a run in one piece."
+    assert (told.out + told.err).count(note) == 1
+    assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_run_of_the_same_versions_says_nothing_of_them(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--resume", str(stopped), "--device", "cpu"]) == 0
+    told = capsys.readouterr()
+    assert "written under" not in told.out + told.err
+
+
+@pytest.mark.parametrize("damage", [b"{", b"{}", b"\xff\xfe"], ids=repr)
+def test_a_damaged_result_is_written_again_from_the_checkpoints(damage: bytes, whole: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(whole, tmp_path / whole.name))
+    (folder / "result.json").write_bytes(damage)
+    assert main(["fit", "--resume", str(folder), "--device", "cpu"]) == 0
+    assert_equal_runs(folder, whole, epochs=3)
 
 
 def test_a_value_that_is_not_allowed_is_told_first(whole: Path) -> None:
