@@ -14,7 +14,7 @@ from rekindle.study.store import Study
 SRC = Path(__file__).resolve().parents[2] / "src" / "rekindle"
 ROOMS = (
     "errors", "files", "stored", "digests", "locks", "rng", "hooks", "spec", "records", "method", "models", "methods", "data", "registry", "tuner", "analysis", "training", "run", "report",
-    "exporting", "fitting", "oracle", "study", "integrations", "cli",
+    "exporting", "serving", "fitting", "oracle", "study", "integrations", "cli",
 )  # fmt: skip
 HALL = ("__init__", "__main__")
 

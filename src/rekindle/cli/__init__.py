@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 import rekindle
-from rekindle.cli import analyze, catalog, data, demo, export, fit, predict, run, study
+from rekindle.cli import analyze, catalog, data, demo, export, fit, predict, run, serve, study
 from rekindle.cli.failures import tell
 from rekindle.cli.output import add_debug, drop_output, prepare_output
 from rekindle.errors import UserError
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"rekindle {rekindle.__version__}")
     add_debug(top)
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for room in (fit, predict, run, export, catalog, data, study, analyze, demo):
+    for room in (fit, predict, serve, run, export, catalog, data, study, analyze, demo):
         room.register(commands)
     return top
 

@@ -1,0 +1,119 @@
+"""The web application of `rekindle serve`: one page, and one address that answers for one picture."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from rekindle.errors import UserError
+from rekindle.report.template import render
+from rekindle.run import Run
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+LARGEST = 64 * 2**20  # Bytes of one uploaded picture; a raw scan of 20 megapixels has 60 million.
+TOP_K = 3
+LOCAL = ("127.0.0.1", "localhost", "[::1]")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
+}  # fmt: skip
+
+
+def make_app(run: Run, hosts: tuple[str, ...] = LOCAL) -> "Starlette":
+    """The application of one run, which any ASGI server can serve.
+
+    `GET /` is the page. `POST /predict` takes the bytes of one picture file as `application/octet-stream`, which a page of another site
+    cannot send without asking, and answers with JSON: `classes` and `confidences`, the best first; `unsure`, null where the run cannot tell;
+    `error`, empty if all went well.
+
+    Args:
+        run: A finished run.
+        hosts: Names under which it may be asked, so that no foreign name that leads here is answered; ("*",) for all.
+
+    Raises:
+        UserError: If Starlette is not installed.
+    """
+    try:
+        from starlette.applications import Starlette
+        from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
+        from starlette.responses import HTMLResponse
+        from starlette.responses import Response as Plain
+        from starlette.routing import Route
+    except ImportError:
+        raise UserError("rekindle serve needs the packages starlette and uvicorn; pip install 'rekindle[serve]'.") from None
+    page, script = _page(run), (Path(__file__).parent / "page.js").read_text("utf-8")
+
+    async def show(_: "Request") -> "Response":
+        return HTMLResponse(page, headers=HEADERS)
+
+    async def code(_: "Request") -> "Response":
+        return Plain(script, media_type="text/javascript", headers=HEADERS)
+
+    routes = [Route("/", show), Route("/page.js", code), Route("/predict", _predict(Answers(run)), methods=["POST"])]
+    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
+
+
+class Answers:
+    """What a run says of the bytes of a picture file, one at a time, as `Run.predict` says it.
+
+    Args:
+        run: A finished run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._one_by_one = run, threading.Lock()
+        self.unsure = can_be_unsure(run)
+
+    def __call__(self, picture: bytes) -> dict[str, Any]:
+        """JSON of `POST /predict`."""
+        with self._one_by_one, TemporaryDirectory(prefix="rekindle-") as folder:
+            path = Path(folder) / "picture"
+            path.write_bytes(picture)
+            (row,) = self._run.predict([path], TOP_K, unsure=self.unsure)
+        return {"classes": row.classes, "confidences": row.confidences, "unsure": row.unsure, "error": row.error}
+
+
+def can_be_unsure(run: Run) -> bool:
+    """Whether a run has validation pictures to set a threshold by."""
+    try:
+        return len(run.familiarity.own) > 0
+    except UserError:
+        return False
+
+
+def _predict(answers: Answers) -> Callable[["Request"], Any]:
+    from starlette.concurrency import run_in_threadpool
+    from starlette.responses import Response
+
+    def answer(content: dict[str, Any], status: int = 200) -> Response:
+        return Response(json.dumps(content, ensure_ascii=False), status, HEADERS, "application/json")
+
+    async def predict(request: "Request") -> "Response":
+        if request.headers.get("content-type") != "application/octet-stream":
+            return answer({"error": "send the bytes of one picture file as application/octet-stream."}, 415)
+        picture = bytearray()
+        async for part in request.stream():
+            picture += part
+            if len(picture) > LARGEST:
+                return answer({"error": f"the file has more than {LARGEST >> 20} MiB; make it smaller, or use rekindle predict."}, 413)
+        found = await run_in_threadpool(answers, bytes(picture))
+        return answer(found, 422 if found["error"] else 200)
+
+    return predict
+
+
+def _page(run: Run) -> str:
+    module, recipe = run.model
+    content = {
+        "title": run.folder.resolve().name, "classes": recipe["classes"], "unsure": can_be_unsure(run), "largest": LARGEST,
+        "weights": sum(parameter.numel() for parameter in module.parameters()),
+    }  # fmt: skip
+    return render("serving/page.html.j2", content)
