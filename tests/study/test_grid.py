@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from rekindle.errors import UserError
-from rekindle.study.grid_file import check_recipes, from_dict, load
+from rekindle.spec import NONE_WORDS
+from rekindle.study.grid_file import NOT_MINE, SETTINGS, check_recipes, from_dict, load
 from tests.study.fakes import GRID
 
 
@@ -152,3 +153,21 @@ def test_a_file_that_is_no_study(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- a", "utf-8")
     with pytest.raises(UserError, match="the file must be a mapping"):
         load(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize("where", ["base", "tasks", "methods", "selection"])
+@pytest.mark.parametrize("name", sorted(set(SETTINGS) - set(NOT_MINE) - set(NONE_WORDS)))
+def test_a_setting_that_has_no_word_for_nothing_takes_no_null(name: str, where: str) -> None:
+    raw = {
+        "name": "x", "title": "X", "seeds": 1, "base": {"model": "tiny"}, "tasks": {"t": {"data": "photos"}},
+        "methods": {"M": {"method": "l2", "grid": {"lr": [0.1, 0.2]}}}, "selection": {"seeds": 1, "settings": {}},
+    }  # fmt: skip
+    place: dict[str, Any] = {
+        "base": raw["base"],
+        "tasks": raw["tasks"]["t"],
+        "methods": raw["methods"]["M"],
+        "selection": raw["selection"]["settings"],
+    }[where]  # type: ignore[index]
+    place[name] = None
+    with pytest.raises(UserError, match=rf"\.{name}\b.* found None|needs the key"):
+        from_dict(raw)

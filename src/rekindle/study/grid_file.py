@@ -315,7 +315,7 @@ def _typed(value: Any, name: str, where: str) -> Any:
     number = _maybe_number(value)
     whole = int(number) if isinstance(number, float) and number.is_integer() else number
     for found in (value, whole, number, *([str(value)] if typing.get_origin(hint) is Literal else [])):
-        if found == NONE_WORDS.get(name) or fits(found, hint):
+        if (name in NONE_WORDS and found == NONE_WORDS[name]) or fits(found, hint):
             return float(found) if type(found) is int and fits(0.5, hint) else found
     raise UserError(f"{where} must be {option_words(name)}, found {shown(value)}.")
 
