@@ -104,6 +104,20 @@ def distinct(values: tuple[Any, ...]) -> bool:
     return len(set(values)) == len(values)
 
 
+def is_pattern(text: str) -> bool:
+    """Whether a text is a regular expression with at most one group."""
+    try:
+        return bool(text) and re.compile(text).groups <= 1
+    except re.error:
+        return False
+
+
+def is_fold(text: str) -> bool:
+    """Whether a text names one of 2 to 100 folds, such as "2/5"."""
+    match = re.fullmatch(r"([1-9]\d{0,2})/([1-9]\d{0,2})", text)
+    return match is not None and int(match[1]) <= int(match[2]) and fits(int(match[2]), Folds)
+
+
 def _all_fit(values: tuple[Any, ...], parts: tuple[Any, ...]) -> bool:
     if len(parts) == 2 and parts[1] is ...:
         return all(fits(value, parts[0]) for value in values)
@@ -155,6 +169,9 @@ def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
+Folds = Annotated[int, Interval(ge=2, le=100)]
+Fold = Annotated[str, Predicate(is_fold), Means('one of 2 to 100 folds, such as "2/5"')]
+Pattern = Annotated[str, Predicate(is_pattern), Means("a regular expression with at most one pair of brackets, such as 'patient(\\d+)_'")]
 Multiple = Annotated[str, Predicate(is_multiple), Means('a multiple such as "x10", at most "x1000000", or "tied"')]
 
 
@@ -185,12 +202,15 @@ class RunSpec:
         image_column: Column of a table with paths or bytes of pictures; "auto" finds it.
         label_column: Column of a table with labels, text or integers; "auto" finds it.
         split_column: Column of a table with train, validation or test; "auto" finds it where there is one.
+        group_column: Column of a table with what belongs together, such as a patient or a camera: no group stands in two of the splits that the run makes; "none" takes each picture alone.
+        group_pattern: The same by pictures' names, for folders: a regular expression that finds the group in a path from the data's folder, such as 'patient(\\d+)_'; a group is what its brackets match, or all of it; "none" takes each picture alone.
         source_data: Folder of pictures that the source was trained on, in class folders or not, for methods that estimate the Fisher information; "none" takes the training images for it.
         exclude: CSV file that names pictures in its column path, such as the clean.csv of `rekindle data clean`: none of them trains or validates, and those of the test split stay there; "none" leaves out nothing.
         per_class: Train on exactly this many images a class, or on "all"; validation takes others.
         fraction: Train on this share of the images of each class, such as 0.15, or on "all"; validation takes others where enough are left.
         val_fraction: Share of the training images that becomes the validation split where there is none; 0 trains on all, once all is chosen.
         test_fraction: Share of a bare folder that becomes the test split, which is the same for every seed.
+        fold: Such as "2/5": training and validation pictures are divided into five folds, classes and groups evenly, and the second validates; --folds 5 trains all of them; "none" makes no folds.
         flip: Mirror half of the training images.
         augment: More augmentation, such as "randaugment+color_jitter+random_erasing" or "mixup(alpha=0.2)+cutmix", each with optional arguments in brackets; "none" for crop and mirror alone.
         label_smoothing: Share of each label spread over all classes, from 0 to below 1.
@@ -230,12 +250,15 @@ class RunSpec:
     image_column: str | None = None
     label_column: str | None = None
     split_column: str | None = None
+    group_column: str | None = None
+    group_pattern: Pattern | None = None
     source_data: str | None = None
     exclude: str | None = None
     per_class: Count | None = None
     fraction: Annotated[float, Interval(gt=0, le=1)] | None = None
     val_fraction: Annotated[float, Interval(ge=0, lt=1)] = 0.2
     test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.2
+    fold: Fold | None = None
     flip: bool = True
     augment: str | None = None
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
@@ -267,6 +290,12 @@ class RunSpec:
             check_option(name, getattr(self, name))
         if self.fraction and self.per_class:
             raise UserError(f"--fraction {self.fraction} and --per-class {self.per_class} both choose a subset; give one of them.")
+        if self.group_column and self.group_pattern:
+            raise UserError(
+                f"--group-column {self.group_column} and --group-pattern {self.group_pattern} both name groups; give one of them."
+            )
+        if self.fold and self.val_fraction != RunSpec.val_fraction:
+            raise UserError(f"folds hold out a share of their own, so --val-fraction {self.val_fraction:g} has no meaning; leave it out.")
         if self.sampler == self.class_weights == "balanced":
             raise UserError("--sampler balanced and --class-weights balanced together would even classes out twice; give one of them.")
         if self.keep == "best" and self.val_fraction == 0:
@@ -301,7 +330,8 @@ class RunSpec:
 
     def data_options(self) -> dict[str, Any]:
         """What `rekindle.data.open_data` is told beside the data."""
-        columns, shares = ("image_column", "label_column", "split_column"), ("val_fraction", "test_fraction", "per_class", "fraction")
+        columns = ("image_column", "label_column", "split_column", "group_column", "group_pattern")
+        shares = ("val_fraction", "test_fraction", "per_class", "fraction", "fold")
         return {name: getattr(self, name) for name in (*columns, *shares, "seed", "defaults", "exclude")}
 
     def chosen(self) -> dict[str, Any]:
@@ -365,12 +395,15 @@ class RunOptions(TypedDict, total=False):
     image_column: str | None
     label_column: str | None
     split_column: str | None
+    group_column: str | None
+    group_pattern: str | None
     source_data: str | None
     exclude: str | None
     per_class: int | Literal["all"] | None
     fraction: float | Literal["all"] | None
     val_fraction: float
     test_fraction: float
+    fold: str | None
     flip: bool
     augment: str | None
     label_smoothing: float
@@ -393,7 +426,7 @@ PLACES = ("data", "weights", "source_data", "exclude")  # Fields that may name f
 # What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.
 NONE_WORDS = {
     "freeze": "none", "epochs": "auto", "minutes": "none", "patience": "none", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "image_size": "auto", "image_column": "auto",
-    "label_column": "auto", "split_column": "auto", "per_class": "all", "fraction": "all", "augment": "none", "source_data": "none", "exclude": "none",
+    "label_column": "auto", "split_column": "auto", "group_column": "none", "group_pattern": "none", "fold": "none", "per_class": "all", "fraction": "all", "augment": "none", "source_data": "none", "exclude": "none",
     "head": "auto", "record": "none",
 }  # fmt: skip
 RELEASED: dict[str, Any] = {  # What rekindle 0.1.0 did where there is an option now, or where its "auto" meant something else.

@@ -3,10 +3,12 @@
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.clean import add_clean
 from rekindle.cli.output import ProgressBar, add_columns, add_command, add_json, asked_columns, table
+from rekindle.spec import RunSpec
 
 if TYPE_CHECKING:
     from rekindle.data.check import Check
@@ -203,6 +205,10 @@ def _add_check(parts: Any) -> None:
     command = add_command(parts, "check", text, example, more)
     command.add_argument("data", help="what rekindle fit takes: a folder, a table, a Hugging Face dataset")
     add_columns(command)
+    for name, metavar in (("group-column", "NAME"), ("group-pattern", "TEXT")):
+        command.add_argument(
+            f"--{name}", default="none", metavar=metavar, help="as for fit, to see whether splits tear groups (default: none)"
+        )
     command.add_argument("--html", metavar="FILE", help="write a page with sample pictures too, which opens offline")
     add_json(command)
     command.set_defaults(act=_check)
@@ -212,10 +218,12 @@ def _check(options: argparse.Namespace) -> int:
     from rekindle.data.check import check
     from rekindle.data.formats.columns import ColumnNames
 
+    spec = RunSpec(options.data, group_column=options.group_column, group_pattern=options.group_pattern)
     with ProgressBar() as bar:
         checked = check(
-            options.data, ColumnNames(*asked_columns(options)), progress=lambda done, total: bar.progress("checking pictures", done, total)
-        )
+            options.data, replace(ColumnNames(*asked_columns(options)), group=spec.group_column or ""),
+            progress=lambda done, total: bar.progress("checking pictures", done, total), group_pattern=spec.group_pattern,
+        )  # fmt: skip
     if options.html:
         from pathlib import Path
 

@@ -17,7 +17,7 @@ from rekindle.spec import NONE_WORDS, RunSpec, hints, read_options
 
 OK, STOPPED = 0, 130
 GROUPS = {
-    "data": ("image_column", "label_column", "split_column", "source_data", "exclude", "per_class", "fraction", "val_fraction", "test_fraction"),
+    "data": ("image_column", "label_column", "split_column", "group_column", "group_pattern", "source_data", "exclude", "per_class", "fraction", "val_fraction", "test_fraction", "fold"),
     "model": ("model", "weights", "head", "head_type", "image_size"),
     "method": ("method", "direction", "freeze"),
     "training": ("epochs", "minutes", "patience", "lr", "head_lr", "head_init", "batchnorm", "warmup", "clip_norm", "optimizer", "batch_size", "grad_accum_steps", "flip", "augment", "label_smoothing", "sampler", "class_weights"),

@@ -21,6 +21,7 @@ from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture
 from rekindle.data.formats.names import printable
 from rekindle.data.formats.open import survey
+from rekindle.data.grouping import straddling
 from rekindle.data.splits import FoundData, SplitRules, split_key
 from rekindle.errors import some
 
@@ -121,18 +122,21 @@ class Check:
         return {"usable": self.usable, **facts}
 
 
-def check(data: Path | str, asked: ColumnNames | None = None, progress: Callable[[int, int], None] | None = None) -> Check:
+def check(
+    data: Path | str, asked: ColumnNames | None = None, progress: Callable[[int, int], None] | None = None, group_pattern: str | None = None
+) -> Check:
     """Open every picture of a data set.
 
     Args:
         data: See `rekindle.data.open_data`.
         asked: Names of a table's columns.
         progress: Told of the number of pictures done and of all, in the caller's thread.
+        group_pattern: See `rekindle.data.open_data`.
 
     Raises:
         UserError: If there is nothing to check: no such folder, or a table whose columns are not clear.
     """
-    found = _printable(survey(data, asked or ColumnNames()))
+    found = _printable(survey(data, asked or ColumnNames(), group_pattern))
     places = [(split, label, picture) for split, part in found.found.items() for label, pictures in part.items() for picture in pictures]
     looks = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -193,7 +197,7 @@ def _summarize(data: str, found: FoundData, looks: list[ImageInfo], pictures: di
     return Check(
         data, found.classes, counts, taken, problems,
         {printable(look.name): look.reason for look in looks if look.reason and printable(str(pictures[look.name])) not in told},
-        list(found.findings.notes), _suspicious(found, counts, good, across, unlike, alike),
+        list(found.findings.notes), [*_torn(found), *_suspicious(found, counts, good, across, unlike, alike)],
         {name: (min(values), median(values), max(values)) for name, values in widths.items() if values},
         dict(Counter(look.mode for look in good).most_common()), dict(Counter(look.format for look in good).most_common()),
         sum(look.rotated for look in good), sum(look.frames > 1 for look in good),
@@ -207,7 +211,7 @@ def _problems(found: FoundData) -> list[str]:
     problems = list(found.findings.problems)
     if not problems:
         findings = Findings(found.findings.root)
-        SplitRules(found.root, 0, 0.2, 0.2).split(found.found, found.bare, findings)
+        SplitRules(found.root, 0, 0.2, 0.2).split(found.found, found.bare, findings, found.groups)
         problems = findings.problems
     return [printable(problem) for problem in problems]
 
@@ -255,6 +259,11 @@ def _suspicious(
             f"{some([look.name for look in dark], 3)}; if they hold 10 or 12 bits, save them stretched to 16, or as TIFF with MaxSampleValue."
         )
     return [printable(sentence) for sentence in said]
+
+
+def _torn(found: FoundData) -> list[str]:
+    """What to know of groups that the data's own splits tear."""
+    return [printable(sentence) for sentence in straddling(found.found, found.groups)] if found.groups else []
 
 
 def _near_names(classes: Sequence[str]) -> list[str]:

@@ -31,6 +31,7 @@ class Dataset:
         splits: "train" and, where there is one, "val" and "test".
         notes: Sentences on what was left out or is unusual.
         choices: Seed, fractions and subset size that the splits came from.
+        cautions: Sentences on why figures measured on the splits may mislead.
     """
 
     root: Path
@@ -38,6 +39,7 @@ class Dataset:
     splits: dict[str, Split]
     notes: list[str] = field(default_factory=list)
     choices: dict[str, Any] = field(default_factory=dict)
+    cautions: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """{split: {class: pictures}}."""
@@ -65,7 +67,7 @@ class Dataset:
             "counts": counts,
             "imbalance": imbalance(counts["train"]),
             **self.choices,
-            "notes": self.notes,
+            "notes": [*self.notes, *self.cautions],
             "files": files,
         }
 

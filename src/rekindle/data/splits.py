@@ -6,6 +6,7 @@ on the file system's order or on which other pictures exist, and are equal on ev
 
 import hashlib
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from rekindle.data.dataset import Dataset, Split, name_in
 from rekindle.data.exclusion import NOTHING, Exclusion
 from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture, TableImage
-from rekindle.errors import UserError
+from rekindle.data.grouping import Part, dealt, in_parts, straddling
+from rekindle.errors import UserError, some
 
 SPLITS = ("train", "val", "test")
 
 Found = dict[str, list[Picture]]
 
+GRAVE, WORSE = 10**6, 10**12  # To be without a class, for a test split and for training, where 1 is for validation.
 TEST_SEED = 0  # Of the test split of data without splits, so that no seed trains on another's test pictures.
 
 
@@ -52,6 +55,7 @@ class SplitRules:
         defaults: "0.2", or "0.1" for the rules of rekindle 0.1.0, where the seed also decided the test split and validation was
             always taken out of the subset.
         exclusion: Pictures that neither train nor validate.
+        fold: Such as "2/5": training and validation pictures are divided into five folds, the second of which validates; None does not.
     """
 
     root: Path
@@ -62,6 +66,7 @@ class SplitRules:
     fraction: float | None = None
     defaults: str = "0.2"
     exclusion: Exclusion = NOTHING
+    fold: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.val_fraction < 1:
@@ -75,20 +80,21 @@ class SplitRules:
         if self.per_class is not None and self.fraction is not None:
             raise UserError(f"per_class ({self.per_class}) and fraction ({self.fraction}) both choose a subset; give one of them.")
 
-    def split(self, found: dict[str, Found], bare: bool, findings: Findings) -> dict[str, Found]:
-        """Take out of train what is missing, class by class: {split: {class: pictures}}."""
+    def split(
+        self, found: dict[str, Found], bare: bool, findings: Findings, groups: Mapping[Picture, str] | None = None
+    ) -> dict[str, Found]:
+        """Take out of train what is missing: {split: {class: pictures}}; no group is torn, where there are some."""
         chosen = {name: dict(split) for name, split in found.items() if name != "train"}
-        takes_val = "val" not in found and self.val_fraction > 0
         if "val" in found:
             chosen["val"] = {name: self.exclusion.kept(pictures) for name, pictures in found["val"].items()}
             if any(found["val"].values()) and not any(chosen["val"].values()):
                 findings.problems.append(f"--exclude {self.exclusion.file} names all validation pictures; keep some of them")
+        if groups or self.fold:
+            return self._split_as_one(chosen, found["train"], bare, findings, groups or {})
+        takes_val = "val" not in found and self.val_fraction > 0
         for name, pool in found["train"].items():
             need = 1 + bare + takes_val
-            if len(pool) < need:
-                findings.problems.append(
-                    f"class {name} has {len(pool)} of the at least {need} pictures that its splits need; add pictures or remove the class"
-                )
+            if _is_too_small(name, pool, need, findings):
                 continue
             test, rest = self._take_test(pool, takes_val) if bare else ([], pool)
             rest = self.exclusion.kept(rest)
@@ -100,6 +106,88 @@ class SplitRules:
             for split, pictures in ({"test": test, **parts} if bare else parts).items():
                 chosen.setdefault(split, {})[name] = pictures
         return chosen
+
+    def _split_as_one(
+        self, chosen: dict[str, Found], pool: Found, bare: bool, findings: Findings, groups: Mapping[Picture, str]
+    ) -> dict[str, Found]:
+        """All classes together, since a group may span several, and folds are to be of one size."""
+        taken = "val" not in chosen
+        if self.fold and not taken:
+            given = chosen.pop("val")
+            pool = {name: [*pictures, *given.get(name, [])] for name, pictures in pool.items()}
+        small = [_is_too_small(name, pictures, 2 + bare, findings) for name, pictures in pool.items() if not groups]
+        if any(small):
+            return chosen
+        if bare:
+            chosen["test"], pool = self._test_of(pool, groups)
+        pool = {name: self.exclusion.kept(pictures) for name, pictures in pool.items()}
+        if self.fold:
+            chosen["val"], pool = self._fold_of(pool, groups, findings)
+        elif taken and self.val_fraction:
+            parts = [Part(self.val_fraction), Part(1 - self.val_fraction, (WORSE,))]
+            chosen["val"], pool = in_parts(pool, groups, lambda name: split_key(self.seed, "val", name), parts)
+        chosen["train"] = {name: self._subset_of(name, pictures, findings) for name, pictures in pool.items()}
+        if taken and not self.fold and (self.per_class or self.fraction) and "val" in chosen:
+            counts = {name: self._val_count(len(pictures)) for name, pictures in chosen["train"].items()}
+            chosen["val"] = {name: self._take(pictures, "val", counts[name])[0] for name, pictures in chosen["val"].items()}
+        self._check_parts(chosen, [*(["test"] if bare else []), *(["val"] if taken and "val" in chosen else [])], findings)
+        return chosen
+
+    def _test_of(self, pool: Found, groups: Mapping[Picture, str]) -> tuple[Found, Found]:
+        """The test split and the rest, which keeps two groups of a class where it has three."""
+        if not groups:
+            divided = {name: self._take_test(pictures, takes_val=True) for name, pictures in pool.items()}
+            return {name: test for name, (test, _) in divided.items()}, {name: rest for name, (_, rest) in divided.items()}
+        seed = self.seed if self.defaults == "0.1" else TEST_SEED
+        parts = [Part(self.test_fraction, (GRAVE,)), Part(1 - self.test_fraction, (WORSE, 1))]
+        test, rest = in_parts(pool, groups, lambda name: split_key(seed, "test", name), parts)
+        return test, rest
+
+    def _fold_of(self, pool: Found, groups: Mapping[Picture, str], findings: Findings) -> tuple[Found, Found]:
+        """The pictures of this fold, and those of the others. What any of the folds would lack is told by each."""
+        number, count = map(int, (self.fold or "").split("/"))
+        if groups:
+            parts = in_parts(pool, groups, lambda name: split_key(self.seed, "fold", name), [Part(1 / count)] * count)
+        else:
+            parts = dealt(pool, lambda picture: split_key(self.seed, "fold", name_in(self.root, picture)), count)
+        what = "groups" if groups else "pictures"
+        if not all(any(part.values()) for part in parts):
+            there = len({groups.get(picture, picture) for pictures in pool.values() for picture in pictures})
+            findings.problems.append(f"{count} folds need at least as many {what}, and there are {there} to train on; take fewer folds")
+        for name, pictures in pool.items():
+            if pictures and any(len(part[name]) == len(pictures) for part in parts):
+                findings.problems.append(
+                    f"class {name} has {len(pictures)} pictures, all in one of the {count} folds, which would leave none to train on; "
+                    f"add {what}, or remove the class"
+                )
+        others = {picture for place, part in enumerate(parts, 1) if place != number for pictures in part.values() for picture in pictures}
+        return parts[number - 1], {name: [picture for picture in pictures if picture in others] for name, pictures in pool.items()}
+
+    def _subset_of(self, name: str, pool: list[Picture], findings: Findings) -> list[Picture]:
+        """The subset of what a class has for training."""
+        count = self._train_count(len(pool), takes_val=False)
+        if self.per_class is not None and count > len(pool) > 0:
+            findings.problems.append(
+                f"class {name} has {len(pool)} training pictures beside those that are held out, --per-class {self.per_class} asks for more; "
+                f"use at most {len(pool)}"
+            )
+        return self._take(pool, "subset", count)[0] if count < len(pool) else pool
+
+    def _check_parts(self, chosen: dict[str, Found], taken: list[str], findings: Findings) -> None:
+        """Refuse a split without pictures and a class without any to train on; say which classes the splits that were taken out lack."""
+        empty = [split for split in taken if not any(chosen[split].values())]
+        if empty:
+            few = "there are too few groups" if not self.fold else "there are too few pictures"
+            findings.problems.append(f"nothing is left for {' and '.join(empty)}: {few}; add some, or give splits of your own")
+        for name, pictures in chosen["train"].items():
+            if not pictures and not empty:
+                findings.problems.append(f"class {name} has no pictures to train on; add some, or remove the class")
+        for split in taken:
+            missing = [name for name, pictures in chosen[split].items() if not pictures]
+            if missing and split not in empty:
+                findings.notes.append(
+                    f"{split} has no pictures of {some(missing)}: too few groups hold {'them' if len(missing) > 1 else 'it'} for one in each split."
+                )
 
     def choices(self) -> dict[str, Any]:
         """What data.json says of them."""
@@ -159,6 +247,15 @@ class SplitRules:
         return [picture for picture in pool if picture in taken], [picture for picture in pool if picture not in taken]
 
 
+def _is_too_small(name: str, pool: list[Picture], need: int, findings: Findings) -> bool:
+    """Whether a class has fewer pictures than its splits need, which is then told."""
+    if len(pool) < need:
+        findings.problems.append(
+            f"class {name} has {len(pool)} of the at least {need} pictures that its splits need; add pictures or remove the class"
+        )
+    return len(pool) < need
+
+
 def _share(count: int, fraction: float, leave: int) -> int:
     """A fraction of `count`, at least 1, with at least `leave` left."""
     return min(max(1, round(count * fraction)), count - leave)
@@ -175,6 +272,7 @@ class FoundData:
         findings: What is wrong, and what is worth saying.
         bare: There are no splits, so that a test split has to be taken out.
         choices: What data.json adds to the rules, such as names of columns.
+        groups: The group of each picture, which no split may tear; empty where there are none.
     """
 
     root: Path
@@ -183,6 +281,7 @@ class FoundData:
     findings: Findings
     bare: bool
     choices: dict[str, Any] = field(default_factory=dict)
+    groups: dict[Picture, str] = field(default_factory=dict)
 
     def split(self, rules: SplitRules) -> Dataset:
         """The data set that the rules make of it.
@@ -191,12 +290,13 @@ class FoundData:
             UserError: Listing everything that is wrong.
         """
         self.findings.raise_if_any()
-        chosen = rules.split(self.found, self.bare, self.findings)
+        chosen = rules.split(self.found, self.bare, self.findings, self.groups)
         self.findings.raise_if_any()
         splits = {name: as_split(chosen[name], self.classes) for name in SPLITS if name in chosen}
         tested = splits["test"].paths if "test" in splits else []
         notes = [*self.findings.notes, *rules.exclusion.notes(tested)]
-        return Dataset(self.root, self.classes, splits, notes, {**rules.choices(), **self.choices})
+        torn = straddling(chosen, self.groups) if self.groups else []
+        return Dataset(self.root, self.classes, splits, notes, {**rules.choices(), **self.choices}, torn)
 
 
 def as_split(found: Found, classes: list[str]) -> Split:

@@ -135,7 +135,7 @@ def execute(
             f"the data or the weights of {resumed} changed since it began, so it cannot go on; start a new run without --resume."
         )
     dataset = replace(dataset, notes=[*dataset.notes, *leaks(dataset, pixels), *dark(dataset, pixels), *uneven(spec, dataset)])
-    for text in dataset.notes:
+    for text in [*dataset.notes, *(f"caution: {sentence}" for sentence in dataset.cautions)]:
         listener.note(text)
     with _alone(folder, fabric, listener.note):
         if _is_finished(folder, listener.note):
@@ -480,7 +480,11 @@ class _Job:
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
         }  # fmt: skip
         tuner = training.tuner
-        result["cautions"] = [*(text for one in tuner.methods if (text := one.summary(tuner.epochs))), *cautions(result)]
+        result["cautions"] = [
+            *self.dataset.cautions,
+            *(text for one in tuner.methods if (text := one.summary(tuner.epochs))),
+            *cautions(result),
+        ]
         for text in result["cautions"] if not self.shared.trial else ():
             self.listener.note(f"caution: {text}")
         from rekindle.report.run_page import write_report

@@ -42,20 +42,23 @@ class ColumnNames:
         image: Paths or bytes of pictures.
         label: Text or integers.
         split: Words such as train, validation and test.
+        group: What belongs together, such as a patient or a camera; it is never found, but always named.
     """
 
     image: str = ""
     label: str = ""
     split: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class ResolvedColumns:
-    """Names of the columns to read; `split` may be ""."""
+    """Names of the columns to read; `split` and `group` may be ""."""
 
     image: str
     label: str
     split: str
+    group: str = ""
 
     def choices(self) -> dict[str, str]:
         """What data.json says of them."""
@@ -78,23 +81,27 @@ def choose(where: str, names: Sequence[str], asked: ColumnNames, images: Sequenc
     image = asked.image or _likely(where, names, "image", images)
     split = asked.split or _likely(where, names, "split", ())
     label = asked.label or _likely(where, names, "label", labels)
-    rest = [name for name in names if name not in (image, split)]
+    rest = [name for name in names if name not in (image, split, asked.group)]
     if not label and len(rest) == 1:
         label = rest[0]
-    rest = [name for name in names if name not in (label, split)]
+    rest = [name for name in names if name not in (label, split, asked.group)]
     if not image and len(rest) == 1 and label:
         image = rest[0]
     for role, name in (("image", image), ("label", label)):
         if not name:
             raise UserError(f"{where} has no column that is surely the {MEANING[role]}; {_name_one(names, role)}.{_no_header(names)}")
-    for role, name in (("image", image), ("label", label), ("split", split)):
+    for role, name in (("image", image), ("label", label), ("split", split), ("group", asked.group)):
         if name and name not in names:
             raise UserError(f"{where} has no column {name!r}; {_name_one(names, role)}.")
     if len({image, label, split}) < 3:
         raise UserError(
             f"{where}: one column cannot be two of pictures ({image}), labels ({label}) and splits ({split or 'none'}); {_name_one(names, 'label')}."
         )
-    return ResolvedColumns(image, label, split)
+    if asked.group in (image, label, split) and asked.group:
+        raise UserError(
+            f"{where}: {asked.group} holds the pictures, labels or splits, so it cannot be the groups; {_name_one(names, 'group')}."
+        )
+    return ResolvedColumns(image, label, split, asked.group)
 
 
 def _likely(where: str, names: Sequence[str], role: str, typed: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rekindle.data.formats.columns import WORDS, ColumnNames, ResolvedColumns, choose
 from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import TableImage
-from rekindle.data.formats.table_rows import TableRow, as_label, as_split, gather
+from rekindle.data.formats.table_rows import TableRow, as_groups, as_label, as_split, gather
 from rekindle.data.formats.tables import encoded
 from rekindle.data.splits import FoundData
 from rekindle.errors import UserError
@@ -117,13 +117,14 @@ def _rows(
         words = part[columns.split][:]
         feature = part.features[columns.split]
         words = [feature.int2str(word) for word in words] if isinstance(feature, datasets.ClassLabel) else words
+    names = [f"{split}[{number}]" for number in range(len(part))]
+    groups = as_groups(names, part[columns.group][:], findings) if columns.group else [""] * len(part)
     rows = []
-    for number, (label, word) in enumerate(zip(part[columns.label][:], words, strict=True)):
-        name = f"{split}[{number}]"
+    for number, (name, label, word, group) in enumerate(zip(names, part[columns.label][:], words, groups, strict=True)):
         known = as_split(word)
         if known is None:
             findings.problems.append(f"{name}: split {word!r} is unknown; use train, val or test")
-        rows.append(TableRow(name, TableImage(name, column, number) if known else None, as_label(label), known or "train"))
+        rows.append(TableRow(name, TableImage(name, column, number) if known else None, as_label(label), known or "train", group))
     return rows
 
 

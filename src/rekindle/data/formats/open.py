@@ -3,14 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
-from rekindle.data.dataset import Dataset
+from rekindle.data.dataset import Dataset, name_in
 from rekindle.data.exclusion import read_exclusion
 from rekindle.data.formats import folders, huggingface, tables
 from rekindle.data.formats.columns import ColumnNames
 from rekindle.data.formats.names import is_table
+from rekindle.data.grouping import groups_by_name
 from rekindle.data.splits import FoundData, SplitRules
 from rekindle.data.tasks import load
-from rekindle.errors import UserError
+from rekindle.errors import UserError, some
 
 
 def open_data(
@@ -19,6 +20,8 @@ def open_data(
     image_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
+    group_pattern: str | None = None,
     seed: int = 0,
     val_fraction: float = 0.2,
     test_fraction: float = 0.2,
@@ -26,6 +29,7 @@ def open_data(
     fraction: float | None = None,
     defaults: str = "0.2",
     exclude: str | None = None,
+    fold: str | None = None,
 ) -> Dataset:
     """Find classes, pictures and splits.
 
@@ -37,6 +41,8 @@ def open_data(
         image_column: Column of a table with paths or bytes of pictures; None finds it.
         label_column: Column with text or integers; None finds it.
         split_column: Column with words such as train, validation and test; None finds it where there is one.
+        group_column: Column with what belongs together, such as patients; no group stands in two of the splits that are made. None takes each picture alone.
+        group_pattern: The same by pictures' names: a regular expression whose brackets, or all of which, match the group's.
         seed: Key of validation splits and subsets.
         val_fraction: Share of each class's training images held out for validation where the data has no validation split, 0 <= x < 1; 0 takes out none.
         test_fraction: Share of each class held out for the test where the data has no splits at all; 0 < x < 1.
@@ -44,18 +50,20 @@ def open_data(
         fraction: This share of each class's training images instead, 0 < x <= 1; None takes all.
         defaults: Whose rules divide the data: "0.2", or "0.1" for the splits that rekindle 0.1.0 made.
         exclude: CSV file that names pictures, in its column `path`, which neither train nor validate; those of the test split stay there.
+        fold: Such as "2/5": divide training and validation pictures into five folds, and validate on the second; None makes no folds.
 
     Raises:
         UserError: Listing everything that is wrong, by path or row.
     """
-    rules = SplitRules(Path(data), seed, val_fraction, test_fraction, per_class, fraction, defaults)
-    found = survey(data, ColumnNames(image_column or "", label_column or "", split_column or ""))
+    rules = SplitRules(Path(data), seed, val_fraction, test_fraction, per_class, fraction, defaults, fold=fold)
+    asked = ColumnNames(image_column or "", label_column or "", split_column or "", group_column or "")
+    found = survey(data, asked, group_pattern)
     everything = (picture for part in found.found.values() for pictures in part.values() for picture in pictures)
     exclusion = read_exclusion(exclude, found.root, everything)
     return found.split(replace(rules, root=found.root, exclusion=exclusion))
 
 
-def survey(data: Path | str, asked: ColumnNames) -> FoundData:
+def survey(data: Path | str, asked: ColumnNames, group_pattern: str | None = None) -> FoundData:
     """Classes and pictures, and everything wrong with names, places and rows; no picture is opened.
 
     Args:
@@ -63,19 +71,34 @@ def survey(data: Path | str, asked: ColumnNames) -> FoundData:
             train (val, test) files of one of these kinds; a folder that `datasets` saved, or hf:NAME; a prepared benchmark task, by
             name or folder.
         asked: Names of a table's columns.
+        group_pattern: See `open_data`.
 
     Raises:
         UserError: If there is nothing to look at.
     """
     try:
-        return _survey(data, asked)
+        found = _survey(data, asked)
+        return found if group_pattern is None else _grouped(found, group_pattern)
     except PermissionError as error:
         raise UserError(f"{error.filename} cannot be opened; allow reading it, or copy the pictures to a folder of your own.") from None
+
+
+def _grouped(found: FoundData, pattern: str) -> FoundData:
+    """The same with groups by pictures' names; that names hold none is a problem."""
+    names = {picture: name_in(found.root, picture) for part in found.found.values() for pictures in part.values() for picture in pictures}
+    groups, without = groups_by_name(names, pattern)
+    if without:
+        found.findings.problems.append(
+            f"{len(without)} of {len(names)} names hold no group by --group-pattern {pattern!r}: {some(without, 3)}; widen the pattern"
+        )
+    return replace(found, groups=groups, choices={**found.choices, "group_pattern": pattern})
 
 
 def _survey(data: Path | str, asked: ColumnNames) -> FoundData:
     path = Path(data)
     if load.is_task(data):
+        if asked.group:
+            raise UserError(f"{data} is a prepared task without columns, so --group-column has no meaning; leave it out.")
         return load.survey(data)
     if str(data).startswith(huggingface.PREFIX) or (path.is_dir() and huggingface.is_saved(path)):
         return huggingface.survey(str(data), asked)

@@ -30,12 +30,14 @@ class TableRow:
         picture: A file or a cell; None where a problem was told already.
         label: A class's text or number; None where there is none.
         split: "train", "val" or "test"; "train" where the table has no splits.
+        group: What it belongs to; "" where the table has no groups.
     """
 
     where: str
     picture: Picture | None
     label: str | int | None
     split: str
+    group: str = ""
 
 
 def gather(root: Path, rows: Iterable[TableRow], names: Sequence[str] | None, findings: Findings, bare: bool) -> FoundData:
@@ -74,7 +76,8 @@ def gather(root: Path, rows: Iterable[TableRow], names: Sequence[str] | None, fi
         found.setdefault(row.split, {}).setdefault(str(label), []).append(row.picture)
     findings.problems[:0] = _class_problems(found, classes, findings)
     in_order = {split: {name: found[split][name] for name in classes if name in found[split]} for split in SPLITS if split in found}
-    return FoundData(root, in_order, classes, findings, bare)
+    groups = {row.picture: row.group for row, _ in kept if row.picture is not None and row.group}
+    return FoundData(root, in_order, classes, findings, bare, groups=groups)
 
 
 def as_label(value: Any) -> str | int | None:
@@ -87,6 +90,15 @@ def as_label(value: Any) -> str | int | None:
     if isinstance(value, int):
         return value
     return one_name(str(value).strip()) or None if value is not None else None
+
+
+def as_groups(where: Sequence[str], cells: Iterable[Any], findings: Findings) -> list[str]:
+    """Cells as names of groups; each that is empty is a problem."""
+    found = ["" if (name := as_label(cell)) is None else str(name) for cell in cells]
+    findings.problems += [
+        f"{place}: no group; fill it in, also where a picture is alone" for place, name in zip(where, found, strict=True) if not name
+    ]
+    return found
 
 
 def as_split(value: Any) -> str | None:
@@ -152,6 +164,8 @@ def _agrees(name: str, row: TableRow, label: str | int, before: TableRow, label_
         findings.problems.append(f"{row.where}: {name} is labelled {label} here and {label_before} in {before.where}; keep one")
     elif row.split != before.split:
         findings.problems.append(f"{row.where}: {name} is in {row.split} here and in {before.split} in {before.where}; keep one")
+    elif row.group != before.group:
+        findings.problems.append(f"{row.where}: {name} is of group {row.group} here and of {before.group} in {before.where}; keep one")
     else:
         return True
     return False

@@ -15,7 +15,7 @@ from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture, TableImage, read_file
 from rekindle.data.formats.names import is_table, printable
 from rekindle.data.formats.table_files import find_files
-from rekindle.data.formats.table_rows import TableRow, as_label, as_split, gather
+from rekindle.data.formats.table_rows import TableRow, as_groups, as_label, as_split, gather
 from rekindle.data.splits import FoundData
 from rekindle.errors import UserError
 from rekindle.files import plain_text
@@ -95,7 +95,9 @@ class _Text:
         where = [f"{self.path.name} row {number}" for number in self.frame.index]
         frame = self.frame
         splits = frame[self.columns.split] if self.columns.split and not split else [split or "train"] * len(frame)
-        yield from _rows(where, find_files(root, where, frame[self.columns.image], findings), frame[self.columns.label], splits, findings)
+        groups = as_groups(where, frame[self.columns.group], findings) if self.columns.group else [""] * len(frame)
+        pictures = find_files(root, where, frame[self.columns.image], findings)
+        yield from _rows(where, pictures, frame[self.columns.label], splits, groups, findings)
 
 
 @dataclass
@@ -121,6 +123,7 @@ class _Parquet:
         wanted = [
             self.columns.label,
             *([self.columns.split] if self.columns.split and not split else []),
+            *([self.columns.group] if self.columns.group else []),
             *([self.columns.image] if holds_paths else []),
         ]
         table = pq.read_table(self.path, columns=wanted)
@@ -132,7 +135,8 @@ class _Parquet:
             column = ParquetColumn(self.path, self.columns.image, self.path.stat().st_mtime_ns)
             pictures = [TableImage(name, column, number) for number, name in enumerate(where)]
         splits = table[self.columns.split].to_pylist() if self.columns.split and not split else [split or "train"] * table.num_rows
-        yield from _rows(where, pictures, table[self.columns.label].to_pylist(), splits, findings)
+        groups = as_groups(where, table[self.columns.group].to_pylist(), findings) if self.columns.group else [""] * table.num_rows
+        yield from _rows(where, pictures, table[self.columns.label].to_pylist(), splits, groups, findings)
 
 
 def _open(path: Path, asked: ColumnNames) -> "_Text | _Parquet":
@@ -141,13 +145,15 @@ def _open(path: Path, asked: ColumnNames) -> "_Text | _Parquet":
     return _open_text(path, asked) if path.suffix.lower() in TEXTS else _open_parquet(path, asked)
 
 
-def _rows(where: Sequence[str], pictures: Sequence[Picture | None], labels: Any, splits: Any, findings: Findings) -> Iterator[TableRow]:
-    for place, picture, label, word in zip(where, pictures, labels, splits, strict=True):
+def _rows(
+    where: Sequence[str], pictures: Sequence[Picture | None], labels: Any, splits: Any, groups: Sequence[str], findings: Findings
+) -> Iterator[TableRow]:
+    for place, picture, label, word, group in zip(where, pictures, labels, splits, groups, strict=True):
         split = as_split(word)
         if split is None:
             shown = "no split" if word is None or not str(word).strip() else f"split {str(word).strip()!r} is unknown"
             findings.problems.append(printable(f"{place}: {shown}; use train, val or test"))
-        yield TableRow(place, picture if split else None, as_label(label), split or "train")
+        yield TableRow(place, picture if split else None, as_label(label), split or "train", group)
 
 
 def _open_text(path: Path, asked: ColumnNames) -> _Text:
