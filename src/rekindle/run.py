@@ -110,35 +110,43 @@ class Run:
         """What it knows of its own pictures, to tell strangers by."""
         return Familiarity.read(self.folder)
 
-    def predict(self, files: Sequence[str | Path] | str | Path, top_k: int = 1, *, unsure: bool | float = False) -> list[Prediction]:
+    def predict(
+        self, files: Sequence[str | Path] | str | Path, top_k: int = 1, *, unsure: bool | float = False, tta: bool = False
+    ) -> list[Prediction]:
         """Classify picture files, or all files below a folder but documents and hidden ones; one that cannot be read gets its row with the reason.
 
         Args:
             files: Picture files and folders.
             top_k: How many classes a picture, at least 1; at most all are given.
             unsure: Say which pictures are unsure; a number is the share of the classes' own pictures that may be, True 0.05.
+            tta: Average the probabilities of the picture and of its mirror image. What is unsure is told by the picture alone, as the
+                threshold was chosen.
 
         Raises:
-            UserError: If `unsure` is asked of a run that has no threshold.
+            UserError: If `unsure` is asked of a run that has no threshold, or `tta` of one that was trained without mirror images.
         """
         check_value("--top-k", top_k, Count)
+        self._check_mirror(tta)
         threshold = None if unsure is False else self.familiarity.threshold(unsure_share(unsure))
         paths = find_new([expand(file) for file in ([files] if isinstance(files, str | Path) else files)]).paths
         found: list[Prediction] = []
         for start in range(0, len(paths), BATCH):
-            found += self._predict(paths[start : start + BATCH], top_k, threshold)
+            found += self._predict(paths[start : start + BATCH], top_k, threshold, tta)
         return found
 
-    def evaluate(self, data: str | Path) -> dict[str, Any]:
+    def evaluate(self, data: str | Path, *, tta: bool = False) -> dict[str, Any]:
         """Figures (see `rekindle.analysis.summarize`) on other labelled pictures, whose classes bear the run's names.
 
         Args:
             data: A folder of class folders, or anything else that `rekindle fit` takes; of data with splits the test split is measured,
                 or, without one, the validation split.
+            tta: Average the probabilities of each picture and of its mirror image.
 
         Raises:
-            UserError: For a class that the run does not know, pictures that cannot be read, or outputs that are not finite.
+            UserError: For a class that the run does not know, pictures that cannot be read, outputs that are not finite, or `tta` where
+                the run was trained without mirror images.
         """
+        self._check_mirror(tta)
         classes, spec = self.model[1]["classes"], read_spec(self.folder)
         pictures, labels = labeled(data, classes, ColumnNames(spec.image_column or "", spec.label_column or ""))
         found: list[Tensor] = []
@@ -147,7 +155,7 @@ class Run:
             pixels, faults = self._pixels(pictures[start : start + BATCH])
             errors |= faults
             if not errors:
-                found.append(self.probabilities(pixels))
+                found.append(self.probabilities(pixels, tta=tta))
         if errors:
             raise UserError(
                 "\n".join([f"{len(errors)} images cannot be read; repair or remove them:", *(f"  {p}: {why}" for p, why in errors.items())])
@@ -160,9 +168,13 @@ class Run:
             )
         return summarize(probabilities, labels, classes)
 
-    def _predict(self, paths: list[Path], top_k: int, threshold: float | None) -> list[Prediction]:
+    def _check_mirror(self, tta: bool) -> None:
+        if tta and not read_spec(self.folder).flip:
+            raise UserError(f"{self.folder} was trained with --no-flip, as where a mirror image is of another class; leave --tta out.")
+
+    def _predict(self, paths: list[Path], top_k: int, threshold: float | None, tta: bool) -> list[Prediction]:
         pixels, errors = self._pixels(paths)
-        rows = self._answers(pixels, threshold) if pixels else iter(())
+        rows = self._answers(pixels, threshold, tta) if pixels else iter(())
         names = self.model[1]["classes"]
         found = []
         for path in paths:
@@ -177,14 +189,15 @@ class Run:
             found.append(Prediction(str(path), [names[i] for i in best.indices], [round(float(v), 6) for v in best.values], unsure=unsure))
         return found
 
-    def _answers(self, pixels: list[np.ndarray], threshold: float | None) -> Iterator[tuple[Tensor, bool | None]]:
+    def _answers(self, pixels: list[np.ndarray], threshold: float | None, tta: bool) -> Iterator[tuple[Tensor, bool | None]]:
         """Probabilities (C,) of each picture, and whether it is unsure."""
         if threshold is None:
-            return ((row, None) for row in self.probabilities(pixels))
+            return ((row, None) for row in self.probabilities(pixels, tta=tta))
         with FeatureReader(self.model[0]) as reader:
             features, outputs = reader.read(self._inputs(pixels))
         probabilities = at_temperature(outputs, self.model[1]["temperature"])
         doubtful = self.familiarity.of(features, probabilities) <= threshold
+        probabilities = self._with_mirror(pixels, probabilities) if tta else probabilities
         return zip(probabilities, doubtful.tolist(), strict=True)
 
     def _pixels(self, pictures: Sequence[Picture]) -> tuple[list[np.ndarray], dict[Picture, str]]:
@@ -197,12 +210,17 @@ class Run:
                 errors[picture] = str(error)
         return pixels, errors
 
-    def probabilities(self, pixels: list[np.ndarray]) -> Tensor:
-        """(N, C) of pictures (S, S, 3) uint8 as `Preprocessing.pixels` gives them."""
+    def probabilities(self, pixels: list[np.ndarray], *, tta: bool = False) -> Tensor:
+        """(N, C) of pictures (S, S, 3) uint8 as `Preprocessing.pixels` gives them; `tta` averages those of the mirror images in."""
         module, recipe = self.model
         with torch.no_grad():
             outputs: Tensor = module(self._inputs(pixels))
-        return at_temperature(outputs, recipe["temperature"])
+        found = at_temperature(outputs, recipe["temperature"])
+        return self._with_mirror(pixels, found) if tta else found
+
+    def _with_mirror(self, pixels: list[np.ndarray], found: Tensor) -> Tensor:
+        """The mean of probabilities and those of the mirror images."""
+        return (found + self.probabilities([np.flip(picture, 1) for picture in pixels])) / 2
 
     def _inputs(self, pixels: list[np.ndarray]) -> Tensor:
         return Preprocessing.from_recipe(self.model[1]).normalize(np.stack(pixels))

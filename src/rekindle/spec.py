@@ -35,6 +35,7 @@ Granularity = Literal["global", "layer", "tensor"]  # What counts as one vector,
 Threads = Annotated[int, Interval(ge=1, le=1_024)]
 Units = Annotated[float, Interval(ge=0, le=1_024)]  # Processors or GPUs, also parts of them.
 WeightDecay = Literal["outside", "inside"]  # Where plain weight decay stands, for a direction.
+EMA = 0.99  # The decay of an average over some hundred steps, of the 300 or more that a run has.
 AUTO = "auto"  # What a user types to leave a choice to the run.
 
 
@@ -195,6 +196,7 @@ class RunSpec:
         batchnorm: Statistics that BatchNorm normalises by in training: "frozen" ones of pre-training, or each "batch"; "auto" takes those under which a linear probe cross-validates better.
         warmup: Share of the run's steps in which the learning rates rise from nearly 0.
         clip_norm: Norm that the gradient of all weights is clipped to; "none" leaves it.
+        ema: Keep the exponential moving average of the weights over the steps, with this decay a step, such as 0.99, which --ema alone takes; after a restart it begins anew. "none" keeps the weights themselves.
         optimizer: Any optimiser of torch.optim by name; SGD gets momentum 0.9.
         batch_size: Images a step, over all devices.
         grad_accum_steps: Micro-batches that a step's images are split into, where memory is short.
@@ -243,6 +245,7 @@ class RunSpec:
     batchnorm: Literal["auto", "frozen", "batch"] = "auto"
     warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     clip_norm: Rate | None = 8.0
+    ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
     optimizer: str = "SGD"
     batch_size: Annotated[int, Interval(ge=2, le=65_536)] = 32
     grad_accum_steps: Count = 1
@@ -388,6 +391,7 @@ class RunOptions(TypedDict, total=False):
     batchnorm: Literal["auto", "frozen", "batch"]
     warmup: float
     clip_norm: float | Literal["none"] | None
+    ema: float | Literal["none"] | None
     optimizer: str
     batch_size: int
     grad_accum_steps: int
@@ -425,7 +429,7 @@ SPEC = FileFormat(2, dict[str, Any], "start the run again")  # spec.yaml; whoeve
 PLACES = ("data", "weights", "source_data", "exclude")  # Fields that may name files and folders; a run is known by their content.
 # What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.
 NONE_WORDS = {
-    "freeze": "none", "epochs": "auto", "minutes": "none", "patience": "none", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "image_size": "auto", "image_column": "auto",
+    "freeze": "none", "epochs": "auto", "minutes": "none", "patience": "none", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "ema": "none", "image_size": "auto", "image_column": "auto",
     "label_column": "auto", "split_column": "auto", "group_column": "none", "group_pattern": "none", "fold": "none", "per_class": "all", "fraction": "all", "augment": "none", "source_data": "none", "exclude": "none",
     "head": "auto", "record": "none",
 }  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 import rekindle
 from rekindle.analysis.familiarity import FILE
 from rekindle.cli import main
+from rekindle.data import Preprocessing
 from rekindle.errors import UserError
 from rekindle.report.contact_sheet import in_order
 from rekindle.run import Prediction
@@ -129,3 +130,27 @@ def test_without_validation_there_is_no_threshold(run: rekindle.Run, photos: Pat
     (folder / FILE).write_bytes(b"x" * 50)
     with pytest.raises(UserError, match=f"{FILE} is damaged"):
         rekindle.Run(folder).predict(photos / "test", unsure=True)
+
+
+def test_two_views_are_averaged(run: rekindle.Run, photos: Path) -> None:
+    """The mean of what the picture and its mirror image get; what is unsure is told by the picture alone."""
+    one = photos / "test" / NAMES[0] / "0.jpg"
+    pixels = Preprocessing.from_recipe(run.model[1]).pixels(one)
+    both = run.probabilities([pixels, pixels[:, ::-1].copy()])
+    [found] = run.predict(one, tta=True)
+    assert found.confidences == [pytest.approx(float(both.mean(0).max()), abs=2e-6)] and not both[0].allclose(both[1], atol=1e-3)
+    plain, mirrored = run.predict(photos / "val", unsure=0.4), run.predict(photos / "val", unsure=0.4, tta=True)
+    assert [row.unsure for row in plain] == [row.unsure for row in mirrored] and plain != mirrored
+    answers = [row.classes[0] for row in run.predict(photos / "test", tta=True)]
+    assert run.evaluate(photos, tta=True)["accuracy"] == sum(answer == NAMES[place // 3] for place, answer in enumerate(answers)) / 6
+
+
+def test_a_run_without_mirror_images_refuses_them(
+    run: rekindle.Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    text = (folder / "spec.yaml").read_text("utf-8")
+    (folder / "spec.yaml").write_text(text.replace("flip: true", "flip: false"), "utf-8")
+    for command in ("predict", "evaluate"):
+        assert main([command, str(folder), str(photos / "test"), "--tta"]) == 2
+        assert "was trained with --no-flip, as where a mirror image is of another class; leave --tta out." in capsys.readouterr().err

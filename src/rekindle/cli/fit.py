@@ -13,17 +13,18 @@ from typing import Annotated, Any, Literal, Union
 from rekindle.cli.output import ProgressBar, add_command, add_json, option_texts
 from rekindle.errors import Stopped
 from rekindle.report.format import split_title
-from rekindle.spec import NONE_WORDS, RunSpec, hints, read_options
+from rekindle.spec import EMA, NONE_WORDS, RunSpec, hints, read_options
 
 OK, STOPPED = 0, 130
 GROUPS = {
     "data": ("image_column", "label_column", "split_column", "group_column", "group_pattern", "source_data", "exclude", "per_class", "fraction", "val_fraction", "test_fraction", "fold"),
     "model": ("model", "weights", "head", "head_type", "image_size"),
     "method": ("method", "direction", "freeze"),
-    "training": ("epochs", "minutes", "patience", "lr", "head_lr", "head_init", "batchnorm", "warmup", "clip_norm", "optimizer", "batch_size", "grad_accum_steps", "flip", "augment", "label_smoothing", "sampler", "class_weights"),
+    "training": ("epochs", "minutes", "patience", "lr", "head_lr", "head_init", "batchnorm", "warmup", "clip_norm", "ema", "optimizer", "batch_size", "grad_accum_steps", "flip", "augment", "label_smoothing", "sampler", "class_weights"),
     "evaluation": ("test", "test_every_epoch", "keep", "record"),
     "run": ("precision", "devices", "seed", "defaults"),
 }  # fmt: skip
+ALONE: dict[str, Any] = {"ema": EMA}  # What an option stands for that is given without a value.
 
 
 def register(commands: Any) -> None:
@@ -64,9 +65,9 @@ def _add_option(group: Any, name: str, text: str) -> None:
     elif typing.get_origin(hint) is Literal:
         group.add_argument(flag, choices=typing.get_args(hint), default=argparse.SUPPRESS, help=text)
     else:
-        group.add_argument(
-            flag, type=_reader(kinds, NONE_WORDS.get(name)), default=argparse.SUPPRESS, help=text, metavar=kinds[0].__name__.upper()
-        )
+        alone: dict[str, Any] = {"nargs": "?", "const": ALONE[name]} if name in ALONE else {}
+        read, metavar = _reader(kinds, NONE_WORDS.get(name)), kinds[0].__name__.upper()
+        group.add_argument(flag, type=read, default=argparse.SUPPRESS, help=text, metavar=metavar, **alone)
 
 
 def plain_types(hint: Any) -> list[type]:

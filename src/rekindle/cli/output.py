@@ -142,6 +142,11 @@ def add_json(command: Any, text: str = "JSON instead of text") -> None:
     command.add_argument("--json", action="store_true", help=text)
 
 
+def add_tta(command: Any) -> None:
+    """Give a command its `--tta`."""
+    command.add_argument("--tta", action="store_true", help="average the answers for each picture and its mirror image; twice the work")
+
+
 def add_columns(command: Any) -> None:
     """Give a command the options that name a table's columns."""
     for role, text in (("image", "paths or bytes of pictures"), ("label", "labels"), ("split", "train, validation or test")):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.cli.output import add_command, add_json, table
+from rekindle.cli.output import add_command, add_json, add_tta, table
 from rekindle.files import csv_text, write_atomic
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def register(commands: Any) -> None:
     predict.add_argument("--unsure", nargs="?", type=_share, const=True, default=False, metavar="SHARE",
                          help="also say which pictures look like none of the classes or are too close to call, at the price of this share of the "
                               "pictures of the classes (default: 0.05)")  # fmt: skip
+    add_tta(predict)
     predict.add_argument("--html", metavar="FILE", help="also write a page of thumbnails with their classes")
     predict.add_argument("--sort", choices=("class", "confidence"), default="class",
                          help="order of that page: by class, or the least confident first (default: class)")  # fmt: skip
@@ -50,7 +51,7 @@ def _predict(options: argparse.Namespace) -> int:
     from rekindle.run import Run
 
     run, new = Run(Path(options.run)), find_new(options.files)
-    rows = run.predict(new.paths, options.top_k, unsure=options.unsure)
+    rows = run.predict(new.paths, options.top_k, unsure=options.unsure, tta=options.tta)
     if options.html:
         from rekindle.report.contact_sheet import write_contact_sheet
 

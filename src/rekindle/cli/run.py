@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rekindle.cli.output import add_command, add_json, show, table
+from rekindle.cli.output import add_command, add_json, add_tta, show, table
 
 OK = 0
 
@@ -17,6 +17,7 @@ def register(commands: Any) -> None:
     )
     evaluate.add_argument("run", help="run folder")
     evaluate.add_argument("data", help="FOLDER/CLASS/picture.jpg, or anything else that fit takes, whose test split is then measured")
+    add_tta(evaluate)
     add_json(evaluate, "JSON instead of a table")
     evaluate.set_defaults(act=_evaluate)
     compare = add_command(commands, "compare", "put finished runs side by side, with paired statistics", "rekindle compare runs/a runs/b")
@@ -28,7 +29,7 @@ def register(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from rekindle.run import Run
 
-    figures = Run(Path(options.run)).evaluate(options.data)
+    figures = Run(Path(options.run)).evaluate(options.data, tta=options.tta)
     if options.json:
         print(json.dumps(figures))
         return OK

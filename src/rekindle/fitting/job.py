@@ -298,7 +298,7 @@ class _Job:
             fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=self._checked(splits),
             batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=listener,
             grad_accum_steps=spec.grad_accum_steps, recorders=watching, watched=splits["test"] if spec.test_every_epoch else None,
-            balanced=spec.sampler == "balanced", clip_norm=spec.clip_norm, patience=spec.patience, choices=choices.to_dict(),
+            balanced=spec.sampler == "balanced", clip_norm=spec.clip_norm, ema=spec.ema, patience=spec.patience, choices=choices.to_dict(),
         )  # fmt: skip
         return training, choices
 

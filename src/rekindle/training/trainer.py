@@ -24,6 +24,7 @@ from rekindle.data.samples import Samples
 from rekindle.errors import Diverged, Stopped, UserError, some
 from rekindle.models.weights import misfits
 from rekindle.records import DECISIVE, current_names, package_versions
+from rekindle.training.averaging import averaged, begin_anew
 from rekindle.training.checkpoints import Unfit, is_finite, newest_finite, random_state, save_state, set_random_state, unfit
 from rekindle.training.criterion import CrossEntropy
 from rekindle.training.fabric import Fabric
@@ -79,6 +80,7 @@ class Training:
         balanced: Draw every class equally often; see `rekindle.data.balanced_order`.
         patience: Stop when validation accuracy has not risen for so many epochs; None trains all.
         clip_norm: Norm that the gradient of all weights, penalties included, is clipped to; None leaves it.
+        ema: Decay of the weights' moving average, which is then what is measured and kept; None keeps the weights themselves.
         choices: What the run chose by itself, as plain values; checkpoints hold it.
         history: One record an epoch.
         best: Epoch, accuracy and weights of the best epoch so far; empty before there is one.
@@ -103,6 +105,7 @@ class Training:
     balanced: bool = False
     patience: int | None = None
     clip_norm: float | None = None
+    ema: float | None = None
     choices: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
@@ -111,6 +114,7 @@ class Training:
     def __post_init__(self) -> None:
         self.scheduler = self.tuner.scheduler(self.optimizer)
         self._module, self._wrapped_optimizer = self.fabric.setup(self.model, self.optimizer)
+        self._average = None if self.ema is None else averaged(self.model, self.ema)
         self._meter, self._skip, self._seconds, self._waited = Meter(), 0, 0.0, 0.0
         # What is not finite from the start is meant so, such as a mask of -inf, or shows in the first loss.
         self._watched_weights = [
@@ -143,6 +147,8 @@ class Training:
                 self._save(epoch + 1, 0)
         if self.keep == "best" and self.best:
             self.model.load_state_dict(self.best["weights"])
+        elif self._average is not None:
+            self.model.load_state_dict(self._average.module.state_dict())
         return self.history
 
     @property
@@ -161,7 +167,9 @@ class Training:
         return balanced_order(self.train.labels, self.seed, epoch) if self.balanced else order(len(self.train), self.seed, epoch)
 
     def _epoch(self, epoch: int, requested: Callable[[], bool]) -> None:
+        restarts = self.tuner.restarts
         restarted = self.tuner.start_epoch(epoch)
+        self._follow(restarts)
         rates = self._rates()
         steps = split_batches(len(self.train), self.batch_size, self._order(epoch), world=self.fabric.world_size)
         self._module.train()
@@ -210,8 +218,17 @@ class Training:
         self.tuner.gradients_()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], self.clip_norm)
+        restarts = self.tuner.restarts
         self._wrapped_optimizer.step()
         self._wrapped_optimizer.zero_grad()
+        if self._average is not None:
+            self._follow(restarts)
+            self._average.update_parameters(self.model)
+
+    def _follow(self, restarts: int) -> None:
+        """Let the average begin anew if there were restarts since `restarts` of them."""
+        if self._average is not None and self.tuner.restarts > restarts:
+            begin_anew(self._average)
 
     def _backward(self, epoch: int, step: int, rows: Tensor, share: float) -> None:
         asked = time.perf_counter()
@@ -226,10 +243,10 @@ class Training:
         self._meter.add(value, int((self.tuner.outputs.argmax(1) == classes).sum()), len(rows))
 
     def _rates(self) -> dict[str, float]:
-        """Learning rate of backbone and head; where a method scales that of some layers, the highest."""
+        """Learning rate of backbone and head at the epoch's first step, wherever in it the run goes on; of scaled layers, the highest."""
         rates: dict[str, float] = {}
-        for group in self.optimizer.param_groups:
-            rates[group["name"]] = max(rates.get(group["name"], 0.0), float(group["lr"]))
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
+            rates[group["name"]] = max(rates.get(group["name"], 0.0), float(rate))
         return rates
 
     def _record(self, epoch: int, rates: dict[str, float], restarted: bool) -> None:
@@ -258,8 +275,8 @@ class Training:
         self.listener.epoch(record)
 
     def _remember(self, epoch: int, accuracy: float) -> None:
-        """Keep the present weights as the best so far."""
-        weights = {key: value.detach().cpu().clone() for key, value in self.model.state_dict().items()}
+        """Keep the present weights, or their average, as the best so far."""
+        weights = {key: value.detach().cpu().clone() for key, value in self._judged.state_dict().items()}
         self.best = {"epoch": epoch, "accuracy": accuracy, "weights": weights}
 
     def check(self, what: str, value: float, epoch: int, step: int | None = None) -> None:
@@ -296,8 +313,14 @@ class Training:
         if not is_finite(self.model.state_dict(), self._watched_weights):
             self.check("a weight", math.nan, epoch)
 
+    @property
+    def _judged(self) -> nn.Module:
+        """The network that stands for the run: the average, where there is one."""
+        return self.model if self._average is None else self._average.module
+
     def _measure(self, samples: Samples) -> dict[str, float]:
-        probabilities = evaluate(self.fabric, self._module, samples).softmax(1)
+        module = self._module if self._average is None else self._average.module
+        probabilities = evaluate(self.fabric, module, samples).softmax(1)
         hits = probabilities.argmax(1) == samples.labels
         return {"loss": mean_nll(probabilities, samples.labels), "accuracy": float(hits.double().mean())}
 
@@ -333,6 +356,7 @@ class Training:
                 "history": self.history,
                 "recorders": {name: recorder.state_dict() for name, recorder in self.recorders.items()},
                 "best": self.best,
+                **({} if self._average is None else {"average": self._average.state_dict()}),
             })  # fmt: skip
         self.fabric.barrier()
 
@@ -363,6 +387,8 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.tuner.load_state_dict(state["tuner"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         mine = state["ranks"][self.fabric.global_rank]
         set_random_state(mine["random"])
         self._meter = Meter(*mine["meter"])

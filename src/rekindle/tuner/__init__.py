@@ -62,6 +62,7 @@ class Tuner:
         epochs: Epochs to train: as asked, or fewer where a method trims the run.
         net: The network's parts by name.
         outputs: Logits of the last micro-batch, detached.
+        restarts: How often methods have re-initialised something since this tuner was made.
 
     Raises:
         ValueError: If an argument is out of range, two methods own one group's learning rate, or two refuse each other or one
@@ -102,6 +103,7 @@ class Tuner:
         self._scheduler: TunerScheduler | None = None
         self._prepared = False
         self._restarted = False
+        self.restarts = 0
         self._scaled = False
         self._decoupled = decoupled
         self._precision = torch.float64  # That of the outputs, once there are some.
@@ -423,6 +425,7 @@ class Tuner:
     def _restart(self, optimizer: Optimizer) -> bool:
         clock = self._clock()
         restarted = [method.restart_(clock, optimizer) for method in self.methods]  # Every method has its turn, whatever the first says.
+        self.restarts += any(restarted)
         return any(restarted)
 
     def _after_step(self) -> None:
