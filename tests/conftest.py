@@ -53,3 +53,12 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("no shared/data beside the project: tests on real photographs need it")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def no_drawing() -> Iterator[None]:
+    """Runs in this process draw nothing, which takes two thirds of a short run, where a test is about something else."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write_pictures", "write_samples"):
+            patch.setattr(run_pictures, name, lambda *_: None)
+        yield

@@ -1,6 +1,7 @@
 from .errors import UserError
 from .exporting.export import export
 from .fitting.fit import fit
+from .fitting.folds import CrossValidation
 from .method import Batch, Clock, DataPasses, Direction, Method, Net, Source
 from .methods.directions.dtnh import DTNH
 from .methods.directions.grod import GrOD
@@ -23,6 +24,7 @@ __all__ = [
     "Batch",
     "Clock",
     "Cosine",
+    "CrossValidation",
     "DataPasses",
     "Direction",
     "GrOD",

@@ -18,7 +18,7 @@ from rekindle.analysis import summarize
 from rekindle.analysis.calibration import at_temperature
 from rekindle.analysis.familiarity import Familiarity
 from rekindle.analysis.features import FeatureReader
-from rekindle.data import Dataset, Picture, Undecodable, find_images
+from rekindle.data import Dataset, Picture, Undecodable, find_images, open_data
 from rekindle.data.formats.columns import ColumnNames
 from rekindle.data.formats.folder_walk import find_new
 from rekindle.data.formats.names import is_hidden, not_text
@@ -134,12 +134,12 @@ class Run:
             found += self._predict(paths[start : start + BATCH], top_k, threshold, tta)
         return found
 
-    def evaluate(self, data: str | Path, *, tta: bool = False) -> dict[str, Any]:
+    def evaluate(self, data: str | Path | None = None, *, tta: bool = False) -> dict[str, Any]:
         """Figures (see `rekindle.analysis.summarize`) on other labelled pictures, whose classes bear the run's names.
 
         Args:
             data: A folder of class folders, or anything else that `rekindle fit` takes; of data with splits the test split is measured,
-                or, without one, the validation split.
+                or, without one, the validation split. None measures the run's own test split again, or validation where it has none.
             tta: Average the probabilities of each picture and of its mirror image.
 
         Raises:
@@ -148,7 +148,10 @@ class Run:
         """
         self._check_mirror(tta)
         classes, spec = self.model[1]["classes"], read_spec(self.folder)
-        pictures, labels = labeled(data, classes, ColumnNames(spec.image_column or "", spec.label_column or ""))
+        if data is None:
+            pictures, labels = own_pictures(spec, classes)
+        else:
+            pictures, labels = labeled(data, classes, ColumnNames(spec.image_column or "", spec.label_column or ""))
         found: list[Tensor] = []
         errors: dict[Picture, str] = {}
         for start in range(0, len(pictures), BATCH):
@@ -231,6 +234,21 @@ def unsure_share(unsure: bool | float) -> float:
     share = UNSURE if unsure is True else unsure
     check_value("--unsure", share, OpenShare)
     return float(share)
+
+
+def own_pictures(spec: RunSpec, classes: list[str]) -> tuple[list[Picture], Tensor]:
+    """The pictures that a run was measured on, and their labels.
+
+    Raises:
+        UserError: If they are no longer there, or have other classes now.
+    """
+    dataset = open_data(spec.data, **spec.data_options())
+    if dataset.classes != classes:
+        raise UserError(
+            f"the classes of {spec.data} are no longer those of the run, {', '.join(classes)}; name the pictures to measure it on."
+        )
+    split = dataset.splits["test" if spec.test and "test" in dataset.splits else "val"]
+    return split.paths, split.labels
 
 
 def labeled(data: str | Path, classes: list[str], asked: ColumnNames) -> tuple[list[Picture], Tensor]:

@@ -151,6 +151,8 @@ def test_a_run_without_mirror_images_refuses_them(
     folder = shutil.copytree(run.folder, tmp_path / "run")
     text = (folder / "spec.yaml").read_text("utf-8")
     (folder / "spec.yaml").write_text(text.replace("flip: true", "flip: false"), "utf-8")
+    own = run.evaluate()
+    assert own["accuracy"] == run.result["test"]["accuracy"] and own["count"] == 6, "of the run's own test split"
     for command in ("predict", "evaluate"):
         assert main([command, str(folder), str(photos / "test"), "--tta"]) == 2
         assert "was trained with --no-flip, as where a mirror image is of another class; leave --tta out." in capsys.readouterr().err

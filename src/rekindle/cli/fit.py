@@ -8,12 +8,15 @@ import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from rekindle.cli.output import ProgressBar, add_command, add_json, option_texts
+from rekindle.cli.output import ProgressBar, add_command, add_json, option_texts, table
 from rekindle.errors import Stopped
 from rekindle.report.format import split_title
 from rekindle.spec import EMA, NONE_WORDS, RunSpec, hints, read_options
+
+if TYPE_CHECKING:
+    from rekindle.fitting.folds import CrossValidation
 
 OK, STOPPED = 0, 130
 GROUPS = {
@@ -37,6 +40,8 @@ def register(commands: Any) -> None:
     for title, names in GROUPS.items():
         for name in names:
             _add_option(groups[title], name, texts[name])
+    groups["data"].add_argument("--folds", type=int, metavar="K",
+                                help="cross-validate: train K runs, each of which holds out another part of the training and validation pictures")  # fmt: skip
     run = groups["run"]
     run.add_argument("--out", default="runs", help="folder in which the run's own folder is made (default: runs)")
     run.add_argument(
@@ -100,6 +105,7 @@ def _reader(kinds: list[type], word: str | None) -> Callable[[str], Any]:
 
 def _fit(options: argparse.Namespace) -> int:
     from rekindle import fit
+    from rekindle.fitting.folds import CrossValidation
 
     given = {name: value for name, value in vars(options).items() if name in hints(RunSpec) and name != "data"}
     if options.config:
@@ -110,7 +116,7 @@ def _fit(options: argparse.Namespace) -> int:
     try:
         with ProgressBar(quiet=not first) as bar:
             run = fit(
-                data, out=options.out, resume=options.resume, listener=bar, cache=options.cache, workers=options.workers,
+                data, folds=options.folds, out=options.out, resume=options.resume, listener=bar, cache=options.cache, workers=options.workers,
                 device=options.device, **given,
             )  # fmt: skip
     except Stopped as error:
@@ -121,9 +127,28 @@ def _fit(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"run": str(run.folder), **run.result}))
         return OK
+    if isinstance(run, CrossValidation):
+        _print_folds(run)
+        return OK
     for split in ("val", "test"):
         if split in run.result:
             figures = run.result[split]
             print(f"{split_title(split)} accuracy {100 * figures['accuracy']:.1f} % of {figures['count']} pictures")
     print(f"report: {run.folder / 'report.html'}\npredict: rekindle predict {run.folder} FILES")
     return OK
+
+
+def _print_folds(found: "CrossValidation") -> None:
+    result = found.result
+    splits = [split for split in ("val", "test") if split in result]
+    rows = [[str(row["fold"]), str(row["count"]), *(f"{100 * row[split]:.1f}" for split in splits), row["run"]] for row in result["runs"]]
+    table(["fold", "held out", *(f"{split_title(split)} %" for split in splits), "run"], rows)
+    for split in splits:
+        figures = result[split]
+        low, high = figures["interval"] or (figures["mean"], figures["mean"])
+        print(f"{split_title(split)} accuracy {100 * figures['mean']:.1f} % on average, 95 % interval {100 * low:.1f} to {100 * high:.1f}")
+    pictures = result["pictures"]
+    print(f"each of {pictures['count']} pictures was held out once: {100 * pictures['accuracy']:.1f} % of them are right")
+    for sentence in result["cautions"]:
+        print(f"caution: {sentence}")
+    print(f"predictions: {found.folder / 'predictions.csv'}\nsummary: {found.folder / 'folds.json'}")

@@ -16,7 +16,10 @@ def register(commands: Any) -> None:
         commands, "evaluate", "measure a finished run on other labelled pictures", "rekindle evaluate runs/photos-… more-photos/"
     )
     evaluate.add_argument("run", help="run folder")
-    evaluate.add_argument("data", help="FOLDER/CLASS/picture.jpg, or anything else that fit takes, whose test split is then measured")
+    evaluate.add_argument(
+        "data", nargs="?",
+        help="FOLDER/CLASS/picture.jpg, or anything else that fit takes, whose test split is then measured (default: the run's own test split)",
+    )  # fmt: skip
     add_tta(evaluate)
     add_json(evaluate, "JSON instead of a table")
     evaluate.set_defaults(act=_evaluate)

@@ -5,10 +5,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
 from rekindle.errors import UserError
 from rekindle.files import expand
+from rekindle.fitting.folds import CrossValidation, cross_validate, folds_of
 from rekindle.fitting.freeze_search import search_freeze
 from rekindle.fitting.job import execute
 from rekindle.fitting.method_search import search_method
@@ -17,24 +18,41 @@ from rekindle.method import Direction, Method
 from rekindle.records import read_environment, read_spec
 from rekindle.registry import describe, unparse
 from rekindle.run import Run
-from rekindle.spec import AUTO, NONE_WORDS, PLACES, RunOptions, RunSpec, check_names
+from rekindle.spec import AUTO, NONE_WORDS, PLACES, Folds, RunOptions, RunSpec, check_names, check_value
 from rekindle.training.listener import Listener, Silent
 
 
+@overload
 def fit(
-    data: str | Path | None = None, *, method: str | Method | Sequence[Method] | None = None, direction: str | Direction | None = None,
-    out: str | Path = "runs", resume: str | Path | None = None, listener: Listener | None = None, cache: bool = True,
-    workers: int | None = None, device: str = "auto", **options: Unpack[RunOptions],
-) -> Run:  # fmt: skip
+    data: str | Path | None = ..., *, folds: None = ..., method: str | Method | Sequence[Method] | None = ..., direction: str | Direction | None = ...,
+    out: str | Path = ..., resume: str | Path | None = ..., listener: Listener | None = ..., cache: bool = ...,
+    workers: int | None = ..., device: str = ..., **options: Unpack[RunOptions],
+) -> Run: ...  # fmt: skip
+
+
+@overload
+def fit(
+    data: str | Path | None = ..., *, folds: int, method: str | Method | Sequence[Method] | None = ..., direction: str | Direction | None = ...,
+    out: str | Path = ..., resume: str | Path | None = ..., listener: Listener | None = ..., cache: bool = ...,
+    workers: int | None = ..., device: str = ..., **options: Unpack[RunOptions],
+) -> CrossValidation: ...  # fmt: skip
+
+
+def fit(
+    data: str | Path | None = None, *, folds: int | None = None, method: str | Method | Sequence[Method] | None = None,
+    direction: str | Direction | None = None, out: str | Path = "runs", resume: str | Path | None = None, listener: Listener | None = None,
+    cache: bool = True, workers: int | None = None, device: str = "auto", **options: Unpack[RunOptions],
+) -> Run | CrossValidation:  # fmt: skip
     """Fine-tune a network on a folder of photographs and return the finished run.
 
     Args:
         data: A folder, a table, a Hugging Face dataset or a prepared task; see `rekindle.data.open_data`.
+        folds: Cross-validate: train so many runs, each of which holds out another part of the training and validation pictures.
         method: A recipe such as "l2_sp(alpha=0.01)+rifle(periods=2)", or methods, also of classes of your own: `[Rifle(periods=4)]`.
             By default that of `RunSpec`.
         direction: As text such as "grod(rho=0.99)", or a direction. By default the plain sum.
         out: Folder in which the run's own folder is made.
-        resume: A run folder to continue instead; all settings come from its spec.yaml. Data or weights that were moved since may be given
+        resume: A run folder, or that of folds, to continue instead; all settings come from its spec.yaml. Data or weights that were moved since may be given
             again; their content must be the same. What no result depends on may change, as `workers`, `cache` and `device`; any
             other setting, also more epochs, would make another run, since learning rates follow its length.
         listener: Called with progress; see `rekindle.training.listener.Listener`.
@@ -44,7 +62,7 @@ def fit(
         **options: Fields of `RunSpec`, such as `epochs=40`.
 
     Returns:
-        The run; one that was finished before is returned as it is.
+        The run; one that was finished before is returned as it is. Of folds, all of them, with their mean in `result`.
 
     Raises:
         UserError: For bad input, in one sentence.
@@ -67,13 +85,28 @@ def fit(
         raise UserError("name the folder with photographs, or a table of them: rekindle fit photos/")
     else:
         folder, out, spec = None, expand(out), RunSpec(data=str(data), **given)
-    listener = listener or Silent()
-    spec = with_model(spec, listener=listener, cache=cache, device=device)
-    if spec.method == AUTO:
-        return search_method(spec, out=Path(out), listener=listener, cache=cache, workers=workers, device=device)
-    if spec.freeze == AUTO:
-        return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers, device=device, methods=methods).run
-    return execute(spec, out=Path(out), resumed=folder, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
+    listener, out = listener or Silent(), Path(out)
+
+    def train(spec: RunSpec, out: Path, resumed: Path | None) -> Run:
+        if resumed is not None:  # What the run chose by itself stands in its folder.
+            spec = replace(read_spec(resumed), **{name: getattr(spec, name) for name in PLACES})
+        spec = with_model(spec, listener=listener, cache=cache, device=device)
+        if spec.method == AUTO:
+            return search_method(spec, out=out, listener=listener, cache=cache, workers=workers, device=device)
+        if spec.freeze == AUTO:
+            return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers, device=device, methods=methods).run
+        return execute(spec, out=out, resumed=resumed, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
+
+    begun = None if folder is None else folds_of(folder)
+    if folds is not None and folder is not None and folds != begun:
+        raise UserError(
+            f"{folder} has {f'{begun} folds' if begun else 'no folds'}, so it cannot go on with --folds {folds}; leave that out."
+        )
+    check_value("--folds", folds, Folds | None)
+    count = begun or folds
+    if count is not None:
+        return cross_validate(spec, count, train, out=out, resumed=folder, listener=listener)
+    return train(spec, out, folder)
 
 
 def _resumed(folder: Path, given: dict[str, Any]) -> RunSpec:

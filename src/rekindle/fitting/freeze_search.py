@@ -93,7 +93,8 @@ def search_freeze(
     listener = listener or Silent()
     train = partial(execute, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
     blocks = stages_of(spec)
-    folder = Path(out) / f"freeze-{Path(spec.data).resolve().name}-s{spec.seed}"
+    fold = f"-fold{spec.fold.replace('/', 'of')}" if spec.fold else ""
+    folder = Path(out) / f"freeze-{Path(spec.data).resolve().name}-s{spec.seed}{fold}"
     curve, diverged = [], None
     for frozen in range(len(blocks) + 1):
         until = list(blocks)[frozen - 1] if frozen else ""

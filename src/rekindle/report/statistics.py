@@ -61,6 +61,29 @@ def paired_summary(values_a: list[float], values_b: list[float]) -> dict[str, An
     return found
 
 
+def over_folds(values: list[float]) -> dict[str, Any]:
+    """A share measured on each fold of a cross-validation.
+
+    Args:
+        values: One a fold, at least two; fractions from 0 to 1.
+
+    Returns:
+        mean, std (ddof 1) and interval: 95 % by Student's t, its variance corrected for the training pictures that folds have in common
+        (Nadeau and Bengio, Machine Learning 2003); None where all values are equal.
+
+    Example:
+        >>> found = over_folds([0.8, 0.9, 0.85, 0.8, 0.9])
+        >>> round(found["mean"], 3), [round(end, 3) for end in found["interval"]]
+        (0.85, [0.757, 0.943])
+    """
+    from scipy import stats
+
+    middle, spread, folds = mean(values), stdev(values), len(values)
+    half = float(stats.t.ppf(0.975, folds - 1)) * spread * (1 / folds + 1 / (folds - 1)) ** 0.5
+    interval = (max(0.0, middle - half), min(1.0, middle + half)) if spread > NO_SPREAD else None
+    return {"mean": middle, "std": spread, "interval": interval}
+
+
 def mcnemar(first: Mapping[Any, bool], second: Mapping[Any, bool]) -> dict[str, Any]:
     """Agreement of two classifiers, and McNemar's exact test (Psychometrika 1947).
 

@@ -21,7 +21,7 @@ def train(cell: Cell, runs: Path, listener: Any) -> Path:
     from rekindle.fitting.fit import fit
 
     options = cell.spec.to_dict()
-    return fit(options.pop("data"), out=runs, listener=listener, **options).folder
+    return fit(options.pop("data"), folds=None, out=runs, listener=listener, **options).folder
 
 
 def run_cell(study: Study, cell: Cell, train_cell: TrainCell = train) -> bool:

@@ -9,7 +9,7 @@ from rekindle.data.formats.names import is_hidden, is_picture
 RUN = {"spec.yaml", "data.json"}
 BEGUN = {"environment.json", ".lock"}  # A run that was killed before it had written its spec.
 STUDY = "study.yaml"
-CLEANED, EXPORTED = {"clean.html", "clean.csv"}, "export.json"
+CLEANED, EXPORTED, FOLDED = {"clean.html", "clean.csv"}, "export.json", "folds.json"
 FIGURE_MARK = b"Software\0rekindle"
 FIGURE_HEAD = 512
 SEARCHED = 8  # Levels of folders; a search puts its runs two levels below --out.
@@ -40,9 +40,9 @@ def is_output(folder: Path, levels: int = SEARCHED) -> bool:
 
 
 def is_result(names: Collection[str]) -> bool:
-    """Whether a folder with entries of these names is that of a run, finished or not, of a study, of `data clean`, or of an export."""
+    """Whether a folder with entries of these names is that of a run, finished or not, of a study, of `data clean`, of an export, or of folds."""
     found = set(names)
-    return RUN <= found or BEGUN <= found or found == {".lock"} or CLEANED <= found or STUDY in found or EXPORTED in found
+    return RUN <= found or BEGUN <= found or found == {".lock"} or CLEANED <= found or not found.isdisjoint({STUDY, EXPORTED, FOLDED})
 
 
 def is_figure(path: Path, beside: Collection[str]) -> bool:
