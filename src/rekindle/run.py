@@ -149,7 +149,7 @@ class Run:
         self._check_mirror(tta)
         classes, spec = self.model[1]["classes"], read_spec(self.folder)
         if data is None:
-            pictures, labels = own_pictures(spec, classes)
+            pictures, labels = measured_pictures(spec, classes)
         else:
             pictures, labels = labeled(data, classes, ColumnNames(spec.image_column or "", spec.label_column or ""))
         found: list[Tensor] = []
@@ -236,7 +236,7 @@ def unsure_share(unsure: bool | float) -> float:
     return float(share)
 
 
-def own_pictures(spec: RunSpec, classes: list[str]) -> tuple[list[Picture], Tensor]:
+def measured_pictures(spec: RunSpec, classes: list[str]) -> tuple[list[Picture], Tensor]:
     """The pictures that a run was measured on, and their labels.
 
     Raises:
