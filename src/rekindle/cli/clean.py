@@ -6,8 +6,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.cli.output import ProgressBar, add_columns, add_command, add_json, asked_columns, table
+from rekindle.cli.output import add_columns, add_command, add_json, asked_columns, table
 from rekindle.spec import RunSpec
+from rekindle.training.progress import ProgressBar
 
 if TYPE_CHECKING:
     from rekindle.analysis.cleaning import Cleaning

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.clean import add_clean
-from rekindle.cli.output import ProgressBar, add_columns, add_command, add_json, asked_columns, table
+from rekindle.cli.output import add_columns, add_command, add_json, asked_columns, table
+from rekindle.training.progress import ProgressBar
 
 if TYPE_CHECKING:
     from rekindle.data.check import Check

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rekindle.cli.output import ProgressBar, add_command, table
+from rekindle.cli.output import add_command, table
 from rekindle.errors import Busy
 from rekindle.files import write_atomic
 from rekindle.locks import locked
+from rekindle.training.progress import ProgressBar
 
 OK = 0
 POOL, VALIDATION = 60, 20

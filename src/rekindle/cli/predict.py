@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.output import add_command, add_json, table
+from rekindle.cli.run_names import HELP, find_run
 from rekindle.files import csv_text, write_atomic
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def register(commands: Any) -> None:
         commands, "predict", "classify new pictures with a finished run", "rekindle predict runs/photos-… new/ --top-k 3 --unsure --html sheet.html",
         "A terminal gets a table, a pipe or a file CSV.",
     )  # fmt: skip
-    predict.add_argument("run", help="run folder")
+    predict.add_argument("run", help=HELP)
     predict.add_argument("files", nargs="+", help="picture files, or folders of them")
     predict.add_argument("--top-k", type=int, default=1, help="classes a picture (default: 1)")
     predict.add_argument("--unsure", nargs="?", type=_share, const=True, default=False, metavar="SHARE",
@@ -49,7 +50,7 @@ def _predict(options: argparse.Namespace) -> int:
     from rekindle.data.formats.names import printable
     from rekindle.run import Run
 
-    run, new = Run(Path(options.run)), find_new(options.files)
+    run, new = Run(find_run(options.run)), find_new(options.files)
     rows = run.predict(new.paths, options.top_k, unsure=options.unsure)
     if options.html:
         from rekindle.report.contact_sheet import write_contact_sheet

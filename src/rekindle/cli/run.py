@@ -2,10 +2,10 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from rekindle.cli.output import add_command, add_json, show, table
+from rekindle.cli.run_names import HELP, find_run
 
 OK = 0
 
@@ -15,12 +15,12 @@ def register(commands: Any) -> None:
     evaluate = add_command(
         commands, "evaluate", "measure a finished run on other labelled pictures", "rekindle evaluate runs/photos-… more-photos/"
     )
-    evaluate.add_argument("run", help="run folder")
+    evaluate.add_argument("run", help=HELP)
     evaluate.add_argument("data", help="FOLDER/CLASS/picture.jpg, or anything else that fit takes, whose test split is then measured")
     add_json(evaluate, "JSON instead of a table")
     evaluate.set_defaults(act=_evaluate)
     compare = add_command(commands, "compare", "put finished runs side by side, with paired statistics", "rekindle compare runs/a runs/b")
-    compare.add_argument("runs", nargs="+", help="run folders")
+    compare.add_argument("runs", nargs="+", help=f"{HELP}, each")
     add_json(compare, "JSON instead of tables")
     compare.set_defaults(act=_compare)
 
@@ -28,7 +28,7 @@ def register(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from rekindle.run import Run
 
-    figures = Run(Path(options.run)).evaluate(options.data)
+    figures = Run(find_run(options.run)).evaluate(options.data)
     if options.json:
         print(json.dumps(figures))
         return OK
@@ -46,7 +46,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from rekindle.report.compare import compare
 
-    found = compare([Path(run) for run in options.runs])
+    found = compare([find_run(run) for run in options.runs])
     if options.json:
         print(json.dumps(found.to_dict()))
         return OK

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from rekindle.errors import UserError
 from rekindle.files import expand
+from rekindle.fitting.folder_names import check_name
 from rekindle.fitting.freeze_search import search_freeze
 from rekindle.fitting.job import execute
 from rekindle.fitting.method_search import search_method
@@ -24,7 +25,8 @@ from rekindle.training.listener import Listener, Silent
 def fit(
     data: str | Path | None = None, *, method: str | Method | Sequence[Method] | None = None, direction: str | Direction | None = None,
     out: str | Path = "runs", resume: str | Path | None = None, listener: Listener | None = None, cache: bool = True,
-    workers: int | None = None, device: str = "auto", **options: Unpack[RunOptions],
+    workers: int | None = None, device: str = "auto", name: str | None = None, keep_checkpoints: bool = False,
+    **options: Unpack[RunOptions],
 ) -> Run:  # fmt: skip
     """Fine-tune a network on a folder of photographs and return the finished run.
 
@@ -41,6 +43,8 @@ def fit(
         cache: Keep decoded pictures for later runs; see `rekindle.data.cache.cache`. No result depends on it.
         workers: Threads that prepare the next batches meanwhile; None chooses. No result depends on it.
         device: Where to train: "auto", "cpu", "cuda" or "mps".
+        name: Of the run's folder; None makes one of data, model, method, seed and id.
+        keep_checkpoints: Keep them when the run is done, where nothing reads them any more.
         **options: Fields of `RunSpec`, such as `epochs=40`.
 
     Returns:
@@ -54,6 +58,8 @@ def fit(
         >>> run.predict(["new.jpg"])  # doctest: +SKIP
     """
     check_names(options)
+    if name is not None:
+        check_name(name)
     methods = _objects(method)
     given: dict[str, Any] = {**options}
     if method is not None:
@@ -61,6 +67,10 @@ def fit(
     if direction is not None:
         given["direction"] = describe(direction) if isinstance(direction, Direction) else direction
     if resume is not None:
+        if name is not None:
+            raise UserError(
+                f"--name {name} is for a new run, and --resume {resume} goes on with one that has its name; leave one of them out."
+            )
         folder = expand(resume)
         out, spec = folder.parent, _resumed(folder, given if data is None else {**given, "data": str(data)})
     elif data is None:
@@ -69,11 +79,14 @@ def fit(
         folder, out, spec = None, expand(out), RunSpec(data=str(data), **given)
     listener = listener or Silent()
     spec = with_model(spec, listener=listener, cache=cache, device=device)
+    common: dict[str, Any] = {
+        "listener": listener, "cache": cache, "workers": workers, "device": device, "name": name, "keep_checkpoints": keep_checkpoints,
+    }  # fmt: skip
     if spec.method == AUTO:
-        return search_method(spec, out=Path(out), listener=listener, cache=cache, workers=workers, device=device)
+        return search_method(spec, out=Path(out), **common)
     if spec.freeze == AUTO:
-        return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers, device=device, methods=methods).run
-    return execute(spec, out=Path(out), resumed=folder, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
+        return search_freeze(spec, out=out, methods=methods, **common).run
+    return execute(spec, out=Path(out), resumed=folder, methods=methods, **common)
 
 
 def _resumed(folder: Path, given: dict[str, Any]) -> RunSpec:
