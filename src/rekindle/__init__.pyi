@@ -1,4 +1,4 @@
-from .errors import UserError
+from .errors import RekindleWarning, UserError
 from .exporting.export import export
 from .fitting.fit import fit
 from .method import Batch, Clock, DataPasses, Direction, Method, Net, Source
@@ -29,6 +29,7 @@ __all__ = [
     "Method",
     "Net",
     "PlainSum",
+    "RekindleWarning",
     "Rifle",
     "Run",
     "RunSpec",

@@ -214,7 +214,7 @@ def test_without_checkpoints_a_refused_model_is_trained_again(finished: tuple[Pa
     shutil.copytree(finished[0], folder, ignore=shutil.ignore_patterns("checkpoints"))
     flipped(folder / "model.safetensors")
     with pytest.raises(UserError, match=f"remove {folder / 'result.json'}, then train it again with rekindle fit --resume {folder}"):
-        rekindle.Run(folder).model
+        assert rekindle.Run(folder).model
     (folder / "result.json").unlink()
     rekindle.fit(resume=folder)
     assert (folder / "model.safetensors").read_bytes() == (finished[0] / "model.safetensors").read_bytes()

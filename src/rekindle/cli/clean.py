@@ -54,7 +54,7 @@ def _print(found: "Cleaning", page: Path, file: Path) -> None:
     labels, outliers, duplicates = found.of("label"), found.of("outlier"), found.of("duplicate")
     if labels:
         rows = [[issue.path, issue.label, issue.suggestion, f"{issue.score:.2f}"] for issue in labels[:LISTED]]
-        table(["picture", "labelled", "looks like", "probability"], rows)
+        table(["picture", "labelled", "looks like", "probability"], rows, words={"labelled", "looks like"})
     print(
         f"{sum(found.counts.values())} pictures by {found.model}: {len(labels)} labels look wrong, {len(outliers)} outliers, "
         f"{len(duplicates)} near duplicates."

@@ -48,7 +48,7 @@ def _list(options: argparse.Namespace) -> int:
          "yes" if one["prepared"] else "no", str(one["title"])]
         for one in found
     ]  # fmt: skip
-    table(["task", "classes", "train", "val", "test", "prepared", "title"], rows)
+    table(["task", "classes", "train", "val", "test", "prepared", "title"], rows, words={"title"})
     return OK
 
 

@@ -5,12 +5,16 @@ import dataclasses
 import inspect
 import io
 import re
+import shutil
 import sys
+from collections.abc import Collection
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from rekindle.training.progress import wrapped
 
 
 def prepare_output() -> None:
@@ -86,14 +90,19 @@ def option_texts(kind: type) -> dict[str, str]:
     return {field.name: texts.get(field.name, "") for field in dataclasses.fields(kind)}
 
 
-def table(header: list[str], rows: list[list[str]]) -> None:
-    """Print a table, its first column to the left and all others to the right."""
+def table(header: list[str], rows: list[list[str]], words: Collection[str] = ()) -> None:
+    """Print a table, its first column and those of `words` to the left, and all others, of numbers, to the right."""
     made = Table(box=None, pad_edge=False)
     for index, name in enumerate(header):
-        made.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+        made.add_column(name, justify="left" if index == 0 or name in words else "right", overflow="fold")
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     show(made)
+
+
+def say(text: str, hanging: str = "") -> None:
+    """Print a text on standard output, on a terminal in lines of its width, with `hanging` before those that go on."""
+    print(wrapped(text, shutil.get_terminal_size().columns, hanging) if sys.stdout.isatty() else text)
 
 
 def show(tables: Any) -> None:

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+from functools import partial
 from typing import Any
 
 from rekindle.cli.output import add_command, add_json, show, table
 from rekindle.cli.run_names import HELP, find_run
+from rekindle.training.progress import ProgressBar
 
 OK = 0
 
@@ -26,9 +28,10 @@ def register(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from rekindle.run import Run
+    with ProgressBar() as bar:
+        from rekindle.run import Run  # Under the bar, since torch takes seconds to load.
 
-    figures = Run(find_run(options.run)).evaluate(options.data)
+        figures = Run(find_run(options.run)).evaluate(options.data, progress=partial(bar.progress, "measuring"))
     if options.json:
         print(json.dumps(figures))
         return OK
@@ -44,9 +47,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from rekindle.report.compare import compare
+    with ProgressBar():
+        from rekindle.report.compare import compare
 
-    found = compare([find_run(run) for run in options.runs])
+        found = compare([find_run(run) for run in options.runs])
     if options.json:
         print(json.dumps(found.to_dict()))
         return OK

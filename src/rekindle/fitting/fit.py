@@ -2,12 +2,13 @@
 
 import os
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from rekindle.errors import UserError
+from rekindle.errors import RekindleWarning, UserError
 from rekindle.files import expand
 from rekindle.fitting.folder_names import check_name
 from rekindle.fitting.freeze_search import search_freeze
@@ -17,9 +18,11 @@ from rekindle.fitting.model_choice import with_model
 from rekindle.method import Direction, Method
 from rekindle.records import read_environment, read_spec
 from rekindle.registry import describe, unparse
+from rekindle.registry import methods as registered
 from rekindle.run import Run
 from rekindle.spec import AUTO, NONE_WORDS, PLACES, RunOptions, RunSpec, check_names
-from rekindle.training.listener import Listener, Silent
+from rekindle.training.listener import Listener
+from rekindle.training.watching import watching
 
 
 def fit(
@@ -39,7 +42,8 @@ def fit(
         resume: A run folder to continue instead; all settings come from its spec.yaml. Data or weights that were moved since may be given
             again; their content must be the same. What no result depends on may change, as `workers`, `cache` and `device`; any
             other setting, also more epochs, would make another run, since learning rates follow its length.
-        listener: Called with progress; see `rekindle.training.listener.Listener`.
+        listener: Called with progress; see `rekindle.training.listener.Listener`. By default a bar on a terminal or in a notebook, and
+            cautions as `RekindleWarning`; the logger "rekindle" hears all that is said in any case.
         cache: Keep decoded pictures for later runs; see `rekindle.data.cache.cache`. No result depends on it.
         workers: Threads that prepare the next batches meanwhile; None chooses. No result depends on it.
         device: Where to train: "auto", "cpu", "cuda" or "mps".
@@ -77,16 +81,33 @@ def fit(
         raise UserError("name the folder with photographs, or a table of them: rekindle fit photos/")
     else:
         folder, out, spec = None, expand(out), RunSpec(data=str(data), **given)
-    listener = listener or Silent()
-    spec = with_model(spec, listener=listener, cache=cache, device=device)
-    common: dict[str, Any] = {
-        "listener": listener, "cache": cache, "workers": workers, "device": device, "name": name, "keep_checkpoints": keep_checkpoints,
-    }  # fmt: skip
+    common: dict[str, Any] = {"cache": cache, "workers": workers, "device": device, "name": name, "keep_checkpoints": keep_checkpoints}
+    with watching(listener) as watcher:
+        run = _run(spec, methods, Path(out), folder, listener=watcher, **common)
+    for text in watcher.cautions:
+        warnings.warn(text, RekindleWarning, stacklevel=2)
+    return run
+
+
+def _run(spec: RunSpec, methods: list[Method] | None, out: Path, resumed: Path | None, **common: Any) -> Run:
+    """Train as the spec says, with its searches; `common` is what they and a single run take alike."""
+    _tell_own(methods or [], common["listener"])
+    spec = with_model(spec, **{name: common[name] for name in ("listener", "cache", "device")})
     if spec.method == AUTO:
-        return search_method(spec, out=Path(out), **common)
+        return search_method(spec, out=out, **common)
     if spec.freeze == AUTO:
         return search_freeze(spec, out=out, methods=methods, **common).run
-    return execute(spec, out=Path(out), resumed=folder, methods=methods, **common)
+    return execute(spec, out=out, resumed=resumed, methods=methods, **common)
+
+
+def _tell_own(chosen: Sequence[Method], listener: Listener) -> None:
+    """Say what a run of classes that only this program knows cannot do."""
+    own = [method.name for method in chosen if method.name not in registered()]
+    if own:
+        listener.note(
+            f"{' and '.join(own)} stands in no package's entry point rekindle.methods: the run goes on from Python alone, where the class is "
+            "defined; rekindle fit --resume needs it registered."
+        )
 
 
 def _resumed(folder: Path, given: dict[str, Any]) -> RunSpec:

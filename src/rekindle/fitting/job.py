@@ -46,7 +46,7 @@ from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, remove_states, states, unfit
 from rekindle.training.defaults import automatic_precision, make_optimizer
-from rekindle.training.listener import Listener
+from rekindle.training.listener import Listener, tell_caution
 from rekindle.training.polyak import BATCHES, polyak_lr
 from rekindle.training.speed import seconds_per_image
 from rekindle.tuner import Tuner
@@ -502,7 +502,7 @@ class _Job:
         tuner = training.tuner
         result["cautions"] = [*(text for one in tuner.methods if (text := one.summary(tuner.epochs))), *cautions(result)]
         for text in result["cautions"] if not self.shared.trial else ():
-            self.listener.note(f"caution: {text}")
+            tell_caution(self.listener, text)
         from rekindle.report.run_page import write_report
         from rekindle.report.run_pictures import Finished, write_pictures
 

@@ -41,9 +41,10 @@ class ProgressBar:
 
     def __init__(self, quiet: bool = False) -> None:
         self._console = _Notes(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
+        self._live = self._console.is_terminal and not self._console.is_dumb_terminal
         self._progress = Progress(
             _Turning("line"), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
-            console=self._console, transient=True, disable=quiet or not self._console.is_terminal,
+            console=self._console, transient=True, disable=quiet or not self._live,
         )  # fmt: skip
         self._task = self._progress.add_task("starting", total=None, text="")
         self._epochs, self._pace = EpochTable(), _Pace()
@@ -63,13 +64,12 @@ class ProgressBar:
     def progress(self, what: str, done: int, total: int) -> None:
         """Move the bar; elsewhere than on a terminal, a line now and then about what is slow."""
         self._progress.update(self._task, description=what, total=total, completed=done, text=f"{done}/{total}")
-        if not self._console.is_terminal and (line := self._pace.line(what, done, total)):
+        if not self._live and (line := self._pace.line(what, done, total)):
             self.note(line)
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
         """Move the bar."""
-        text = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {rate:.0f} pictures/s  {timedelta(seconds=round(left))} left"
-        done = epoch * steps + step
+        text, done = step_text(loss, accuracy, rate, left), epoch * steps + step
         self._progress.update(self._task, description=f"epoch {epoch + 1}/{epochs}", total=epochs * steps, completed=done, text=text)
 
     def epoch(self, record: dict[str, Any]) -> None:
@@ -100,7 +100,13 @@ class _Pace:
         return f"{what}: {done} of {total} ..."
 
 
-def wrapped(text: str, width: int) -> str:
-    """A text in lines of a width, broken between words alone, so that paths can be copied."""
-    lines = [textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""] for line in text.splitlines()]
+def step_text(loss: float, accuracy: float, rate: float, left: float) -> str:
+    """The running epoch in words, beside a bar."""
+    return f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {rate:.0f} pictures/s  {timedelta(seconds=round(left))} left"
+
+
+def wrapped(text: str, width: int, hanging: str = "") -> str:
+    """A text in lines of a width, broken between words alone, so that paths can be copied; `hanging` stands before those that go on."""
+    wrap = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False, subsequent_indent=hanging).wrap
+    lines = [wrap(line) or [""] for line in text.splitlines()]
     return "\n".join(part for line in lines for part in line)
