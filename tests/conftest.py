@@ -14,7 +14,8 @@ LONGEST = ("contract", "faults", "loops", "study", "training", "fitting", "cli")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """An option of the chaos run, which pytest must know before it looks into the rooms."""
+    """Options of single rooms, which pytest must know before it looks into them."""
+    parser.addoption("--rewrite-golden", action="store_true", help="write down what the commands show now; see tests/cli/test_golden.py")
     parser.addoption("--chaos-share", type=float, default=1.0, help="share of the chaos run's counts, for trying it out")
 
 

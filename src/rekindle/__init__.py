@@ -8,4 +8,9 @@ from importlib.metadata import version
 import lazy_loader
 
 __version__ = version("rekindle")
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __dir__() -> list[str]:
+    """The public names, which editors and notebooks offer."""
+    return [*__all__, "__version__"]

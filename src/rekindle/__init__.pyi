@@ -1,4 +1,4 @@
-from .errors import UserError
+from .errors import RekindleWarning, UserError
 from .exporting.export import export
 from .fitting.fit import fit
 from .fitting.folds import CrossValidation
@@ -31,6 +31,7 @@ __all__ = [
     "Method",
     "Net",
     "PlainSum",
+    "RekindleWarning",
     "Rifle",
     "Run",
     "RunSpec",

@@ -30,6 +30,10 @@ class Later(Unreadable):
     """A file of rekindle's own that a later version wrote; it is no damage, so nothing may be written over it."""
 
 
+class RekindleWarning(UserWarning):
+    """A caution about a run that a Python program started: its result is worth a second look before it is used."""
+
+
 class Stopped(Exception):
     """The user or the system asked the run to stop; its state is saved."""
 

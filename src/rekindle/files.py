@@ -1,5 +1,6 @@
 """Files that are written whole or not at all. It loads no torch."""
 
+import base64
 import csv
 import io
 import json
@@ -8,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rekindle.errors import UserError
 
@@ -120,3 +121,18 @@ def _is_formula(text: str) -> bool:
     except ValueError:
         return True
     return text[0] in "\t\r\n"
+
+
+def drop_output(*streams: TextIO) -> None:
+    """Send to nowhere what is still to be written to a closed pipe, so that the interpreter does not fail on it at its end."""
+    for stream in streams:
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def embed(picture: bytes, kind: str = "jpeg") -> str:
+    """A picture, encoded as `kind` says, as the address by which a page holds it whole."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

@@ -204,6 +204,7 @@ class Answer(TypedDict):
     correct: str
 
 
+LATEST = "latest"  # What a user types for the run that was written last.
 REWRITE = "remove {folder}/result.json, then have it written again with rekindle fit --resume {folder}"
 RESULT = FileFormat(2, Result, "write it again with rekindle fit --resume {folder}")
 METRICS = FileFormat(2, Epoch, REWRITE)

@@ -1,12 +1,15 @@
 """A run folder: what stands in it before training, and what a finished one can do."""
 
+import copy
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -20,14 +23,14 @@ from rekindle.analysis.familiarity import Familiarity
 from rekindle.analysis.features import FeatureReader
 from rekindle.data import Dataset, Picture, Undecodable, find_images, open_data
 from rekindle.data.formats.columns import ColumnNames
-from rekindle.data.formats.folder_walk import find_new
 from rekindle.data.formats.names import is_hidden, not_text
 from rekindle.data.formats.open import survey
 from rekindle.data.formats.outputs import is_output
+from rekindle.data.given import Given, Readable, given_pictures
 from rekindle.data.samples import Preprocessing
 from rekindle.errors import UserError
-from rekindle.files import csv_text, expand, write_atomic
-from rekindle.method import Method, Source
+from rekindle.files import csv_text, embed, expand, write_atomic
+from rekindle.method import Method, Source, noop
 from rekindle.records import (
     DATA,
     ENVIRONMENT,
@@ -53,7 +56,7 @@ class Prediction:
     """What the network predicts for one picture.
 
     Attributes:
-        path: The file.
+        path: The file; of pictures in memory their place in what was given, such as "[3]".
         classes: The most probable classes, best first; empty where there is an error.
         confidences: Their probabilities.
         error: Why the file could not be read, or has no finite outputs; else "".
@@ -81,6 +84,32 @@ class Run:
         object.__setattr__(self, "folder", expand(self.folder))
         if not self.folder.is_dir():
             raise UserError(f"there is no run folder {self.folder}; name one that rekindle fit made.")
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{name} {value}" for name, value in self._figures().items())
+        return f"Run({str(self.folder)!r}: {figures or 'not finished'})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: figures, curves, and a link to the report."""
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._figures().items())
+        curves, report = self.folder / "curves.png", self.folder / "report.html"
+        picture = f'<img src="{embed(curves.read_bytes(), "png")}" style="width: 40em" alt="Learning curves">' if curves.is_file() else ""
+        link = f'<a href="{escape(quote(report.as_posix()))}">report</a>' if report.is_file() else "not finished"
+        return f"<div><b>{escape(self.folder.name)}</b> &nbsp; {link}<table>{rows}</table>{picture}</div>"
+
+    def _figures(self) -> dict[str, str]:
+        """Method, network and accuracies in words; nothing of a run that has not finished, or whose result is damaged."""
+        try:
+            result = self.result
+        except UserError:
+            return {}
+        probe = result.get("probe") or {}
+        found = {"method": result["method"], "network": result["model"]}
+        for split in ("val", "test"):
+            if split in result:
+                against = f", linear probe {100 * probe[split]['accuracy']:.1f} %" if split in probe else ""
+                found[split] = f"{100 * result[split]['accuracy']:.1f} % of {result[split]['count']}{against}"
+        return found
 
     @cached_property
     def result(self) -> dict[str, Any]:
@@ -111,16 +140,19 @@ class Run:
         return Familiarity.read(self.folder)
 
     def predict(
-        self, files: Sequence[str | Path] | str | Path, top_k: int = 1, *, unsure: bool | float = False, tta: bool = False
-    ) -> list[Prediction]:
-        """Classify picture files, or all files below a folder but documents and hidden ones; one that cannot be read gets its row with the reason.
+        self, pictures: Given | Sequence[Given], top_k: int = 1, *, unsure: bool | float = False, tta: bool = False,
+        progress: Callable[[int, int], object] = noop,
+    ) -> list[Prediction]:  # fmt: skip
+        """Classify pictures, on the GPU where there is one; a picture that cannot be read gets its row with the reason.
 
         Args:
-            files: Picture files and folders.
+            pictures: Picture files, folders (all files below but documents and hidden ones), PIL images, arrays (H, W, 3) or (H, W) of
+                uint8, an array of several, or a list of such things.
             top_k: How many classes a picture, at least 1; at most all are given.
             unsure: Say which pictures are unsure; a number is the share of the classes' own pictures that may be, True 0.05.
             tta: Average the probabilities of the picture and of its mirror image. What is unsure is told by the picture alone, as the
                 threshold was chosen.
+            progress: Told (done, total).
 
         Raises:
             UserError: If `unsure` is asked of a run that has no threshold, or `tta` of one that was trained without mirror images.
@@ -128,19 +160,23 @@ class Run:
         check_value("--top-k", top_k, Count)
         self._check_mirror(tta)
         threshold = None if unsure is False else self.familiarity.threshold(unsure_share(unsure))
-        paths = find_new([expand(file) for file in ([files] if isinstance(files, str | Path) else files)]).paths
+        named = given_pictures(pictures)
         found: list[Prediction] = []
-        for start in range(0, len(paths), BATCH):
-            found += self._predict(paths[start : start + BATCH], top_k, threshold, tta)
+        for start in range(0, len(named), BATCH):
+            found += self._predict(named[start : start + BATCH], top_k, threshold, tta)
+            progress(len(found), len(named))
         return found
 
-    def evaluate(self, data: str | Path | None = None, *, tta: bool = False) -> dict[str, Any]:
+    def evaluate(
+        self, data: str | Path | None = None, *, tta: bool = False, progress: Callable[[int, int], object] = noop
+    ) -> dict[str, Any]:
         """Figures (see `rekindle.analysis.summarize`) on other labelled pictures, whose classes bear the run's names.
 
         Args:
             data: A folder of class folders, or anything else that `rekindle fit` takes; of data with splits the test split is measured,
                 or, without one, the validation split. None measures the run's own test split again, or validation where it has none.
             tta: Average the probabilities of each picture and of its mirror image.
+            progress: Told (done, total).
 
         Raises:
             UserError: For a class that the run does not know, pictures that cannot be read, outputs that are not finite, or `tta` where
@@ -155,10 +191,12 @@ class Run:
         found: list[Tensor] = []
         errors: dict[Picture, str] = {}
         for start in range(0, len(pictures), BATCH):
-            pixels, faults = self._pixels(pictures[start : start + BATCH])
-            errors |= faults
+            part = pictures[start : start + BATCH]
+            pixels, faults = self._pixels(part)
+            errors |= {part[place]: why for place, why in faults.items()}
             if not errors:
                 found.append(self.probabilities(pixels, tta=tta))
+            progress(start + len(part), len(pictures))
         if errors:
             raise UserError(
                 "\n".join([f"{len(errors)} images cannot be read; repair or remove them:", *(f"  {p}: {why}" for p, why in errors.items())])
@@ -175,58 +213,65 @@ class Run:
         if tta and not read_spec(self.folder).flip:
             raise UserError(f"{self.folder} was trained with --no-flip, as where a mirror image is of another class; leave --tta out.")
 
-    def _predict(self, paths: list[Path], top_k: int, threshold: float | None, tta: bool) -> list[Prediction]:
-        pixels, errors = self._pixels(paths)
+    def _predict(self, named: list[tuple[str, Readable]], top_k: int, threshold: float | None, tta: bool) -> list[Prediction]:
+        pixels, errors = self._pixels([picture for _, picture in named])
         rows = self._answers(pixels, threshold, tta) if pixels else iter(())
         names = self.model[1]["classes"]
         found = []
-        for path in paths:
-            if path in errors:
-                found.append(Prediction(str(path), [], [], errors[path]))
+        for place, (name, _) in enumerate(named):
+            if place in errors:
+                found.append(Prediction(name, [], [], errors[place]))
                 continue
             row, unsure = next(rows)
             if not row.isfinite().all():
-                found.append(Prediction(str(path), [], [], "the network's outputs for it are not finite"))
+                found.append(Prediction(name, [], [], "the network's outputs for it are not finite"))
                 continue
             best = row.topk(min(top_k, len(names)))
-            found.append(Prediction(str(path), [names[i] for i in best.indices], [round(float(v), 6) for v in best.values], unsure=unsure))
+            found.append(Prediction(name, [names[i] for i in best.indices], [round(float(v), 6) for v in best.values], unsure=unsure))
         return found
 
     def _answers(self, pixels: list[np.ndarray], threshold: float | None, tta: bool) -> Iterator[tuple[Tensor, bool | None]]:
         """Probabilities (C,) of each picture, and whether it is unsure."""
         if threshold is None:
             return ((row, None) for row in self.probabilities(pixels, tta=tta))
-        with FeatureReader(self.model[0]) as reader:
+        with FeatureReader(self._placed) as reader:
             features, outputs = reader.read(self._inputs(pixels))
-        probabilities = at_temperature(outputs, self.model[1]["temperature"])
-        doubtful = self.familiarity.of(features, probabilities) <= threshold
+        probabilities = at_temperature(outputs.cpu(), self.model[1]["temperature"])
+        doubtful = self.familiarity.of(features.cpu(), probabilities) <= threshold
         probabilities = self._with_mirror(pixels, probabilities) if tta else probabilities
         return zip(probabilities, doubtful.tolist(), strict=True)
 
-    def _pixels(self, pictures: Sequence[Picture]) -> tuple[list[np.ndarray], dict[Picture, str]]:
+    def _pixels(self, pictures: Sequence[Readable]) -> tuple[list[np.ndarray], dict[int, str]]:
+        """Those that can be read, and why the others cannot, by their places."""
         preprocessing = Preprocessing.from_recipe(self.model[1])
         pixels, errors = [], {}
-        for picture in pictures:
+        for place, picture in enumerate(pictures):
             try:
                 pixels.append(preprocessing.pixels(picture))
             except (Undecodable, OSError) as error:
-                errors[picture] = str(error)
+                errors[place] = str(error)
         return pixels, errors
 
     def probabilities(self, pixels: list[np.ndarray], *, tta: bool = False) -> Tensor:
         """(N, C) of pictures (S, S, 3) uint8 as `Preprocessing.pixels` gives them; `tta` averages those of the mirror images in."""
-        module, recipe = self.model
         with torch.no_grad():
-            outputs: Tensor = module(self._inputs(pixels))
-        found = at_temperature(outputs, recipe["temperature"])
+            outputs: Tensor = self._placed(self._inputs(pixels))
+        found = at_temperature(outputs.cpu(), self.model[1]["temperature"])
         return self._with_mirror(pixels, found) if tta else found
 
     def _with_mirror(self, pixels: list[np.ndarray], found: Tensor) -> Tensor:
         """The mean of probabilities and those of the mirror images."""
         return (found + self.probabilities([np.flip(picture, 1) for picture in pixels])) / 2
 
+    @cached_property
+    def _placed(self) -> nn.Module:
+        """The network where it is quickest; that of `model` stays where it is, for whoever goes on with it."""
+        module = self.model[0]
+        return copy.deepcopy(module).to("cuda") if torch.cuda.is_available() else module
+
     def _inputs(self, pixels: list[np.ndarray]) -> Tensor:
-        return Preprocessing.from_recipe(self.model[1]).normalize(np.stack(pixels))
+        device = next(self._placed.parameters()).device
+        return Preprocessing.from_recipe(self.model[1]).normalize(np.stack(pixels)).to(device)
 
 
 def unsure_share(unsure: bool | float) -> float:

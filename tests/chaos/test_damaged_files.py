@@ -28,7 +28,15 @@ def folder(tmp_path: Path) -> Path:
     undrawn()
     data = picture_folder(tmp_path / "data", {"train": 6, "val": 3}, size=24)
     return rekindle.fit(
-        str(data), model="tiny", method="l2_sp", image_size=16, epochs=3, batch_size=6, precision="32", out=tmp_path / "runs"
+        str(data),
+        model="tiny",
+        method="l2_sp",
+        image_size=16,
+        epochs=3,
+        batch_size=6,
+        precision="32",
+        out=tmp_path / "runs",
+        keep_checkpoints=True,
     ).folder
 
 
@@ -68,7 +76,7 @@ def test_runs_that_go_on_after_damage(folder: Path, count: Callable[[int], int])
         result.unlink(missing_ok=True)
         model.unlink(missing_ok=True)
         notes = Notes()
-        rekindle.fit(resume=folder, listener=notes)
+        rekindle.fit(resume=folder, listener=notes, keep_checkpoints=True)
         assert model.read_bytes() == trained
         return next(note for note in notes.kept if "damaged" in note or "continuing" in note)
 

@@ -39,7 +39,7 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_folder_explains_itself(run: Path) -> None:
     expected = {
         "spec.yaml", "environment.json", "data.json", "metrics.jsonl", "curves.png", "confusion.png", "samples.png", "mistakes.png",
-        "report.html", "model.safetensors", "familiarity.safetensors", "model.json", "predictions.csv", "checkpoints", "result.json",
+        "report.html", "model.safetensors", "familiarity.safetensors", "model.json", "predictions.csv", "result.json",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} - {".lock"} == expected
     page = (run / "report.html").read_text("utf-8")

@@ -12,7 +12,7 @@ import pytest
 import rekindle
 from rekindle.cli import main
 from rekindle.files import expand, write_atomic
-from rekindle.fitting.job import slug
+from rekindle.fitting.folder_names import slug
 from rekindle.spec import RunSpec
 from tests.toys import picture_folder
 

@@ -203,10 +203,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, T
         patch.setattr(Training, "fit", kept)
         run = rekindle.fit(
             str(root / "data"), model="tiny", image_size=16, method="l2_sp+rifle(periods=2)", epochs=3, batch_size=6, precision="32",
-            keep="best", seed=1, record="gradient_norms", out=root / "runs",
+            keep="best", seed=1, record="gradient_norms", out=root / "runs", keep_checkpoints=True,
         )  # fmt: skip
     yield run.folder, made[0]
     torch.set_num_threads(threads)
+
+
+def test_without_checkpoints_a_refused_model_is_trained_again(finished: tuple[Path, Training], tmp_path: Path) -> None:
+    folder = tmp_path / finished[0].name
+    shutil.copytree(finished[0], folder, ignore=shutil.ignore_patterns("checkpoints"))
+    flipped(folder / "model.safetensors")
+    with pytest.raises(UserError, match=f"remove {folder / 'result.json'}, then train it again with rekindle fit --resume {folder}"):
+        assert rekindle.Run(folder).model
+    (folder / "result.json").unlink()
+    rekindle.fit(resume=folder)
+    assert (folder / "model.safetensors").read_bytes() == (finished[0] / "model.safetensors").read_bytes()
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def undisturbed(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield rekindle.fit(**options, out=tmp_path_factory.mktemp("whole")).folder
+    yield rekindle.fit(**options, out=tmp_path_factory.mktemp("whole"), keep_checkpoints=True).folder
     torch.set_num_threads(threads)
 
 
@@ -90,7 +90,8 @@ def test_a_damaged_newest_checkpoint_is_named_and_an_older_one_used(options: dic
     older, newest = sorted((folder / "checkpoints").iterdir())
     newest.write_bytes(newest.read_bytes()[:-100])
     notes: list[str] = []
-    assert_equal_runs(rekindle.fit(resume=folder, listener=Notes(notes)).folder, undisturbed, EPOCHS)
+    run = rekindle.fit(resume=folder, listener=Notes(notes), keep_checkpoints=True)
+    assert_equal_runs(run.folder, undisturbed, EPOCHS)
     assert any(newest.name in note and "damaged" in note for note in notes)
     assert older.exists()
 

@@ -89,7 +89,7 @@ def test_a_run_that_fails_before_it_began_leaves_no_folder(options: dict[str, An
 
 
 def test_what_a_kill_left_is_removed_by_the_next_start(options: dict[str, Any]) -> None:
-    run = rekindle.fit(**options)
+    run = rekindle.fit(**options, keep_checkpoints=True)
     left = [run.folder / ".result.json.77.tmp", run.folder / "checkpoints" / ".epoch00001-step0000000.safetensors.0123456789abcdef.tmp"]
     for path in left:
         path.write_bytes(b"half")

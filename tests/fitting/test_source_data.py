@@ -16,7 +16,16 @@ from rekindle.training.checkpoints import states
 from tests.data.pictures import jpeg
 from tests.toys import picture_folder
 
-FAST: dict[str, Any] = {"model": "tiny", "epochs": 1, "batch_size": 4, "lr": 0.01, "precision": "32", "image_size": 16, "test": False}
+FAST: dict[str, Any] = {
+    "model": "tiny",
+    "epochs": 1,
+    "batch_size": 4,
+    "lr": 0.01,
+    "precision": "32",
+    "image_size": 16,
+    "test": False,
+    "keep_checkpoints": True,
+}
 
 
 def pictures(folder: Path, names: list[str], first: int = 50) -> Path:

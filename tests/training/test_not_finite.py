@@ -186,7 +186,7 @@ def test_before_the_first_checkpoint(options: dict[str, Any], capsys: pytest.Cap
 
 def test_a_folder_whose_checkpoint_is_broken_says_so(options: dict[str, Any]) -> None:
     """As rekindle 0.1.0 left them: it went on with weights that were not finite."""
-    folder = rekindle.fit(**options).folder
+    folder = rekindle.fit(**options, keep_checkpoints=True).folder
     (folder / "result.json").unlink()
     older, newest = sorted((folder / "checkpoints").iterdir())
     state = load_state(newest)

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable
 
 import rekindle
-from rekindle.cli import analyze, catalog, data, demo, export, fit, predict, run, serve, study
+from rekindle.cli import analyze, catalog, completion, data, demo, export, fit, predict, run, serve, study
 from rekindle.cli.failures import tell
-from rekindle.cli.output import add_debug, drop_output, prepare_output
+from rekindle.cli.output import add_debug, prepare_output
 from rekindle.errors import UserError
-from rekindle.files import expand
+from rekindle.files import drop_output, expand
 
 PIPE_CLOSED = 141  # As shells count what a signal ended.
 
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # The reader has seen enough, as head does.
-        drop_output()
+        drop_output(sys.stdout, sys.stderr)
         return PIPE_CLOSED
 
 
@@ -54,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for room in (fit, predict, serve, run, export, catalog, data, study, analyze, demo):
         room.register(commands)
+    completion.register(commands, top)
     return top
 
 

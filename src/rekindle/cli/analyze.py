@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rekindle.cli.output import ProgressBar, add_command, option_texts, table
+from rekindle.cli.output import add_command, option_texts, table
+from rekindle.cli.run_names import HELP, find_run
 from rekindle.errors import UserError
 from rekindle.oracle.settings import OracleSettings
+from rekindle.training.progress import ProgressBar
 
 OK = 0
 KINDS = {
@@ -29,7 +31,7 @@ def register(commands: Any) -> None:
     parts = group.add_subparsers(title="analyses", required=True, metavar="ANALYSIS")
     for kind, (text, example) in KINDS.items():
         command = add_command(parts, kind, text, example)
-        command.add_argument("runs", nargs="+", help="run folders")
+        command.add_argument("runs", nargs="+", help=f"{HELP}, each")
         command.add_argument("--out", help="folder for picture and numbers (default: the run's own; 'analysis' for several runs)")
         command.add_argument("--json", action="store_true", help="print the numbers as JSON")
         command.set_defaults(act=_analyze, kind=kind)
@@ -95,8 +97,9 @@ def _rank(options: argparse.Namespace) -> int:
 def _analyze(options: argparse.Namespace) -> int:
     from rekindle.report.analyses import analyze
 
-    analysis = analyze(options.kind, options.runs)
-    paths = analysis.write(Path(options.out or (options.runs[0] if len(options.runs) == 1 else "analysis")))
+    runs = [find_run(run) for run in options.runs]
+    analysis = analyze(options.kind, runs)
+    paths = analysis.write(Path(options.out or (runs[0] if len(runs) == 1 else "analysis")))
     if options.json:
         print(json.dumps(analysis.values))
         return OK

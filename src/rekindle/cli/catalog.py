@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from rekindle.cli.output import add_command, add_json
+from rekindle.cli.output import add_command, add_json, say
 from rekindle.errors import UserError
 from rekindle.methods._catalog import VARIANTS, MethodEntry, card, library, others_bring_some
 
@@ -48,12 +48,13 @@ def _list(entries: dict[str, MethodEntry]) -> None:
         for name, entry in entries.items():
             if entry.family == family:
                 listed = ", ".join(f"{option}={told.default!r}" for option, told in entry.options.items())
-                print(f"  {name}({listed})\n      {entry.summary}\n      {entry.paper}")
+                say(f"  {name}({listed})", " " * 8)
+                say(f"      {entry.summary}\n      {entry.paper}", " " * 6)
     print()
     for name, (base, fixed) in VARIANTS.items():
-        print(f"{name}: {base} with {', '.join(f'{option}={value!r}' for option, value in fixed.items())}")
-    print("Join methods with +, as in --method 'l2_sp(alpha=0.01)+rifle(periods=4)'; --direction takes one of the directions.")
-    print("rekindle methods NAME shows the card of one.")
+        say(f"{name}: {base} with {', '.join(f'{option}={value!r}' for option, value in fixed.items())}", " " * 4)
+    say("Join methods with +, as in --method 'l2_sp(alpha=0.01)+rifle(periods=4)'; --direction takes one of the directions.")
+    say("rekindle methods NAME shows the card of one.")
 
 
 def _models(options: argparse.Namespace) -> int:

@@ -6,8 +6,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.cli.output import ProgressBar, add_columns, add_command, add_json, asked_columns, table
+from rekindle.cli.output import add_columns, add_command, add_json, asked_columns, table
 from rekindle.spec import RunSpec
+from rekindle.training.progress import ProgressBar
 
 if TYPE_CHECKING:
     from rekindle.analysis.cleaning import Cleaning
@@ -53,7 +54,7 @@ def _print(found: "Cleaning", page: Path, file: Path) -> None:
     labels, outliers, duplicates = found.of("label"), found.of("outlier"), found.of("duplicate")
     if labels:
         rows = [[issue.path, issue.label, issue.suggestion, f"{issue.score:.2f}"] for issue in labels[:LISTED]]
-        table(["picture", "labelled", "looks like", "probability"], rows)
+        table(["picture", "labelled", "looks like", "probability"], rows, words={"labelled", "looks like"})
     print(
         f"{sum(found.counts.values())} pictures by {found.model}: {len(labels)} labels look wrong, {len(outliers)} outliers, "
         f"{len(duplicates)} near duplicates."

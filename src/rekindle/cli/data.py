@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.clean import add_clean
-from rekindle.cli.output import ProgressBar, add_columns, add_command, add_json, asked_columns, table
+from rekindle.cli.output import add_columns, add_command, add_json, asked_columns, table
 from rekindle.spec import RunSpec
+from rekindle.training.progress import ProgressBar
 
 if TYPE_CHECKING:
     from rekindle.data.check import Check
@@ -49,7 +50,7 @@ def _list(options: argparse.Namespace) -> int:
          "yes" if one["prepared"] else "no", str(one["title"])]
         for one in found
     ]  # fmt: skip
-    table(["task", "classes", "train", "val", "test", "prepared", "title"], rows)
+    table(["task", "classes", "train", "val", "test", "prepared", "title"], rows, words={"title"})
     return OK
 
 

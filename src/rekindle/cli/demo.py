@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rekindle.cli.output import ProgressBar, add_command, table
+from rekindle.cli.output import add_command, table
 from rekindle.errors import Busy
-from rekindle.files import write_atomic
+from rekindle.files import embed, write_atomic
 from rekindle.locks import locked
+from rekindle.training.progress import ProgressBar
 
 OK = 0
 POOL, VALIDATION = 60, 20
@@ -83,7 +84,7 @@ def _demonstrate(out: Path, listener: Any) -> Demo:
     from rekindle import fit
     from rekindle.models import boxed
     from rekindle.report.figures import save, seed_curves
-    from rekindle.report.template import embed, render
+    from rekindle.report.template import render
 
     boxed.check_installed()
     data, common = write_digits(out / "data"), {"out": out / "runs", "listener": listener, "model": boxed.NAME, **SETTINGS}

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from rekindle.cli.output import add_command, add_json
+from rekindle.cli.run_names import HELP, find_run
 
 OK = 0
 
@@ -14,7 +15,7 @@ def register(commands: Any) -> None:
     """Add the command."""
     command = add_command(commands, "export", "write a finished run as files that need no rekindle: ONNX, timm, the Hub",
                           "rekindle export runs/photos-… --format onnx timm")  # fmt: skip
-    command.add_argument("run", help="run folder")
+    command.add_argument("run", help=HELP)
     command.add_argument("--format", nargs="+", choices=("onnx", "timm"), default=["onnx"], dest="formats", metavar="FORMAT",
                          help="onnx: one file from a decoded picture to probabilities, and a script that runs it; timm: a folder for "
                               "timm.create_model and the Hugging Face Hub (default: onnx)")  # fmt: skip
@@ -29,7 +30,7 @@ def _export(options: argparse.Namespace) -> int:
     from rekindle.exporting.export import export
 
     done = export(
-        options.run, formats=options.formats, int8=options.int8, data=options.data, out=options.out,
+        find_run(options.run), formats=options.formats, int8=options.int8, data=options.data, out=options.out,
         progress=lambda text: print(f"{text} ...", file=sys.stderr),
     )  # fmt: skip
     if options.json:

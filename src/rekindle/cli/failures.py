@@ -1,9 +1,11 @@
 """What a command says and returns when it cannot do its job: one sentence, and with --debug where that arose."""
 
+import shutil
 import sys
 import traceback
 
 from rekindle.errors import Busy, Unreadable, UserError, shorter
+from rekindle.training.progress import wrapped
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130  # The last as shells count what a signal ended.
 
@@ -24,7 +26,8 @@ def tell(error: BaseException, debug: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         print("\nrekindle: stopped.", file=sys.stderr)
         return STOPPED
-    print(f"rekindle: {sentence(error)}", file=sys.stderr)
+    told = f"rekindle: {sentence(error)}"
+    print(wrapped(told, shutil.get_terminal_size().columns) if sys.stderr.isatty() else told, file=sys.stderr)
     return BAD_INPUT if isinstance(error, UserError) and not isinstance(error, Busy | Unreadable) else FAILED
 
 

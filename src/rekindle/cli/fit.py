@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from rekindle.cli.output import ProgressBar, add_command, add_json, option_texts, table
+from rekindle.cli.output import add_command, add_json, option_texts, table
+from rekindle.cli.run_names import RUNS, find_run
 from rekindle.errors import Stopped
 from rekindle.report.format import split_title
 from rekindle.spec import EMA, NONE_WORDS, RunSpec, hints, read_options
+from rekindle.training.progress import ProgressBar
 
 if TYPE_CHECKING:
     from rekindle.fitting.folds import CrossValidation
@@ -43,19 +45,21 @@ def register(commands: Any) -> None:
     groups["data"].add_argument("--folds", type=int, metavar="K",
                                 help="cross-validate: train K runs, each of which holds out another part of the training and validation pictures")  # fmt: skip
     run = groups["run"]
-    run.add_argument("--out", default="runs", help="folder in which the run's own folder is made (default: runs)")
+    run.add_argument("--out", default=RUNS, help="folder in which the run's own folder is made (default: runs)")
+    run.add_argument("--name", help="name of that folder (default: made of data, model, method, seed and id)")
     run.add_argument(
         "--config", metavar="FILE", help="YAML file of options by name, such as a run's spec.yaml; options typed here come before it"
     )
     run.add_argument(
         "--resume",
         metavar="RUN",
-        help="continue this run folder; every setting comes from it. --workers, --device and --cache may change, and data that were moved may be "
+        help="continue this run, named by its folder, the beginning of its name or id, or latest; every setting comes from it. --workers, --device and --cache may change, and data that were moved may be "
         "named again; any other change, also of --epochs, since learning rates follow a run's length, makes another run: --config RUN/spec.yaml",
     )
     run.add_argument("--device", default="auto", metavar="NAME", help="where to train: auto, cpu, cuda or mps (default: auto)")
     run.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True,
                      help="keep decoded pictures for later runs; see rekindle data cache (no result depends on it)")  # fmt: skip
+    run.add_argument("--keep-checkpoints", action="store_true", help="keep checkpoints when the run is done; nothing reads them then")
     run.add_argument("--workers", type=int, help="threads that prepare the next batches meanwhile (default: auto; no result depends on it)")
     add_json(run, "print the result as JSON")
     command.set_defaults(act=_fit)
@@ -104,20 +108,21 @@ def _reader(kinds: list[type], word: str | None) -> Callable[[str], Any]:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    from rekindle import fit
-    from rekindle.fitting.folds import CrossValidation
-
     given = {name: value for name, value in vars(options).items() if name in hints(RunSpec) and name != "data"}
     if options.config:
         given = {**read_options(Path(options.config)), **given}
+    resume = options.resume and find_run(options.resume, runs=options.out, finished=False)
     data = options.data or given.pop("data", None)
     given.pop("data", None)
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         with ProgressBar(quiet=not first) as bar:
+            from rekindle import fit  # Under the bar, since torch takes seconds to load.
+            from rekindle.fitting.folds import CrossValidation
+
             run = fit(
-                data, folds=options.folds, out=options.out, resume=options.resume, listener=bar, cache=options.cache, workers=options.workers,
-                device=options.device, **given,
+                data, folds=options.folds, out=options.out, resume=resume, listener=bar, cache=options.cache, workers=options.workers,
+                device=options.device, name=options.name, keep_checkpoints=options.keep_checkpoints, **given,
             )  # fmt: skip
     except Stopped as error:
         print(f"rekindle: stopped; all is saved. Go on with: rekindle fit --resume {error}", file=sys.stderr)

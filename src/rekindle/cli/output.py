@@ -1,20 +1,20 @@
-"""What the commands have in common: how one is declared, its tables, and the progress bar. It loads no torch."""
+"""What the commands have in common: how one is declared, and its tables. It loads no torch."""
 
 import argparse
 import dataclasses
 import inspect
 import io
-import os
 import re
+import shutil
 import sys
-from contextlib import suppress
-from datetime import timedelta
-from typing import Any, Self
+from collections.abc import Collection
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+from rekindle.training.progress import wrapped
 
 
 def prepare_output() -> None:
@@ -31,86 +31,12 @@ def prepare_output() -> None:
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
-def drop_output() -> None:
-    """Send to nowhere what is still to be written to a closed pipe, so that the interpreter does not fail on it at its end."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-class _Notes(Console):
-    """Standard error; a run goes on when nobody reads it any more."""
-
-    def on_broken_pipe(self) -> None:
-        """Fall silent."""
-        self.quiet = True
-        drop_output()
-
-
 class _Results(Console):
     """Standard output; a closed pipe ends the command as it ends one that prints."""
 
     def on_broken_pipe(self) -> None:
         """Leave it to `rekindle.cli.main`."""
         raise BrokenPipeError
-
-
-class ProgressBar:
-    """Shows notes, the running epoch and a line for each finished one, on standard error.
-
-    Args:
-        quiet: Show nothing, as on all ranks but the first.
-    """
-
-    def __init__(self, quiet: bool = False) -> None:
-        self._console = _Notes(file=sys.stderr, quiet=quiet, highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"),
-            console=self._console, transient=True, disable=quiet or not self._console.is_terminal,
-        )  # fmt: skip
-        self._task = self._progress.add_task("", total=None, text="", visible=False)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
-
-    def note(self, text: str) -> None:
-        """Print a sentence."""
-        self._console.print(text, markup=False)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Move the bar; elsewhere than on a terminal, a line at the end."""
-        self._progress.update(self._task, description=what, total=total, completed=done, text=f"{done}/{total}", visible=True)
-        if done == total and not self._console.is_terminal:
-            self.note(f"{what}: {total} done.")
-
-    def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
-        """Move the bar."""
-        text = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {rate:.0f} images/s  {timedelta(seconds=round(left))} left"
-        self._progress.update(
-            self._task,
-            description=f"epoch {epoch + 1}/{epochs}",
-            total=epochs * steps,
-            completed=epoch * steps + step,
-            text=text,
-            visible=True,
-        )
-
-    def epoch(self, record: dict[str, Any]) -> None:
-        """Print an epoch's line."""
-        train, val = record["train"], record.get("val")
-        mark = "  (head re-initialised)" if record["restarted"] else ""
-        checked = f"validation loss {val['loss']:.3f} accuracy {100 * val['accuracy']:5.1f} %  " if val else ""
-        self.note(
-            f"epoch {record['epoch'] + 1:3d}  train loss {train['loss']:.3f} accuracy {100 * train['accuracy']:5.1f} %  "
-            f"{checked}{record['timing']['images_per_second']:.0f} images/s{mark}"
-        )
 
 
 def add_command(parts: Any, name: str, text: str, example: str, more: str = "") -> argparse.ArgumentParser:
@@ -169,14 +95,19 @@ def option_texts(kind: type) -> dict[str, str]:
     return {field.name: texts.get(field.name, "") for field in dataclasses.fields(kind)}
 
 
-def table(header: list[str], rows: list[list[str]]) -> None:
-    """Print a table, its first column to the left and all others to the right."""
+def table(header: list[str], rows: list[list[str]], words: Collection[str] = ()) -> None:
+    """Print a table, its first column and those of `words` to the left, and all others, of numbers, to the right."""
     made = Table(box=None, pad_edge=False)
     for index, name in enumerate(header):
-        made.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+        made.add_column(name, justify="left" if index == 0 or name in words else "right", overflow="fold")
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     show(made)
+
+
+def say(text: str, hanging: str = "") -> None:
+    """Print a text on standard output, on a terminal in lines of its width, with `hanging` before those that go on."""
+    print(wrapped(text, shutil.get_terminal_size().columns, hanging) if sys.stdout.isatty() else text)
 
 
 def show(tables: Any) -> None:

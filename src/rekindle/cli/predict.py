@@ -3,12 +3,16 @@
 import argparse
 import dataclasses
 import json
+import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.output import add_command, add_json, add_tta, table
+from rekindle.cli.run_names import HELP, find_run
 from rekindle.files import csv_text, write_atomic
+from rekindle.training.progress import ProgressBar
 
 if TYPE_CHECKING:
     from rekindle.run import Prediction, Run
@@ -22,7 +26,7 @@ def register(commands: Any) -> None:
         commands, "predict", "classify new pictures with a finished run", "rekindle predict runs/photos-… new/ --top-k 3 --unsure --html sheet.html",
         "A terminal gets a table, a pipe or a file CSV.",
     )  # fmt: skip
-    predict.add_argument("run", help="run folder")
+    predict.add_argument("run", help=HELP)
     predict.add_argument("files", nargs="+", help="picture files, or folders of them")
     predict.add_argument("--top-k", type=int, default=1, help="classes a picture (default: 1)")
     predict.add_argument("--unsure", nargs="?", type=_share, const=True, default=False, metavar="SHARE",
@@ -46,12 +50,14 @@ def _share(text: str) -> float:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from rekindle.data.formats.folder_walk import find_new
-    from rekindle.data.formats.names import printable
-    from rekindle.run import Run
+    with ProgressBar() as bar:
+        from rekindle.data.formats.folder_walk import find_new  # Under the bar, since torch takes seconds to load.
+        from rekindle.data.formats.names import printable
+        from rekindle.run import Run
 
-    run, new = Run(Path(options.run)), find_new(options.files)
-    rows = run.predict(new.paths, options.top_k, unsure=options.unsure, tta=options.tta)
+        run, new = Run(find_run(options.run)), find_new(options.files)
+        told = partial(bar.progress, "classifying pictures")
+        rows = run.predict(new.paths, options.top_k, unsure=options.unsure, tta=options.tta, progress=told)
     if options.html:
         from rekindle.report.contact_sheet import write_contact_sheet
 
@@ -91,11 +97,20 @@ def _csv(found: "list[Prediction]", top_k: int, asked: bool) -> str:
 
 
 def _table(found: "list[Prediction]", asked: bool) -> None:
-    rows = []
+    rows, folder = [], _common_folder([row.path for row in found])
     for row in found:
         answers = ", ".join(f"{name} {100 * share:.1f} %" for name, share in zip(row.classes, row.confidences, strict=True))
-        rows.append([row.path, row.error or answers, *(["unsure" if row.unsure else ""] if asked else [])])
-    table(["picture", "class and confidence", *([""] if asked else [])], rows)
+        rows.append([row.path.removeprefix(folder), row.error or answers, *(["unsure" if row.unsure else ""] if asked else [])])
+    title = "class and confidence"
+    table([f"picture in {folder}" if folder else "picture", title, *([""] if asked else [])], rows, words={title})
+
+
+def _common_folder(paths: list[str]) -> str:
+    """The folder, with its separator, that all of several paths lie in; "" where they share none, or there is but one."""
+    if len(paths) < 2:
+        return ""
+    shared = os.path.commonprefix([os.path.dirname(path) + os.sep for path in paths])
+    return shared[: shared.rfind(os.sep) + 1]
 
 
 def _few(run: "Run", unsure: bool | float) -> list[str]:

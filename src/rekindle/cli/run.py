@@ -2,10 +2,12 @@
 
 import argparse
 import json
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from rekindle.cli.output import add_command, add_json, add_tta, show, table
+from rekindle.cli.run_names import HELP, find_run
+from rekindle.training.progress import ProgressBar
 
 OK = 0
 
@@ -15,7 +17,7 @@ def register(commands: Any) -> None:
     evaluate = add_command(
         commands, "evaluate", "measure a finished run on other labelled pictures", "rekindle evaluate runs/photos-… more-photos/"
     )
-    evaluate.add_argument("run", help="run folder")
+    evaluate.add_argument("run", help=HELP)
     evaluate.add_argument(
         "data", nargs="?",
         help="FOLDER/CLASS/picture.jpg, or anything else that fit takes, whose test split is then measured (default: the run's own test split)",
@@ -24,15 +26,16 @@ def register(commands: Any) -> None:
     add_json(evaluate, "JSON instead of a table")
     evaluate.set_defaults(act=_evaluate)
     compare = add_command(commands, "compare", "put finished runs side by side, with paired statistics", "rekindle compare runs/a runs/b")
-    compare.add_argument("runs", nargs="+", help="run folders")
+    compare.add_argument("runs", nargs="+", help=f"{HELP}, each")
     add_json(compare, "JSON instead of tables")
     compare.set_defaults(act=_compare)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from rekindle.run import Run
+    with ProgressBar() as bar:
+        from rekindle.run import Run  # Under the bar, since torch takes seconds to load.
 
-    figures = Run(Path(options.run)).evaluate(options.data, tta=options.tta)
+        figures = Run(find_run(options.run)).evaluate(options.data, tta=options.tta, progress=partial(bar.progress, "measuring"))
     if options.json:
         print(json.dumps(figures))
         return OK
@@ -48,9 +51,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from rekindle.report.compare import compare
+    with ProgressBar():
+        from rekindle.report.compare import compare
 
-    found = compare([Path(run) for run in options.runs])
+        found = compare([find_run(run) for run in options.runs])
     if options.json:
         print(json.dumps(found.to_dict()))
         return OK

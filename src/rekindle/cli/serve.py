@@ -3,10 +3,10 @@
 import argparse
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from rekindle.cli.output import add_command
+from rekindle.cli.run_names import HELP, find_run
 
 OK = 0
 
@@ -15,7 +15,7 @@ def register(commands: Any) -> None:
     """Add the command."""
     command = add_command(commands, "serve", "open a page on this machine to drop pictures on", "rekindle serve runs/photos-…",
                           "Ctrl-C ends it. Pictures are classified on this machine and not kept.")  # fmt: skip
-    command.add_argument("run", help="run folder")
+    command.add_argument("run", help=HELP)
     command.add_argument("--port", type=int, default=8000, help="0 takes one that is free (default: 8000)")
     command.add_argument("--host", default="127.0.0.1",
                          help="address to listen at; 0.0.0.0 lets everyone in who reaches this machine (default: 127.0.0.1)")  # fmt: skip
@@ -32,5 +32,5 @@ def _serve(options: argparse.Namespace) -> int:
         print(f"open {address} and drop pictures on it; Ctrl-C ends.", flush=True)
 
     with suppress(KeyboardInterrupt):  # How it ends.
-        serve(Run(Path(options.run)), options.host, options.port, told)
+        serve(Run(find_run(options.run)), options.host, options.port, told)
     return OK

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.cli.output import ProgressBar, add_command, console, table
+from rekindle.cli.output import add_command, console, table
 from rekindle.errors import UserError
 from rekindle.spec import Threads, Units, check_value
+from rekindle.training.progress import ProgressBar
 
 if TYPE_CHECKING:
     from rekindle.oracle.study import OracleStudy

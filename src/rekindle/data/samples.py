@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from rekindle.data.augment import Augment
 from rekindle.data.batches import center_crop, eval_batch, normalize, train_batch
-from rekindle.data.cache.decode import decode
+from rekindle.data.cache.decode import decode, decode_image
 from rekindle.data.cache.pixels import Pixels
 from rekindle.data.formats.images import Picture
 from rekindle.models.build import LoadedModel
@@ -52,13 +53,14 @@ class Preprocessing:
         """Shorter edge after the resize: the papers' 256 for a crop of 224, in proportion."""
         return round(self.image_size * 256 / 224)
 
-    def pixels(self, picture: Picture) -> np.ndarray:
+    def pixels(self, picture: Picture | Image) -> np.ndarray:
         """One picture decoded and cropped at the centre, (S, S, 3) uint8.
 
         Raises:
             Undecodable: If it is no picture.
         """
-        return center_crop(decode(picture, self.edge, self.interpolation), self.image_size)
+        read = decode_image if isinstance(picture, Image) else decode
+        return center_crop(read(picture, self.edge, self.interpolation), self.image_size)  # type: ignore[arg-type]
 
     def normalize(self, pixels: np.ndarray) -> Tensor:
         """(B, S, S, 3) uint8 to (B, 3, S, S) float32."""

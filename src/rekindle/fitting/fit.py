@@ -2,13 +2,16 @@
 
 import os
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, overload
 
-from rekindle.errors import UserError
+from rekindle.errors import RekindleWarning, UserError
 from rekindle.files import expand
+from rekindle.fitting.folder_names import check_name
 from rekindle.fitting.folds import CrossValidation, cross_validate, folds_of
 from rekindle.fitting.freeze_search import search_freeze
 from rekindle.fitting.job import execute
@@ -17,31 +20,34 @@ from rekindle.fitting.model_choice import with_model
 from rekindle.method import Direction, Method
 from rekindle.records import read_environment, read_spec
 from rekindle.registry import describe, unparse
+from rekindle.registry import methods as registered
 from rekindle.run import Run
 from rekindle.spec import AUTO, NONE_WORDS, PLACES, Folds, RunOptions, RunSpec, check_names, check_value
-from rekindle.training.listener import Listener, Silent
+from rekindle.training.listener import Listener
+from rekindle.training.watching import watching
 
 
 @overload
 def fit(
     data: str | Path | None = ..., *, folds: None = ..., method: str | Method | Sequence[Method] | None = ..., direction: str | Direction | None = ...,
-    out: str | Path = ..., resume: str | Path | None = ..., listener: Listener | None = ..., cache: bool = ...,
-    workers: int | None = ..., device: str = ..., **options: Unpack[RunOptions],
+    out: str | Path = ..., resume: str | Path | None = ..., listener: Listener | None = ..., cache: bool = ..., workers: int | None = ...,
+    device: str = ..., name: str | None = ..., keep_checkpoints: bool = ..., **options: Unpack[RunOptions],
 ) -> Run: ...  # fmt: skip
 
 
 @overload
 def fit(
     data: str | Path | None = ..., *, folds: int, method: str | Method | Sequence[Method] | None = ..., direction: str | Direction | None = ...,
-    out: str | Path = ..., resume: str | Path | None = ..., listener: Listener | None = ..., cache: bool = ...,
-    workers: int | None = ..., device: str = ..., **options: Unpack[RunOptions],
+    out: str | Path = ..., resume: str | Path | None = ..., listener: Listener | None = ..., cache: bool = ..., workers: int | None = ...,
+    device: str = ..., name: str | None = ..., keep_checkpoints: bool = ..., **options: Unpack[RunOptions],
 ) -> CrossValidation: ...  # fmt: skip
 
 
 def fit(
     data: str | Path | None = None, *, folds: int | None = None, method: str | Method | Sequence[Method] | None = None,
     direction: str | Direction | None = None, out: str | Path = "runs", resume: str | Path | None = None, listener: Listener | None = None,
-    cache: bool = True, workers: int | None = None, device: str = "auto", **options: Unpack[RunOptions],
+    cache: bool = True, workers: int | None = None, device: str = "auto", name: str | None = None, keep_checkpoints: bool = False,
+    **options: Unpack[RunOptions],
 ) -> Run | CrossValidation:  # fmt: skip
     """Fine-tune a network on a folder of photographs and return the finished run.
 
@@ -55,10 +61,13 @@ def fit(
         resume: A run folder, or that of folds, to continue instead; all settings come from its spec.yaml. Data or weights that were moved since may be given
             again; their content must be the same. What no result depends on may change, as `workers`, `cache` and `device`; any
             other setting, also more epochs, would make another run, since learning rates follow its length.
-        listener: Called with progress; see `rekindle.training.listener.Listener`.
+        listener: Called with progress; see `rekindle.training.listener.Listener`. By default a bar on a terminal or in a notebook, and
+            cautions as `RekindleWarning`; the logger "rekindle" hears all that is said in any case.
         cache: Keep decoded pictures for later runs; see `rekindle.data.cache.cache`. No result depends on it.
         workers: Threads that prepare the next batches meanwhile; None chooses. No result depends on it.
         device: Where to train: "auto", "cpu", "cuda" or "mps".
+        name: Of the run's folder; None makes one of data, model, method, seed and id.
+        keep_checkpoints: Keep them when the run is done, where nothing reads them any more.
         **options: Fields of `RunSpec`, such as `epochs=40`.
 
     Returns:
@@ -72,6 +81,8 @@ def fit(
         >>> run.predict(["new.jpg"])  # doctest: +SKIP
     """
     check_names(options)
+    if name is not None:
+        check_name(name)
     methods = _objects(method)
     given: dict[str, Any] = {**options}
     if method is not None:
@@ -79,34 +90,63 @@ def fit(
     if direction is not None:
         given["direction"] = describe(direction) if isinstance(direction, Direction) else direction
     if resume is not None:
+        if name is not None:
+            raise UserError(
+                f"--name {name} is for a new run, and --resume {resume} goes on with one that has its name; leave one of them out."
+            )
         folder = expand(resume)
         out, spec = folder.parent, _resumed(folder, given if data is None else {**given, "data": str(data)})
     elif data is None:
         raise UserError("name the folder with photographs, or a table of them: rekindle fit photos/")
     else:
         folder, out, spec = None, expand(out), RunSpec(data=str(data), **given)
-    listener, out = listener or Silent(), Path(out)
-
-    def train(spec: RunSpec, out: Path, resumed: Path | None) -> Run:
-        if resumed is not None:  # What the run chose by itself stands in its folder.
-            spec = replace(read_spec(resumed), **{name: getattr(spec, name) for name in PLACES})
-        spec = with_model(spec, listener=listener, cache=cache, device=device)
-        if spec.method == AUTO:
-            return search_method(spec, out=out, listener=listener, cache=cache, workers=workers, device=device)
-        if spec.freeze == AUTO:
-            return search_freeze(spec, out=out, listener=listener, cache=cache, workers=workers, device=device, methods=methods).run
-        return execute(spec, out=out, resumed=resumed, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
-
     begun = None if folder is None else folds_of(folder)
     if folds is not None and folder is not None and folds != begun:
         raise UserError(
             f"{folder} has {f'{begun} folds' if begun else 'no folds'}, so it cannot go on with --folds {folds}; leave that out."
         )
     check_value("--folds", folds, Folds | None)
-    count = begun or folds
-    if count is not None:
-        return cross_validate(spec, count, train, out=out, resumed=folder, listener=listener)
-    return train(spec, out, folder)
+    common: dict[str, Any] = {"cache": cache, "workers": workers, "device": device, "keep_checkpoints": keep_checkpoints}
+    with watching(listener) as watcher:
+        common["listener"] = watcher
+        _tell_own(methods or [], watcher)
+        count = begun or folds
+        run: Run | CrossValidation
+        if count is None:
+            run = _run(spec, methods, Path(out), folder, name=name, **common)
+        else:
+            train = partial(_fold, methods, common)
+            run = cross_validate(spec, count, train, out=Path(out), name=name, resumed=folder, listener=watcher)
+    for text in watcher.cautions:
+        warnings.warn(text, RekindleWarning, stacklevel=2)
+    return run
+
+
+def _run(spec: RunSpec, methods: list[Method] | None, out: Path, resumed: Path | None, **common: Any) -> Run:
+    """Train as the spec says, with its searches; `common` is what they and a single run take alike."""
+    spec = with_model(spec, **{name: common[name] for name in ("listener", "cache", "device")})
+    if spec.method == AUTO:
+        return search_method(spec, out=out, **common)
+    if spec.freeze == AUTO:
+        return search_freeze(spec, out=out, methods=methods, **common).run
+    return execute(spec, out=out, resumed=resumed, methods=methods, **common)
+
+
+def _fold(methods: list[Method] | None, common: dict[str, Any], spec: RunSpec, out: Path, resumed: Path | None) -> Run:
+    """Train one of several folds, or go on with it; what it chose by itself stands in its folder."""
+    if resumed is not None:
+        spec = replace(read_spec(resumed), **{name: getattr(spec, name) for name in PLACES})
+    return _run(spec, methods, out, resumed, name=None, **common)
+
+
+def _tell_own(chosen: Sequence[Method], listener: Listener) -> None:
+    """Say what a run of classes that only this program knows cannot do."""
+    own = [method.name for method in chosen if method.name not in registered()]
+    if own:
+        listener.note(
+            f"{' and '.join(own)} stands in no package's entry point rekindle.methods: the run goes on from Python alone, where the class is "
+            "defined; rekindle fit --resume needs it registered."
+        )
 
 
 def _resumed(folder: Path, given: dict[str, Any]) -> RunSpec:

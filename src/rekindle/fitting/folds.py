@@ -12,9 +12,10 @@ from typing import Annotated, Any, NotRequired
 from annotated_types import Interval
 from typing_extensions import TypedDict
 
+from rekindle.data.formats.names import is_hidden
 from rekindle.errors import Stopped, UserError
 from rekindle.files import csv_text, read_csv, write_atomic
-from rekindle.fitting.job import slug
+from rekindle.fitting.folder_names import slug
 from rekindle.records import read_spec, write_spec
 from rekindle.report.statistics import over_folds, wilson
 from rekindle.run import Run
@@ -55,8 +56,9 @@ class CrossValidation:
 
 
 def cross_validate(
-    spec: RunSpec, folds: int, train: Callable[[RunSpec, Path, Path | None], Run], *, out: Path, resumed: Path | None, listener: Listener
-) -> CrossValidation:
+    spec: RunSpec, folds: int, train: Callable[[RunSpec, Path, Path | None], Run], *, out: Path, name: str | None, resumed: Path | None,
+    listener: Listener,
+) -> CrossValidation:  # fmt: skip
     """Train every fold, or go on with those that are not done.
 
     Args:
@@ -64,6 +66,7 @@ def cross_validate(
         folds: From 2 to 100.
         train: Trains a spec in an output folder, or goes on with a run folder if one is given.
         out: Folder in which the folds' own folder is made.
+        name: Of that folder; None makes one of data, seed, folds and id.
         resumed: That folder, to go on.
         listener: Told of progress.
 
@@ -73,7 +76,9 @@ def cross_validate(
     """
     if spec.fold:
         raise UserError(f"--folds {folds} trains every fold, and --fold {spec.fold} one of them; give one of them.")
-    folder = resumed or out / f"{slug(Path(spec.data).resolve().name)}-s{spec.seed}-{folds}folds-{spec.options_hash()}"
+    folder = resumed or out / (name or f"{slug(Path(spec.data).resolve().name)}-s{spec.seed}-{folds}folds-{spec.options_hash()}")
+    if not resumed:
+        _check_free(folder, spec, folds)
     if not (folder / FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_spec(folder, spec.located())
@@ -94,6 +99,15 @@ def cross_validate(
     _write_predictions(folder, runs)
     FOLDS.write(folder / FILE, {"folds": folds, **_summary(spec, runs)})
     return CrossValidation(folder, runs)
+
+
+def _check_free(folder: Path, spec: RunSpec, folds: int) -> None:
+    """Refuse a folder that holds something else than these folds."""
+    begun = (folder / "spec.yaml").is_file() and not (folder / "environment.json").exists()
+    if begun and read_spec(folder) == spec.located() and folds_of(folder) in (None, folds):
+        return
+    if folder.exists() and (not folder.is_dir() or any(not is_hidden(entry.name) for entry in folder.iterdir())):
+        raise UserError(f"{folder} holds something else than these folds; give another --name.")
 
 
 def folds_of(folder: Path) -> int | None:

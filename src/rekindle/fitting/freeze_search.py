@@ -68,6 +68,8 @@ def search_freeze(
     workers: int | None = None,
     device: str = "auto",
     methods: Sequence[Method] | None = None,
+    name: str | None = None,
+    keep_checkpoints: bool = False,
 ) -> FreezeSearch:
     """Layer-wise search: train with the first 0, 1, 2, ... stages frozen and keep what validates best.
 
@@ -83,6 +85,8 @@ def search_freeze(
         workers: As for `rekindle.fit`.
         device: As for `rekindle.fit`.
         methods: The spec's methods as objects; None makes them from its recipe.
+        name: Of the folder of the run that is kept.
+        keep_checkpoints: Keep those of that run when it is done.
 
     Raises:
         UserError: For bad input, as `rekindle.fit`.
@@ -115,7 +119,8 @@ def search_freeze(
     listener.note(
         f"chosen: {chosen.frozen} of {len(blocks)} stages frozen, validation accuracy {100 * chosen.mean:.1f} %; {folder / 'curve.png'}"
     )
-    return FreezeSearch(tuple(curve), chosen, train(replace(spec, freeze=chosen.until or None), out=Path(out)), folder)
+    run = train(replace(spec, freeze=chosen.until or None), out=Path(out), name=name, keep_checkpoints=keep_checkpoints)
+    return FreezeSearch(tuple(curve), chosen, run, folder)
 
 
 def choose(curve: list[FrozenStages]) -> FrozenStages:

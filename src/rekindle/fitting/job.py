@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,10 +29,12 @@ from rekindle.errors import Busy, Later, Unreadable, UserError
 from rekindle.files import remove_temporaries, write_atomic
 from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
+from rekindle.fitting.folder_names import check_free, slug
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
 from rekindle.fitting.memory import size_warnings
 from rekindle.fitting.setup import check_mixing, dark, data_hash, launch, leaks, make_criterion, uneven, weights_hash
 from rekindle.fitting.source_data import SourceData, one_pass
+from rekindle.fitting.workload import EVALUATION, KNOWN, Stopwatch, Workload
 from rekindle.locks import locked, remove_if_unused
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
@@ -41,9 +44,9 @@ from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.report.format import duration, split_title
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec, check_value
-from rekindle.training.checkpoints import Unfit, states, unfit
+from rekindle.training.checkpoints import Unfit, remove_states, states, unfit
 from rekindle.training.defaults import automatic_precision, make_optimizer
-from rekindle.training.listener import Listener
+from rekindle.training.listener import Listener, tell_caution
 from rekindle.training.polyak import BATCHES, polyak_lr
 from rekindle.training.speed import seconds_per_image
 from rekindle.tuner import Tuner
@@ -55,18 +58,15 @@ if TYPE_CHECKING:
 
 CHECKING = 0.25  # Work of looking at validation pictures after an epoch, in that of the epoch, where they choose nothing.
 LEAST_CHECKED = 64
-EVALUATION = 1 / 3  # Work of looking at a picture, in that of training on it.
-KNOWN = 1000  # Pictures at most, of training and of validation, that strangers are told by.
-ENDING = 5.0  # Seconds that pictures and pages take.
 CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods and checkpoints take some too.
 LOCK = ".lock"
-SLUG_BYTES = 60  # Of each of the three words in a run folder's name; file systems take 255 bytes, some of them 143.
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 def execute(
     spec: RunSpec, *, out: Path, listener: Listener, resumed: Path | None = None, cache: bool = True, workers: int | None = None,
-    device: str = "auto", methods: Sequence[Method] | None = None, shared: "Shared | None" = None,
+    device: str = "auto", methods: Sequence[Method] | None = None, name: str | None = None, keep_checkpoints: bool = False,
+    shared: "Shared | None" = None,
 ) -> Run:  # fmt: skip
     """Train one run, or go on with it, or find it finished.
 
@@ -79,6 +79,8 @@ def execute(
         workers: Threads that prepare the next batches meanwhile; None chooses.
         device: "auto", "cpu", "cuda" or "mps".
         methods: The spec's methods as objects, which are copied; None makes them from its recipe.
+        name: Of the run's folder; None makes one of data, model, method, seed and id.
+        keep_checkpoints: Keep them when the run is done.
         shared: What it has in common with other runs of a search.
 
     Raises:
@@ -128,12 +130,14 @@ def execute(
         if not any(method.needs_data for method in chosen):
             listener.note("--source-data is read for nothing: no method looks at data before training; take l2_sp_fisher, or leave it out.")
     run_id = spec.run_id(data_hash(dataset, pixels, source_data), weights_hash(loaded.module))
-    name = f"{slug(Path(spec.data.removeprefix('hf:')).resolve().name)}-{slug(spec.model)}-{slug(spec.method)}-s{spec.seed}-{run_id}"
-    folder = resumed or out / name
+    made = f"{slug(Path(spec.data.removeprefix('hf:')).resolve().name)}-{slug(spec.model)}-{slug(spec.method)}-s{spec.seed}-{run_id}"
+    folder = resumed or out / (name or made)
     if resumed is not None and began_as(resumed) != run_id:
         raise UserError(
             f"the data or the weights of {resumed} changed since it began, so it cannot go on; start a new run without --resume."
         )
+    if name and resumed is None:
+        check_free(folder, run_id)
     dataset = replace(dataset, notes=[*dataset.notes, *leaks(dataset, pixels), *dark(dataset, pixels), *uneven(spec, dataset)])
     for text in [*dataset.notes, *(f"caution: {sentence}" for sentence in dataset.cautions)]:
         listener.note(text)
@@ -146,7 +150,7 @@ def execute(
             _Job(
                 spec=spec, fabric=fabric, loaded=loaded, methods=chosen, direction=direction, dataset=dataset, pixels=pixels,
                 preprocessing=preprocessing, run_id=run_id, folder=folder, listener=listener, began=began, workers=workers, augment=augment,
-                source_data=source_data, shared=shared or Shared(),
+                source_data=source_data, shared=shared or Shared(), keep_checkpoints=keep_checkpoints,
             ).run()  # fmt: skip
     return Run(folder)
 
@@ -192,6 +196,8 @@ class _Job:
     augment: "Augment | None"
     source_data: SourceData | None
     shared: Shared
+    keep_checkpoints: bool
+    _seconds: float | None = field(default=None, init=False)  # For training on a picture, by the pace of the look.
 
     def run(self) -> None:
         """Train from the newest checkpoint or the start, then write everything, the result last."""
@@ -293,10 +299,12 @@ class _Job:
             raise UserError(str(error)) from None
         if self.fabric.is_global_zero and not (self.folder / "spec.yaml").is_file():
             open_folder(self.folder, self.run_id, spec, self.dataset)
-        listener = _MetricsWriter(self.listener, self.folder, self.fabric.is_global_zero, lambda: self._write_samples(train))
+        writer = _MetricsWriter(
+            self.listener, self.folder, self.fabric.is_global_zero, lambda: self._write_samples(train), self._workload(splits)
+        )
         training = Training(
             fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=self._checked(splits),
-            batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=listener,
+            batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=writer,
             grad_accum_steps=spec.grad_accum_steps, recorders=watching, watched=splits["test"] if spec.test_every_epoch else None,
             balanced=spec.sampler == "balanced", clip_norm=spec.clip_norm, ema=spec.ema, patience=spec.patience, choices=choices.to_dict(),
         )  # fmt: skip
@@ -321,13 +329,14 @@ class _Job:
         """What is seen of the features; by the first run of a search for all."""
         if self.shared.look is not None:
             return self.shared.look
-        began = time.perf_counter()
+        began, watch = time.perf_counter(), Stopwatch(self.listener.progress)
         with self._first_pass():
-            look = look_at(model, splits["train"], self.spec.seed, self.fabric.device, self.listener.progress)
+            look = look_at(model, splits["train"], self.spec.seed, self.fabric.device, watch, self.listener.progress)
         self.shared.baseline = look.summary()
         if "val" in splits:
-            self.shared.baseline |= self._probe_on(look.probe, model, splits, "val")
+            self.shared.baseline |= self._probe_on(look.probe, model, splits, "val", watch)
         told = self.shared.baseline["val"]["accuracy"] if "val" in self.shared.baseline else look.probe.accuracy
+        self._seconds = watch.seconds
         kind = "validation" if "val" in self.shared.baseline else "cross-validated"
         if told is not None:
             self.listener.note(f"linear probe: {kind} accuracy {100 * told:.1f} %, after {time.perf_counter() - began:.0f} s.")
@@ -347,10 +356,12 @@ class _Job:
                 f"try --image-size {self.loaded.input_size}."
             ) from error
 
-    def _probe_on(self, probe: LinearProbe, model: nn.Module, splits: "dict[str, Samples]", name: str) -> dict[str, dict[str, float]]:
+    def _probe_on(
+        self, probe: LinearProbe, model: nn.Module, splits: "dict[str, Samples]", name: str, progress: Callable[..., None] | None = None
+    ) -> dict[str, dict[str, float]]:
         """{split: accuracy and loss of a linear probe on it}, or nothing where the pre-trained network `model` overflows there."""
         samples = splits[name]
-        answers = probe.probabilities(features_at(model, samples, None, self.fabric.device))
+        answers = probe.probabilities(features_at(model, samples, None, self.fabric.device, progress or self.listener.progress))
         if not answers.isfinite().all():
             self.listener.note(
                 f"{self.spec.model} has features that are not finite on the {split_title(name)} pictures; its linear probe has no figures there."
@@ -365,7 +376,7 @@ class _Job:
         batchnorm: str = spec.batchnorm
         if batchnorm == "auto" and look is not None:
             self.shared.batchnorm = self.shared.batchnorm or batchnorm_for(
-                model, train, look, spec.seed, self.fabric.device, spec.batch_size
+                model, train, look, spec.seed, self.fabric.device, spec.batch_size, self.listener.progress
             )
         if batchnorm == "auto":
             batchnorm = self.shared.batchnorm or "batch"
@@ -376,19 +387,23 @@ class _Job:
         """The choices with as many epochs, up to those chosen, as the rest of the time allows; the same on every rank."""
         assert self.spec.minutes is not None
         train = seconds_per_image(model, self._some(splits["train"]), criterion, self.fabric.autocast) / self.fabric.world_size
-        look = train * EVALUATION
-        every = len(splits["train"]) * train + len(self._checked(splits) or ()) * look
-        every += len(splits["test"]) * look if self.spec.test_every_epoch else 0.0
-        measured = sum(len(samples) for name, samples in splits.items() if name != "train")
-        known = sum(min(KNOWN, len(samples)) for name, samples in splits.items() if name != "test")
-        ending = ENDING + (2 * measured + known) * look
-        left = 60 * self.spec.minutes - (time.perf_counter() - self.began) - ending
+        work = self._workload(splits)
+        every = work.epoch(train)
+        left = 60 * self.spec.minutes - (time.perf_counter() - self.began) - work.ending(train)
         epochs = max(1, min(choices.epochs, int(CAREFUL * left / every)))
         if epochs < choices.epochs:
             self.listener.note(f"--minutes {self.spec.minutes:g} shortens the run from {choices.epochs} to {epochs} epochs.")
         if CAREFUL * left < every:
             self.listener.note(f"one epoch takes {duration(every)}, which is more than --minutes {self.spec.minutes:g} leaves.")
         return replace(choices, epochs=self.fabric.broadcast(epochs) if self.fabric.world_size > 1 else epochs)
+
+    def _workload(self, splits: "dict[str, Samples]") -> Workload:
+        return Workload(
+            train=len(splits["train"]),
+            checked=len(self._checked(splits) or ()) + (len(splits["test"]) if self.spec.test_every_epoch else 0),
+            measured=sum(len(samples) for name, samples in splits.items() if name != "train"),
+            known=sum(min(KNOWN, len(samples)) for name, samples in splits.items() if name != "test"),
+        )
 
     def _rate(self, choices: Choices, tuner: Tuner, look: Look | None, train: "Samples") -> Choices:
         """The choices with the backbone's rate from a few gradients, the same on every rank, where it was left open."""
@@ -408,6 +423,7 @@ class _Job:
         order = data_room.order(len(train), self.spec.seed, 0)
         for number in range(BATCHES):
             rows = order[(torch.arange(min(self.spec.batch_size, len(train))) + number * self.spec.batch_size) % len(train)]
+            self.listener.progress("measuring a few gradients", number, BATCHES)
             x, y = train.training(rows, self.spec.seed, 0, self.fabric.device)
             yield x.to(memory_format=torch.channels_last), y
 
@@ -451,6 +467,10 @@ class _Job:
             f"{tuner.epochs} epochs of {tuner.steps_per_epoch} steps on {self.fabric.device}; learning rate {choices.lr:g}, of the head "
             f"{choices.head_lr:.2g}, which starts {start}" + ("; BatchNorm frozen." if choices.batchnorm == "frozen" else ".")
         )
+        if self._seconds is not None:
+            seconds, work = self._seconds / self.fabric.world_size, self._workload(splits)
+            left = (tuner.epochs - len(training.history)) * work.epoch(seconds) + work.ending(seconds)
+            self.listener.note(f"by the pace so far, about {duration(left)} to go.")
 
     def _finish(self, training: "Training", splits: "dict[str, Samples]", choices: Choices) -> None:
         found = self._evaluated(training, splits)
@@ -486,13 +506,15 @@ class _Job:
             *cautions(result),
         ]
         for text in result["cautions"] if not self.shared.trial else ():
-            self.listener.note(f"caution: {text}")
+            tell_caution(self.listener, text)
         from rekindle.report.run_page import write_report
         from rekindle.report.run_pictures import Finished, write_pictures
 
-        write_pictures(Finished(self.folder, training.history, result, self.dataset.find))
+        write_pictures(Finished(self.folder, training.history, result, self.dataset.find), self.listener.progress)
         write_report(self.folder, result)
         RESULT.write(self.folder / "result.json", result)
+        if not (self.keep_checkpoints or self.shared.trial):  # The best trial is gone on from.
+            remove_states(self.folder / "checkpoints")
 
     def _evaluated(self, training: "Training", splits: "dict[str, Samples]") -> dict[str, Tensor]:
         """Logits of the splits that the run is measured on.
@@ -503,7 +525,10 @@ class _Job:
         from rekindle.training.trainer import evaluate
 
         names = [name for name in splits if name == "val" or (name == "test" and self.spec.test)]
-        found = {name: evaluate(self.fabric, training.model, splits[name]) for name in names}
+        found = {
+            name: evaluate(self.fabric, training.model, splits[name], partial(self.listener.progress, f"measuring {split_title(name)}"))
+            for name in names
+        }
         for name, logits in found.items():
             training.check(f"the {split_title(name)} loss", mean_nll(logits.softmax(1), splits[name].labels), training.kept_epoch)
         return found
@@ -522,7 +547,7 @@ class _Job:
         known = chosen_rows(train.labels, self.spec.seed)[:KNOWN]
         own = data_room.order(len(val), self.spec.seed, 0)[:KNOWN]
         try:
-            training, validation = features_at(model, train, known, device), features_at(model, val, own, device)
+            training, validation = (features_at(model, *each, device, self.listener.progress) for each in ((train, known), (val, own)))
         except UserError as error:
             self.listener.note(f"predict --unsure will not work with this run: {error}")
             return
@@ -533,7 +558,9 @@ class _Job:
         if self.spec.keep != "auto" or choices.head_init != "linear_probe" or choices.probe is None or "val" not in found:
             return False
         labels = splits["val"].labels
-        answers = choices.probe.probabilities(features_at(training.tuner.source.model, splits["val"], None, self.fabric.device))
+        answers = choices.probe.probabilities(
+            features_at(training.tuner.source.model, splits["val"], None, self.fabric.device, self.listener.progress)
+        )
         if not answers.isfinite().all():
             return False
         rights = [(answer.argmax(1) == labels).tolist() for answer in (answers, found["val"])]
@@ -556,10 +583,14 @@ class _Job:
 class _MetricsWriter:
     """Writes each epoch's line to metrics.jsonl and passes everything on."""
 
-    def __init__(self, listener: "Listener", folder: Path, writes: bool, draw: Callable[[], None]) -> None:
-        self._draw = draw
-        self.note, self.progress, self.step, self._next = listener.note, listener.progress, listener.step, listener.epoch
+    def __init__(self, listener: "Listener", folder: Path, writes: bool, draw: Callable[[], None], work: Workload) -> None:
+        self._draw, self._work = draw, work
+        self.note, self.progress, self._step, self._next = listener.note, listener.progress, listener.step, listener.epoch
         self._path = folder / "metrics.jsonl" if writes else None
+
+    def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
+        """Let what is left be all of the run, where the trainer knows of training alone."""
+        self._step(epoch, epochs, step, steps, loss, accuracy, rate, left + self._work.beside_training(epochs - epoch, 1 / rate))
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Append one line."""
@@ -585,12 +616,6 @@ def _import_ahead(*names: str) -> None:
 def rewrite_metrics(folder: Path, history: list[dict[str, Any]]) -> None:
     """Let metrics.jsonl hold just the epochs of the checkpoint that a run goes on from."""
     write_atomic(folder / "metrics.jsonl", "".join(map(METRICS.line, history)))
-
-
-def slug(text: str) -> str:
-    """Letters and digits of a text, cut to as many bytes as leave room for the other parts of a name: file systems count bytes."""
-    kept = "".join(c if c.isalnum() or c in "_.=" else "-" for c in text).strip("-")
-    return kept.encode("utf-8", "ignore")[:SLUG_BYTES].decode("utf-8", "ignore")
 
 
 def _is_finished(folder: Path, note: Callable[[str], None]) -> bool:

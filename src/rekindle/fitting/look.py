@@ -46,7 +46,14 @@ class Look:
         return {"cross_validation": self.probe.accuracy, "strength": self.probe.strength, "mean_square": self.mean_square}
 
 
-def look_at(module: nn.Module, train: Samples, seed: int, device: torch.device, progress: Callable[..., None] = noop) -> Look:
+def look_at(
+    module: nn.Module,
+    train: Samples,
+    seed: int,
+    device: torch.device,
+    looking: Callable[..., None] = noop,
+    fitting: Callable[..., None] = noop,
+) -> Look:
     """Look at the features of at most `MOST` training pictures at the centre crop.
 
     Args:
@@ -54,13 +61,14 @@ def look_at(module: nn.Module, train: Samples, seed: int, device: torch.device, 
         train: The training split.
         seed: Key of the choice among more pictures.
         device: Where to compute.
-        progress: Told (what, done, total).
+        looking: Told (what, done, total) of the features.
+        fitting: And of the probe.
 
     Raises:
         UserError: If features are not finite, since nothing can be learnt from such a network.
     """
     rows = chosen_rows(train.labels, seed)
-    features = features_at(module, train, rows, device, progress)
+    features = features_at(module, train, rows, device, looking)
     broken = int((~features.isfinite().all(1)).sum())
     if broken:
         raise UserError(
@@ -68,7 +76,7 @@ def look_at(module: nn.Module, train: Samples, seed: int, device: torch.device, 
             "or too large for this device: give other --weights, or another --model."
         )
     labels = train.labels[rows]
-    return Look(features, labels, fit_probe(features, labels, progress), mean_square(features))
+    return Look(features, labels, fit_probe(features, labels, fitting), mean_square(features))
 
 
 def chosen_rows(labels: Tensor, seed: int) -> Tensor:
@@ -91,7 +99,9 @@ def features_at(
     return torch.from_numpy(found)
 
 
-def batchnorm_for(module: nn.Module, train: Samples, look: Look, seed: int, device: torch.device, batch_size: int) -> str:
+def batchnorm_for(
+    module: nn.Module, train: Samples, look: Look, seed: int, device: torch.device, batch_size: int, progress: Callable[..., None] = noop
+) -> str:
     """The statistics under which a linear probe cross-validates better: "frozen" ones of pre-training, or those of each "batch".
 
     Of equals the frozen ones. A network without BatchNorm has no choice: "batch", which changes nothing.
@@ -102,10 +112,12 @@ def batchnorm_for(module: nn.Module, train: Samples, look: Look, seed: int, devi
     rows = chosen_rows(train.labels, seed)
     compared = rows[: max(COMPARED, len(train.labels.unique()))]  # Those of each class come first.
     with _batch_statistics(twin):
-        features, _ = features_of(twin, train, rows=compared, device=device, batch=batch_size)
+        features, _ = features_of(
+            twin, train, lambda done: progress("looking at BatchNorm", done, len(compared)), rows=compared, device=device, batch=batch_size
+        )
     if not np.isfinite(features).all():
         return "frozen"
-    batch = fit_probe(torch.from_numpy(features), train.labels[compared])
+    batch = fit_probe(torch.from_numpy(features), train.labels[compared], progress)
     frozen = look.probe if len(compared) == len(rows) else fit_probe(look.features[: len(compared)], look.labels[: len(compared)])
     return "batch" if (batch.accuracy or 0.0) > (frozen.accuracy or 0.0) else "frozen"
 

@@ -11,12 +11,14 @@ from typing import Any
 
 from rekindle.analysis.classification import beyond_luck
 from rekindle.errors import Diverged, UserError
+from rekindle.fitting.folder_names import slug
 from rekindle.fitting.freeze_search import stages_of
-from rekindle.fitting.job import Shared, execute, slug
+from rekindle.fitting.job import Shared, execute
 from rekindle.records import read_predictions
 from rekindle.report.format import duration
 from rekindle.run import Run
 from rekindle.spec import RunSpec
+from rekindle.training.checkpoints import remove_states
 from rekindle.training.listener import Listener
 
 PLAIN = "l2"
@@ -65,13 +67,17 @@ class Tried:
         return {"name": self.name, "epochs": self.epochs, "accuracy": self.accuracy, "loss": self.loss}
 
 
-def search_method(spec: RunSpec, *, out: Path, listener: Listener, **options: Any) -> Run:
+def search_method(
+    spec: RunSpec, *, out: Path, listener: Listener, name: str | None = None, keep_checkpoints: bool = False, **options: Any
+) -> Run:
     """Train plain fine-tuning and its rivals, and keep the best on validation.
 
     Args:
         spec: A run whose method is "auto".
         out: Where run folders go; the search has a folder of its own among them.
         listener: Told of progress.
+        name: Of the folder of the run that is kept.
+        keep_checkpoints: Keep them when all is done.
         **options: Of `execute`: cache, workers, device.
 
     Returns:
@@ -107,11 +113,18 @@ def search_method(spec: RunSpec, *, out: Path, listener: Listener, **options: An
     kept, changed = plain, {}
     if best is not None and long is not None and beats(long.folder, plain.folder):
         kept, changed = long, {**best[1].options, "epochs": long.epochs, "minutes": None}
-    shared.tried = [one.to_dict() for one in (plain, *(tried for tried, _ in short), long) if one is not None]
+    trials = [one for one in (plain, *(tried for tried, _ in short), long) if one is not None]
+    shared.tried = [one.to_dict() for one in trials]
     shared.start, shared.trial = kept.folder / "checkpoints", False
     listener.note(f"method auto: keeps {kept.name}, validation accuracy {100 * kept.accuracy:.1f} %.")
     final = replace(spec, method=PLAIN, minutes=trial.minutes)
-    return execute(replace(final, **changed), out=out, listener=listener, shared=shared, **options)
+    run = execute(
+        replace(final, **changed), out=out, listener=listener, shared=shared, name=name, keep_checkpoints=keep_checkpoints, **options
+    )
+    if not keep_checkpoints:
+        for one in trials:
+            remove_states(one.folder / "checkpoints")
+    return run
 
 
 def candidates(lr: float, stages: list[str]) -> list[Candidate]:

@@ -43,6 +43,7 @@ def with_model(spec: RunSpec, *, listener: Listener, cache: bool = True, device:
     if spec.weights not in ("default", "none"):
         return replace(spec, model=_named_beside(Path(spec.weights)))
     boxed.check_installed()
+    data_room.open_data(spec.data, **spec.data_options())  # What is wrong with the data is said before a word of networks.
     rivals = [] if spec.weights == "none" or spec.minutes else _rivals(spec.image_size, device)
     accuracies = _accuracies(spec, [boxed.NAME, *rivals], listener, cache, device) if rivals else {}
     best = max(accuracies, key=lambda name: accuracies[name], default=boxed.NAME)  # Of equals the installed one.

@@ -70,8 +70,9 @@ def read_model(folder: Path) -> dict[str, Tensor]:
         UserError: If the file is missing or damaged; it says how to have it again.
     """
     again = "train the run again"
-    if any((folder / "checkpoints").glob("*.safetensors")):
-        again = f"remove {folder / 'result.json'}, then write it again from the checkpoints with rekindle fit --resume {folder}"
+    if (folder / "result.json").is_file():
+        how = "write it again from the checkpoints" if any((folder / "checkpoints").glob("*.safetensors")) else "train it again"
+        again = f"remove {folder / 'result.json'}, then {how} with rekindle fit --resume {folder}"
     return read_own_weights(folder / "model.safetensors", again)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 from rekindle.analysis.cleaning import Cleaning, Issue
 from rekindle.data.check import thumbnail
 from rekindle.data.exclusion import COLUMN
-from rekindle.files import csv_text, expand, write_atomic
+from rekindle.files import csv_text, embed, expand, write_atomic
 from rekindle.report.format import percent, place_name, split_title
-from rekindle.report.template import embed, render
+from rekindle.report.template import render
 
 SHOWN = 150  # Pictures of a kind, the surest; the file names all.
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from rekindle.data import Undecodable
 from rekindle.data.check import thumbnail
 from rekindle.data.formats.names import printable
-from rekindle.files import write_atomic
-from rekindle.report.template import embed, render
+from rekindle.files import embed, write_atomic
+from rekindle.report.template import render
 from rekindle.run import Prediction
 
 Order = Literal["class", "confidence"]

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.data.check import Check, thumbnail
-from rekindle.files import write_atomic
-from rekindle.report.template import embed, render
+from rekindle.files import embed, write_atomic
+from rekindle.report.template import render
 
 GROUPS_SHOWN = 50
 CLASSES_SHOWN = 400

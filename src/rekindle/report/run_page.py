@@ -4,13 +4,13 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from rekindle.files import write_atomic
+from rekindle.files import embed, write_atomic
 from rekindle.records import DATA, read_history
 from rekindle.report.format import duration, place_name, split_title
 from rekindle.report.results import WORST, confused_pairs, final_split, worst_mistakes
 from rekindle.report.run_pictures import PICTURES
 from rekindle.report.statistics import wilson
-from rekindle.report.template import Filters, embed, render
+from rekindle.report.template import Filters, render
 from rekindle.run import Run
 from rekindle.spec import SPEC, RunSpec
 

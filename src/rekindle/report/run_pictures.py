@@ -14,6 +14,7 @@ from rekindle.data import Picture, Undecodable
 from rekindle.data.batches import preview
 from rekindle.data.cache.decode import decode
 from rekindle.data.samples import Samples
+from rekindle.method import noop
 from rekindle.report import figures
 from rekindle.report.results import WORST, final_split, worst_mistakes
 
@@ -117,9 +118,10 @@ PICTURES = {
 }
 
 
-def write_pictures(run: Finished) -> None:
-    """Write every picture of a finished run into its folder."""
-    for name, picture in PICTURES.items():
+def write_pictures(run: Finished, progress: Callable[[str, int, int], object] = noop) -> None:
+    """Write every picture of a finished run into its folder; `progress` is told (what, done, total)."""
+    for number, (name, picture) in enumerate(PICTURES.items()):
+        progress("drawing pictures", number, len(PICTURES))
         figure = picture.draw(run) if picture.draw is not None else None
         if figure is not None:
             figures.save(figure, run.folder / f"{name}.png")

@@ -1,15 +1,9 @@
 """HTML pages from templates of this package: everything that is put in is escaped, and a name without a value is an error."""
 
-import base64
 from collections.abc import Callable
 from typing import Any
 
 Filters = dict[str, Callable[..., Any]]
-
-
-def embed(picture: bytes, kind: str = "jpeg") -> str:
-    """A picture, encoded as `kind` says, as the address by which a page holds it whole."""
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def render(name: str, content: dict[str, Any], filters: Filters | None = None) -> str:

@@ -6,7 +6,7 @@ JSON into its header, and a digest of it all. Each file is written beside its pl
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,14 @@ def states(folder: Path, on_damage: Callable[[Path, str], None]) -> Iterator[tup
             on_damage(path, str(error))
         else:
             yield path, state
+
+
+def remove_states(folder: Path) -> None:
+    """Remove what `save_state` wrote, and the folder where it is empty then."""
+    for path in _files(folder):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -19,6 +19,15 @@ class Listener(Protocol):
         """After an epoch: its line of metrics.jsonl."""
 
 
+def tell_caution(listener: Listener, text: str) -> None:
+    """Tell what to know of a finished run. A listener may have a method `caution` for it; else it is a note."""
+    tell = getattr(listener, "caution", None)
+    if tell is None:
+        listener.note(f"caution: {text}")
+    else:
+        tell(text)
+
+
 class Silent:
     """A listener that looks away."""
 

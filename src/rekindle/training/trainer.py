@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rekindle.data import balanced_order, order, shard, split_batches
 from rekindle.data.prefetch import prefetch
 from rekindle.data.samples import Samples
 from rekindle.errors import Diverged, Stopped, UserError, some
+from rekindle.method import noop
 from rekindle.models.weights import misfits
 from rekindle.records import DECISIVE, current_names, package_versions
 from rekindle.training.averaging import averaged, begin_anew
@@ -37,6 +39,7 @@ STATE = {
     "recorders": dict, "best": dict,
 }  # fmt: skip
 LOSSES = {"train": "the loss", "val": "the validation loss", "watched_test": "the test loss"}  # Of an epoch's record.
+MEASURING = {"val": "measuring validation", "watched_test": "measuring test"}
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP.
 
 
@@ -135,7 +138,7 @@ class Training:
         for record in self.history[-1:]:  # Of rekindle 0.1.0, which went on.
             self._check_epoch(record)
         if not self.resumed and self.keep == "best" and self.val is not None and self.choices.get("head_init") == "linear_probe":
-            start = self._measure(self.val)
+            start = self._measure("val", self.val)
             self.check(LOSSES["val"], start["loss"], -1)
             self._remember(-1, start["accuracy"])
         with _stop_requests() as requested:
@@ -259,8 +262,8 @@ class Training:
             "epoch": epoch,
             "lr": rates,
             "train": train,
-            **({} if self.val is None else {"val": self._measure(self.val)}),
-            **({} if self.watched is None else {"watched_test": self._measure(self.watched)}),
+            **({} if self.val is None else {"val": self._measure("val", self.val)}),
+            **({} if self.watched is None else {"watched_test": self._measure("watched_test", self.watched)}),
             "penalty": self.tuner.penalties(),
             "restarted": restarted,
             **({} if angles is None else {"direction": angles}),
@@ -318,9 +321,10 @@ class Training:
         """The network that stands for the run: the average, where there is one."""
         return self.model if self._average is None else self._average.module
 
-    def _measure(self, samples: Samples) -> dict[str, float]:
+    def _measure(self, split: str, samples: Samples) -> dict[str, float]:
+        told = partial(self.listener.progress, MEASURING[split])
         module = self._module if self._average is None else self._average.module
-        probabilities = evaluate(self.fabric, module, samples).softmax(1)
+        probabilities = evaluate(self.fabric, module, samples, told).softmax(1)
         hits = probabilities.argmax(1) == samples.labels
         return {"loss": mean_nll(probabilities, samples.labels), "accuracy": float(hits.double().mean())}
 
@@ -418,8 +422,11 @@ def _check_kinds(state: dict[str, Any]) -> None:
         raise ValueError("its best epoch is not a number")
 
 
-def evaluate(fabric: Fabric, module: nn.Module, samples: Samples) -> Tensor:
-    """Logits (N, C) of every sample, each computed once also on many ranks; the module's mode is put back."""
+def evaluate(fabric: Fabric, module: nn.Module, samples: Samples, progress: Callable[[int, int], object] = noop) -> Tensor:
+    """Logits (N, C) of every sample, each computed once also on many ranks; the module's mode is put back.
+
+    `progress` is told (done, total) of this rank's.
+    """
     training = module.training
     module.eval()
     rows = torch.arange(len(samples))[fabric.global_rank :: fabric.world_size]
@@ -428,6 +435,7 @@ def evaluate(fabric: Fabric, module: nn.Module, samples: Samples) -> Tensor:
     with torch.no_grad(), closing(feed):
         for x in feed:
             found.append(module(x.to(memory_format=torch.channels_last)).float().cpu())
+            progress(min(EVAL_BATCH * len(found), len(rows)), len(rows))
     module.train(training)
     pieces = _gather_objects(fabric, (rows, torch.cat(found) if found else None))
     classes = next(p.shape[1] for _, p in pieces if p is not None)

@@ -80,6 +80,20 @@ def decode(source: Picture | str | bytes, edge: int, interpolation: str = "bilin
     return _whatever_describes_it(data, lambda image: np.asarray(resize(to_rgb(image), edge, interpolation)))
 
 
+def decode_image(image: Image.Image, edge: int, interpolation: str = "bilinear") -> np.ndarray:
+    """The pixels of a picture in memory by the rules of `decode`; the picture stays as it is.
+
+    Raises:
+        Undecodable: If it is of a kind that is not read, or of an absurd shape.
+    """
+    try:
+        return np.asarray(resize(to_rgb(image.copy()), edge, interpolation))
+    except Undecodable:
+        raise
+    except Exception as error:  # noqa: BLE001 (a picture that is read only now may be damaged as a file is)
+        raise Undecodable(str(error) or type(error).__name__) from None
+
+
 def decode_whole(source: Picture) -> np.ndarray:
     """Read a picture by the rules of `decode` at its own size, (H, W, 3) uint8.
 

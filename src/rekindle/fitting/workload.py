@@ -1,0 +1,59 @@
+"""How long a run takes: its work counted in pictures, and the pace at which the machine does it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+EVALUATION = 1 / 3  # Work of looking at a picture, in that of training on it.
+KNOWN = 1000  # Pictures at most, of training and of validation, that strangers are told by.
+ENDING = 5.0  # Seconds that pictures and pages take.
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How many pictures a run looks at. Seconds are for training on a picture; looking at one takes `EVALUATION` of them.
+
+    Attributes:
+        train: Trained on in an epoch.
+        checked: Looked at after each epoch.
+        measured: Looked at when training has ended.
+        known: Whose features are kept then.
+    """
+
+    train: int
+    checked: int
+    measured: int
+    known: int
+
+    def epoch(self, seconds: float) -> float:
+        """Seconds of an epoch."""
+        return seconds * (self.train + EVALUATION * self.checked)
+
+    def ending(self, seconds: float) -> float:
+        """Seconds from the last epoch to the report."""
+        return ENDING + seconds * EVALUATION * (2 * self.measured + self.known)
+
+    def beside_training(self, epochs: int, seconds: float) -> float:
+        """Seconds that a run with so many epochs to go takes beside training."""
+        return epochs * seconds * EVALUATION * self.checked + self.ending(seconds)
+
+
+class Stopwatch:
+    """Passes progress on, and measures the pace of looking at pictures by it; the first batch of a pass, which warms up, does not count."""
+
+    def __init__(self, progress: Callable[[str, int, int], object]) -> None:
+        self._progress, self._pictures, self._elapsed = progress, 0, 0.0
+        self._before: tuple[int, float] | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Take the time."""
+        now = time.perf_counter()
+        if self._before is not None and done > self._before[0]:
+            self._pictures, self._elapsed = self._pictures + done - self._before[0], self._elapsed + now - self._before[1]
+        self._before = None if done == total else (done, now)
+        self._progress(what, done, total)
+
+    @property
+    def seconds(self) -> float | None:
+        """For training on a picture, as far as looking at pictures tells; None where too few were seen."""
+        return self._elapsed / self._pictures / EVALUATION if self._pictures else None
