@@ -38,12 +38,12 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_folder_explains_itself(run: Path) -> None:
     expected = {
-        "spec.yaml", "environment.json", "data.json", "metrics.jsonl", "curves.png", "confusion.png", "samples.png", "mistakes.png",
+        "spec.yaml", "environment.json", "data.json", "metrics.jsonl", "curves.svg", "confusion.svg", "reliability.svg", "samples.png", "mistakes.json",
         "report.html", "model.safetensors", "familiarity.safetensors", "model.json", "predictions.csv", "checkpoints", "result.json",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} - {".lock"} == expected
     page = (run / "report.html").read_text("utf-8")
-    assert "http://" not in page and "https://" not in page and page.count("data:image/png") == len(PICTURES)
+    assert "http://" not in page and "https://" not in page and page.count("data:image/") >= len(PICTURES) > page.count("data:image/png")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["restarted"] for line in lines] == [False, True]
     result = json.loads((run / "result.json").read_text())

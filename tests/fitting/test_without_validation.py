@@ -35,7 +35,7 @@ def test_a_run_without_validation_trains_on_all_and_is_tested(runs: list[rekindl
     assert run.result["test"]["count"] == 6
     said = json.loads((run.folder / "data.json").read_text())
     assert said["files"].keys() == {"train", "test"} and len(said["files"]["train"]) == 12
-    assert (run.folder / "curves.png").is_file() and "validation pictures" not in (run.folder / "report.html").read_text()
+    assert (run.folder / "curves.svg").is_file() and "validation pictures" not in (run.folder / "report.html").read_text()
     assert {line.split(",")[0] for line in (run.folder / "predictions.csv").read_text().splitlines()[1:]} == {"test"}
 
 

@@ -40,20 +40,20 @@ class Page(HTMLParser):
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.text += data.replace("\xa0", " ")
 
 
 def test_the_page_asks_nothing_of_the_network(make_run: MakeRun) -> None:
     page = Page(make_run("run", ANSWERS) / "report.html")
-    assert len(page.addresses) == len(PICTURES)
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert len(page.addresses) == len(PICTURES) + 2, "two mistakes"
+    assert all(address.startswith(("data:image/svg+xml;base64,", "data:image/jpeg;base64,")) for address in page.addresses)
     assert "url(" not in page.source and "@import" not in page.source and "http://" not in page.source and "https://" not in page.source
 
 
 def test_names_are_text_and_nothing_else(make_run: MakeRun) -> None:
     folder = make_run("run", ANSWERS, data="<img src=x onerror=alert(1)>")
     page = Page(folder / "report.html")
-    assert "script" not in page.tags and page.tags.count("img") == len(PICTURES) and not page.handlers
+    assert "script" not in page.tags and page.tags.count("img") == len(PICTURES) + 2 and not page.handlers
     assert "<script>alert('dog')</script>" in page.text
     assert "<img src=x onerror=alert(1)>" in page.text
     assert "a <b>note</b>" in page.text and "b" not in page.tags
@@ -76,9 +76,10 @@ def test_sections_whose_files_are_missing_are_left_out(make_run: MakeRun) -> Non
     whole = Page(folder / "report.html").text
     for name in (
         "samples.png",
-        "curves.png",
-        "mistakes.png",
-        "confusion.png",
+        "curves.svg",
+        "mistakes.json",
+        "confusion.svg",
+        "reliability.svg",
         "spec.yaml",
         "environment.json",
         "data.json",
@@ -89,7 +90,8 @@ def test_sections_whose_files_are_missing_are_left_out(make_run: MakeRun) -> Non
     page = Page(write_report(folder))
     for heading in (
         "Learning curves",
-        "Worst mistakes",
+        "Surest mistakes",
+        "Can confidences be believed?",
         "What the network sees",
         "Confusion matrix",
         "Settings",
@@ -136,7 +138,7 @@ def test_confused_pairs_come_by_count_then_share() -> None:
     [("/home/ann/photos", "photos"), ("photos/", "photos"), ("hf:ann/birds", "hf:ann/birds"), ("flowers102", "flowers102"), ("/", "/")],
 )
 def test_the_headline_names_the_data_and_not_the_way_there(place: str, name: str, make_run: MakeRun) -> None:
-    folder = make_run("run", ANSWERS)
+    folder = make_run("run", ANSWERS, report=False)
     result = {**json.loads((folder / "result.json").read_text()), "data": place}
     text = Page(write_report(folder, result)).text
     assert place_name(place) == name and name in text and "/home/ann" not in text.partition("Use it")[0]

@@ -1,7 +1,8 @@
-"""The commands on finished runs: evaluate, compare."""
+"""The commands on finished runs: evaluate, compare, report."""
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ OK = 0
 
 
 def register(commands: Any) -> None:
-    """Add both commands."""
+    """Add the commands."""
     evaluate = add_command(
         commands, "evaluate", "measure a finished run on other labelled pictures", "rekindle evaluate runs/photos-… more-photos/"
     )
@@ -27,6 +28,14 @@ def register(commands: Any) -> None:
     compare.add_argument("runs", nargs="+", help="run folders")
     add_json(compare, "JSON instead of tables")
     compare.set_defaults(act=_compare)
+    report = add_command(
+        commands, "report", "draw a finished run's page again, also with heat maps", "rekindle report runs/photos-… --explain"
+    )
+    report.add_argument("run", help="run folder")
+    report.add_argument(
+        "--explain", action="store_true", help="add heat maps of where the network looked (pip install 'rekindle[explain]')"
+    )
+    report.set_defaults(act=_report)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -55,4 +64,11 @@ def _compare(options: argparse.Namespace) -> int:
         print(json.dumps(found.to_dict()))
         return OK
     show(found.to_rich())
+    return OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from rekindle.report.redraw import redraw
+
+    print(redraw(options.run, explain=options.explain, note=lambda text: print(text, file=sys.stderr)))
     return OK
