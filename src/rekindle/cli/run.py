@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rekindle.cli.output import add_command, add_json, add_tta, show, table
+from rekindle.cli.output import add_command, add_json, add_tta, console, show, table
 
 OK = 0
 
@@ -24,8 +24,9 @@ def register(commands: Any) -> None:
     add_tta(evaluate)
     add_json(evaluate, "JSON instead of a table")
     evaluate.set_defaults(act=_evaluate)
-    compare = add_command(commands, "compare", "put finished runs side by side, with paired statistics", "rekindle compare runs/a runs/b")
-    compare.add_argument("runs", nargs="+", help="run folders")
+    compare = add_command(commands, "compare", "rank finished runs by accuracy, with paired statistics", "rekindle compare runs/")
+    compare.add_argument("runs", nargs="+", help="run folders, or folders that hold them")
+    compare.add_argument("--html", metavar="FILE", help="also write a page with the learning curves of all runs")
     add_json(compare, "JSON instead of tables")
     compare.set_defaults(act=_compare)
     report = add_command(
@@ -58,12 +59,16 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from rekindle.report.compare import compare
+    from rekindle.report.compare_page import write_comparison
+    from rekindle.report.compare_tables import to_rich
 
     found = compare([Path(run) for run in options.runs])
+    if options.html:
+        write_comparison(Path(options.html), found)
     if options.json:
         print(json.dumps(found.to_dict()))
         return OK
-    show(found.to_rich())
+    show(to_rich(found, console().width))
     return OK
 
 

@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import HashableList
 
 from rekindle.files import write_atomic
-from rekindle.report.colors import BLUE, COLORS, GREEN, GREY, ORANGE, PINK, RED
+from rekindle.report.colors import BLUE, COLORS, DASHES, GREEN, GREY, ORANGE, PINK, RED, method_styles
 from rekindle.report.format import short
 
 INK = "#1c2733"  # Of text and axes; a page's own ink takes its place in an SVG.
@@ -67,10 +69,15 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :].replace(INK, "var(--ink)")
 
 
-def save_svg(figure: Figure, path: Path) -> None:
-    """Write an SVG that follows light and dark by itself, whole or not at all."""
+def themed_svg(figure: Figure) -> str:
+    """The figure as SVG that stands alone and follows light and dark by itself."""
     head, end, body = svg(figure).partition(">")
-    write_atomic(Path(path), head + end + THEME + body)
+    return head + end + THEME + body
+
+
+def save_svg(figure: Figure, path: Path) -> None:
+    """Write `themed_svg` whole or not at all."""
+    write_atomic(Path(path), themed_svg(figure))
 
 
 def curves(metrics: list[dict[str, Any]]) -> Figure:
@@ -253,6 +260,45 @@ def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
         several = any(len(runs) > 1 for runs in histories.values())
         axes.set_title(f"validation accuracy (%){': mean of the seeds, and their range' if several else ''}")
         figure.legend(loc="outside lower center", ncols=2 if len(histories) > 1 else 1)
+    return figure
+
+
+@dataclass(frozen=True)
+class Line:
+    """A learning curve among others.
+
+    Attributes:
+        recipe: The method's, which gives the colour.
+        label: For the legend; lines of one label look alike and are named once. "" leaves a line pale and unnamed.
+        accuracies: From 0 to 1, by epoch.
+    """
+
+    recipe: str
+    label: str
+    accuracies: Sequence[float]
+
+
+def run_curves(lines: Sequence[Line]) -> Figure:
+    """Validation accuracy of several runs by epoch, in one panel.
+
+    Args:
+        lines: Those that matter most first; they are drawn above the others.
+    """
+    labels = {line.label: line.recipe for line in lines if line.label}
+    styles = dict(zip(labels, method_styles(list(labels.values())), strict=True))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(NARROW, 3.4 + 0.2 * len(labels)), layout="constrained")
+        axes = figure.subplots()
+        for line in reversed(lines):
+            color, dashes = styles.get(line.label, (GREY, DASHES[0]))
+            epochs = range(1, len(line.accuracies) + 1)
+            shares = [100 * accuracy for accuracy in line.accuracies]
+            axes.plot(epochs, shares, dashes, color=color, alpha=0.9 if line.label else 0.35, marker="." if len(shares) <= 3 else None)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlabel("epoch")
+        axes.set_title("validation accuracy (%)")
+        marks = [Line2D([], [], color=color, linestyle=dashes) for color, dashes in styles.values()]
+        figure.legend(marks, [short(label, 48) for label in styles], loc="outside lower left", ncols=1)
     return figure
 
 
