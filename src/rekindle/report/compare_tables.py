@@ -1,6 +1,7 @@
 """A comparison as a leaderboard: for a terminal, in Markdown, and as rows for a page. Only columns in which runs differ are shown."""
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 PAIRED = "Paired by seed, the surest differences first"
 Table = tuple[str, list[str], list[list[str]]]
 WORDS = ("run", "method", "model", "data", "from → to", "reading", "of the pictures that both classified")
+CUT = ("run", "method", "model", "data", "from → to", "of the pictures that both classified")  # Where a terminal is too narrow.
+SPARED = ("p", "time")
+ARROW, GAP = " → ", 2
 NARROW = 80  # Columns of a terminal on which a table must not wrap.
 NAME, LEAST_NAME = 40, 8
 PAIRS, NOTES = 5, 2  # On a terminal; all stand in the other forms.
@@ -70,10 +74,11 @@ def to_rich(found: Comparison, width: int = NARROW) -> "RichGroup":
     parts: list[Any] = []
     for title, header, rows in tables(found):
         kept = rows if title != PAIRED else rows[:PAIRS]
-        made = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for name in header:
+        made = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 1))
+        names, cells = _fitted(header, kept, width)
+        for name in names:
             made.add_column(Text(name), justify="left" if name in WORDS else "right", no_wrap=True)
-        for row in _fitted(header, kept, width):
+        for row in cells:
             made.add_row(*map(Text, row))
         parts += [Text(short(title, width), style="italic"), made, *_more(len(rows) - len(kept), "pairs"), Text("")]
     return Group(*parts, *map(Text, found.notes[:NOTES]), *_more(len(found.notes) - NOTES, "notes"))
@@ -85,14 +90,40 @@ def _more(left: int, what: str) -> "list[Text]":
     return [Text(f"and {left} more {what}: --html or --json.")] if left > 0 else []
 
 
-def _fitted(header: list[str], rows: list[list[str]], width: int) -> list[list[str]]:
-    """The rows with words cut, evenly, until they fit."""
-    wide = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
-    words = [place for place, name in enumerate(header) if name in WORDS]
-    while sum(wide) + 3 * len(wide) > width and any(wide[place] > LEAST_NAME for place in words):
-        longest = max(words, key=lambda place: wide[place])
-        wide[longest] -= 1
-    return [[short(cell, wide[place]) if place in words else cell for place, cell in enumerate(row)] for row in rows]
+def _fitted(header: list[str], rows: list[list[str]], width: int) -> tuple[list[str], list[list[str]]]:
+    """Header and rows that fit: without what can be spared, then without options of methods, then with words cut evenly."""
+    columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
+    for name in SPARED:
+        if _width(columns) > width:
+            columns.pop(name, None)
+    for name in CUT:
+        if name in columns and _width(columns) > width:
+            columns[name] = _without_options(columns[name])
+    wide = {name: max(map(len, (name, *cells))) for name, cells in columns.items()}
+    while sum(wide.values()) + GAP * len(wide) > width and any(wide[name] > LEAST_NAME for name in CUT if name in wide):
+        wide[max((name for name in CUT if name in wide), key=wide.__getitem__)] -= 1
+    cut = [[_cut(cell, wide[name]) for cell in cells] if name in CUT else cells for name, cells in columns.items()]
+    return list(columns), [list(row) for row in zip(*cut, strict=True)]
+
+
+def _width(columns: dict[str, list[str]]) -> int:
+    return sum(max(map(len, (name, *cells))) + GAP for name, cells in columns.items())
+
+
+def _without_options(cells: list[str]) -> list[str]:
+    """Recipes without their options, where those tell none apart."""
+    shorter = [re.sub(r"\([^()]*\)", "", cell) for cell in cells]
+    return shorter if len(set(shorter)) == len(set(cells)) else cells
+
+
+def _cut(cell: str, width: int) -> str:
+    """Cut to a width; of two names with an arrow between, both."""
+    first, arrow, second = cell.partition(ARROW)
+    if not arrow or len(cell) <= width:
+        return short(cell, width)
+    half = (width - len(ARROW)) // 2
+    left = max(half, width - len(ARROW) - len(second))
+    return short(first, left) + arrow + short(second, width - len(ARROW) - min(left, len(first)))
 
 
 def _leaderboard(found: list[Row]) -> Table:
@@ -102,13 +133,13 @@ def _leaderboard(found: list[Row]) -> Table:
     shared = [f"{name} {values[0]}" for name, values in cells.items() if len(runs) > 1 and len(set(values)) == 1]
     shown = {name: values for name, values in cells.items() if len(runs) == 1 or len(set(values)) > 1}
     split = {row["split"] for row in runs}
+    measured = {"probe %": [percent(row["probe"], 1) for row in runs], "time": [duration(row["seconds"]) for row in runs]}
     columns = {
         "run": [_name(row) for row in runs],
         **shown,
         "accuracy %": [_accuracy(row, len(split) > 1) for row in runs],
         "95 % interval": [" to ".join(percent(end, 1) for end in row["interval"]) for row in runs],
-        **({"probe %": [percent(row["probe"], 1) for row in runs]} if any(row["probe"] is not None for row in runs) else {}),
-        "time": [duration(row["seconds"]) for row in runs],
+        **{name: values for name, values in measured.items() if len(set(values)) > 1},
     }
     where = f" on {split_title(split.pop())} pictures" if len(split) == 1 else ""
     title = f"Runs by accuracy{where}" + (f"; all: {', '.join(shared)}" if shared else "")
@@ -132,7 +163,15 @@ def _method_cells(row: Row) -> list[str]:
 def _pair_cells(pair: Row) -> list[str]:
     interval = "-" if pair["low"] is None else f"{100 * pair['low']:+.2f} to {100 * pair['high']:+.2f}"
     points = f"{100 * pair['difference']:+.2f}"
-    return [f"{pair['from']} → {pair['to']}", str(pair["n"]), points, interval, p_value(pair["p"]), p_value(pair["p_holm"]), _reading(pair)]
+    return [
+        f"{pair['from']}{ARROW}{pair['to']}",
+        str(pair["n"]),
+        points,
+        interval,
+        p_value(pair["p"]),
+        p_value(pair["p_holm"]),
+        _reading(pair),
+    ]
 
 
 def _reading(pair: Row) -> str:
