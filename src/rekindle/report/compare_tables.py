@@ -132,6 +132,8 @@ def _leaderboard(found: list[Row]) -> Table:
     cells = {name: [show(row) for row in runs] for name, show in SETTINGS.items()}
     shared = [f"{name} {values[0]}" for name, values in cells.items() if len(runs) > 1 and len(set(values)) == 1]
     shown = {name: values for name, values in cells.items() if len(runs) == 1 or len(set(values)) > 1}
+    if len({row["probe"] for row in runs}) == 1 < len(runs) and runs[0]["probe"] is not None:
+        shared.append(f"linear probe {percent(runs[0]['probe'], 1)} %")
     split = {row["split"] for row in runs}
     measured = {"probe %": [percent(row["probe"], 1) for row in runs], "time": [duration(row["seconds"]) for row in runs]}
     columns = {

@@ -94,7 +94,10 @@ def _embedded(file: Path) -> str:
 
 def _near(folder: Path) -> Path:
     """A folder as it is named from where the command was typed, if it lies below; a page that is shown to others need not tell the rest."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # It was removed meanwhile.
+        return folder
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
