@@ -43,7 +43,7 @@ def test_a_run_without_validation_trains_on_all_and_is_tested(runs: list[rekindl
 def test_it_is_compared_on_the_test_split(runs: list[rekindle.Run]) -> None:
     found = compare([run.folder for run in runs])
     assert [row["val"] is None for row in found.runs] == [True, False] and {row["split"] for row in found.runs} == {"test"}
-    assert "validation" in to_markdown(found)
+    assert "Runs by accuracy on test pictures" in to_markdown(found)
 
 
 def test_curves_ask_for_what_was_measured(runs: list[rekindle.Run]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from rich.cells import cell_len
@@ -165,6 +165,7 @@ def test_a_folder_of_twelve_runs_is_a_leaderboard_on_one_screen(make_run: MakeRu
     assert "10 more pairs" in "\n".join(lines) and to_markdown(found).count("→") == 15 + 1, "a file holds every pair"
 
 
+@settings(max_examples=30)
 @given(st.permutations(["model", "epochs", "seed", "data", "method"]), st.integers(0, 5))
 def test_only_columns_that_vary_are_shown(order: list[str], count: int) -> None:
     rows = [LINE | {"run": f"r{number}", "id": ""} for number in range(3)]

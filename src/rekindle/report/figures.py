@@ -241,7 +241,7 @@ def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
         histories: {label: one list of metrics.jsonl lines a seed}; seeds of unequal length are drawn as far as the shortest.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+        figure = Figure(figsize=(NARROW, 3.6), layout="constrained")
         axes = figure.subplots()
         for (label, runs), color, style in zip(histories.items(), cycle(COLORS), cycle(("-", "--", "-.", ":", (0, (1, 1)))), strict=False):
             length = min(len(run) for run in runs)
@@ -259,7 +259,7 @@ def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
         axes.set_xlabel("epoch")
         several = any(len(runs) > 1 for runs in histories.values())
         axes.set_title(f"validation accuracy (%){': mean of the seeds, and their range' if several else ''}")
-        figure.legend(loc="outside lower center", ncols=2 if len(histories) > 1 else 1)
+        figure.legend(loc="outside lower center", ncols=1)
     return figure
 
 

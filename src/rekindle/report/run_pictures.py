@@ -21,7 +21,6 @@ from rekindle.report.results import final_split
 
 SAMPLES = 16
 MISTAKES, HEAT_MAPS = "mistakes.json", "heat_maps.json"
-ROUNDED = 5e-7  # What predictions.csv may have rounded to 0.
 
 
 def write_samples(folder: Path, train: Samples, classes: list[str], seed: int) -> None:
@@ -81,10 +80,11 @@ def _reliability(run: Finished) -> Figure | None:
 
 
 def _at_one(rows: list[Answer], classes: list[str], temperature: float) -> np.ndarray:
-    """(N,) confidences at temperature 1, from the probabilities at another: softmax(T log p)."""
-    shares = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])  # type: ignore[literal-required]
-    logits = temperature * np.log(np.maximum(shares, ROUNDED))
-    powers = np.exp(logits - logits.max(1, keepdims=True))
+    """(N,) confidences at temperature 1, from the probabilities at another: they are to the power of T, and sum to 1 again.
+
+    Those that predictions.csv rounded to 0 stay there, which matters only far below a temperature of 1.
+    """
+    powers = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]) ** temperature  # type: ignore[literal-required]
     most: np.ndarray = (powers / powers.sum(1, keepdims=True)).max(1)
     return most
 
