@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ import rekindle
 from rekindle.cli import main
 from rekindle.cli.fit import GROUPS
 from rekindle.files import read_csv
+from rekindle.report import cards
+from rekindle.report.cards import read_cards
 from rekindle.report.run_pictures import PICTURES
 from rekindle.spec import RunSpec, hints
 from tests.toys import picture_folder
@@ -166,9 +169,11 @@ def test_squeezenet_on_real_photographs(shared: Path, tmp_path: Path) -> None:
     run = rekindle.fit(shared / "data" / "clothing", model="torchvision:squeezenet1_0", weights=str(weights), out=tmp_path, **options)
     assert run.result["test"]["accuracy"] > 0.25
     assert torch.get_num_threads() == threads
-    for name in ("curves", "confusion", "samples", "mistakes"):
-        with Image.open(run.folder / f"{name}.png") as picture:
-            assert min(picture.size) > 100
+    for name in ("curves", "confusion", "reliability"):
+        assert ElementTree.parse(run.folder / f"{name}.svg").getroot().tag.endswith("svg")
+    assert len(read_cards(run.folder / "mistakes.json")) == cards.WORST
+    with Image.open(run.folder / "samples.png") as picture:
+        assert min(picture.size) > 100
 
 
 def test_a_config_file_holds_options_and_those_typed_come_before_it(run: Path, folder: Path, tmp_path: Path) -> None:
