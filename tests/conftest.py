@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rekindle.report import run_pictures
+from rekindle.report import cards, run_pictures
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 LONGEST = ("contract", "faults", "loops", "study", "training", "fitting", "cli")
@@ -44,7 +44,7 @@ def _few_pictures() -> Iterator[None]:
     """Runs in this process draw grids of few pictures: full ones, which tests/report draws, take half the time of a short run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_pictures, "SAMPLES", 3)
-        patch.setattr(run_pictures, "WORST", 3)
+        patch.setattr(cards, "WORST", 3)
         yield
 
 

@@ -86,6 +86,7 @@ class Timing(TypedDict):
 
     seconds: Amount
     wall_seconds: NotRequired[Amount]
+    finished: NotRequired[str]
 
 
 class Result(TypedDict):

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ import rekindle
 from rekindle.cli import main
 from rekindle.cli.fit import GROUPS
 from rekindle.files import read_csv
+from rekindle.report import cards
+from rekindle.report.cards import read_cards
 from rekindle.report.run_pictures import PICTURES
 from rekindle.spec import RunSpec, hints
 from tests.toys import picture_folder
@@ -38,12 +41,12 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_folder_explains_itself(run: Path) -> None:
     expected = {
-        "spec.yaml", "environment.json", "data.json", "metrics.jsonl", "curves.png", "confusion.png", "samples.png", "mistakes.png",
+        "spec.yaml", "environment.json", "data.json", "metrics.jsonl", "curves.svg", "confusion.svg", "reliability.svg", "samples.png", "mistakes.json",
         "report.html", "model.safetensors", "familiarity.safetensors", "model.json", "predictions.csv", "result.json",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} - {".lock"} == expected
     page = (run / "report.html").read_text("utf-8")
-    assert "http://" not in page and "https://" not in page and page.count("data:image/png") == len(PICTURES)
+    assert "http://" not in page and "https://" not in page and page.count("data:image/") >= len(PICTURES) > page.count("data:image/png")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["restarted"] for line in lines] == [False, True]
     result = json.loads((run / "result.json").read_text())
@@ -166,9 +169,11 @@ def test_squeezenet_on_real_photographs(shared: Path, tmp_path: Path) -> None:
     run = rekindle.fit(shared / "data" / "clothing", model="torchvision:squeezenet1_0", weights=str(weights), out=tmp_path, **options)
     assert run.result["test"]["accuracy"] > 0.25
     assert torch.get_num_threads() == threads
-    for name in ("curves", "confusion", "samples", "mistakes"):
-        with Image.open(run.folder / f"{name}.png") as picture:
-            assert min(picture.size) > 100
+    for name in ("curves", "confusion", "reliability"):
+        assert ElementTree.parse(run.folder / f"{name}.svg").getroot().tag.endswith("svg")
+    assert len(read_cards(run.folder / "mistakes.json")) == cards.WORST
+    with Image.open(run.folder / "samples.png") as picture:
+        assert min(picture.size) > 100
 
 
 def test_a_config_file_holds_options_and_those_typed_come_before_it(run: Path, folder: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from rekindle.errors import Later, Unreadable, UserError
 from rekindle.records import METRICS, RESULT, read_recipe
 from rekindle.report.analyses import analyze
 from rekindle.report.compare import compare
+from rekindle.report.compare_tables import to_markdown
 from rekindle.report.run_page import write_report
 from rekindle.run import Run
 from rekindle.spec import SPEC
@@ -75,7 +76,7 @@ def network(folder: Path) -> Any:
 
 
 def comparison(folder: Path) -> Any:
-    return compare([folder, RUN]).to_markdown()
+    return to_markdown(compare([folder, RUN]))
 
 
 def gradient_norms(folder: Path) -> Any:

@@ -10,6 +10,7 @@ import rekindle
 from rekindle.errors import UserError
 from rekindle.report.analyses import analyze
 from rekindle.report.compare import compare
+from rekindle.report.compare_tables import to_markdown
 from rekindle.spec import RunSpec
 from tests.toys import picture_folder
 
@@ -35,14 +36,14 @@ def test_a_run_without_validation_trains_on_all_and_is_tested(runs: list[rekindl
     assert run.result["test"]["count"] == 6
     said = json.loads((run.folder / "data.json").read_text())
     assert said["files"].keys() == {"train", "test"} and len(said["files"]["train"]) == 12
-    assert (run.folder / "curves.png").is_file() and "validation pictures" not in (run.folder / "report.html").read_text()
+    assert (run.folder / "curves.svg").is_file() and "validation pictures" not in (run.folder / "report.html").read_text()
     assert {line.split(",")[0] for line in (run.folder / "predictions.csv").read_text().splitlines()[1:]} == {"test"}
 
 
 def test_it_is_compared_on_the_test_split(runs: list[rekindle.Run]) -> None:
     found = compare([run.folder for run in runs])
     assert [row["val"] is None for row in found.runs] == [True, False] and {row["split"] for row in found.runs} == {"test"}
-    assert "validation" in found.to_markdown()
+    assert "Runs by accuracy on test pictures" in to_markdown(found)
 
 
 def test_curves_ask_for_what_was_measured(runs: list[rekindle.Run]) -> None:

@@ -1,7 +1,9 @@
 """The pictures: they are drawn, they hold what they should, and names in them are never mathematics."""
 
+import re
 import warnings
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rekindle.report import figures
+from rekindle.report import colors, figures
 from rekindle.report.format import short
 
 from .conftest import CLASSES, history
@@ -68,13 +70,8 @@ def test_confusion_is_coloured_by_row_and_numbered_up_to_twenty_classes(classes:
 def test_dollars_underscores_and_any_script_are_drawn_as_text(tmp_path: Path) -> None:
     names = ["$_{", "a_b^c", "$\\frac", "鳥", "<b>"]
     assert written(figures.samples(np.zeros((5, 4, 4, 3), np.uint8), names), tmp_path).size
-    assert written(figures.mistakes([np.zeros((4, 9, 3), np.uint8)] * 5, names, names[::-1], [0.5] * 5), tmp_path).size
-
-
-def test_pictures_of_any_shape_are_shown_whole() -> None:
-    pictures = [np.zeros((10, 40, 3), np.uint8), np.zeros((40, 10, 3), np.uint8)]
-    for axes, picture in zip(figures.mistakes(pictures, ["a", "b"], ["b", "a"], [0.9, 0.8]).axes, pictures, strict=False):
-        assert axes.get_xlim()[1] - axes.get_xlim()[0] == axes.get_ylim()[0] - axes.get_ylim()[1] == max(picture.shape)
+    drawn = ElementTree.fromstring(figures.svg(figures.confusion(np.eye(5, dtype=int).tolist(), names)))
+    assert set(names) <= {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
 
 
 def test_full_grids_give_each_picture_a_place_of_its_own(tmp_path: Path) -> None:
@@ -85,10 +82,32 @@ def test_full_grids_give_each_picture_a_place_of_its_own(tmp_path: Path) -> None
         assert len(places) == len({tuple(np.round(place)) for place in places}) == count
 
 
-def test_no_mistakes_is_a_picture_too(tmp_path: Path) -> None:
-    figure = figures.mistakes([], [], [], [])
-    assert figure.texts[0].get_text().startswith("No mistakes")
-    assert written(figure, tmp_path).std() > 1
+DRAWN = {
+    "curves": lambda: figures.curves(history(3, (1,))),
+    "confusion": lambda: figures.confusion([[3, 1], [0, 2]], ["a", "b"]),
+    "many classes": lambda: figures.confusion(np.eye(30, dtype=int).tolist(), [str(i) for i in range(30)]),
+    "reliability": lambda: figures.reliability({"now": (np.array([0.2, 0.9, 1.0]), np.array([False, True, True]))}),
+    "seeds": lambda: figures.seed_curves({"l2": [history(3), history(3)]}),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_drawings_have_no_ink_or_paper_of_their_own(name: str, tmp_path: Path) -> None:
+    """Every colour is the page's ink, or one that stands out from light and dark paper; black and white only inside cells of a colour."""
+    figures.save_svg(DRAWN[name](), tmp_path / "figure.svg")
+    text = (tmp_path / "figure.svg").read_text("utf-8")
+    assert ElementTree.fromstring(text).tag.endswith("svg") and "prefers-color-scheme:dark" in text and "var(--ink)" in text
+    body = text.partition("</style>")[2].replace("</style>", "")
+    used = {color.lower() for color in re.findall(r"(?:fill|stroke): (#[0-9a-fA-F]{6})", body)} - {"#ffffff"}
+    assert used <= {color.lower() for color in (*colors.COLORS, colors.GREY)}
+    assert figures.svg(DRAWN[name]()) == figures.svg(DRAWN[name]()), "equal figures are equal text"
+
+
+def test_reliability_puts_each_bin_at_its_own_confidence_and_share_of_right_answers() -> None:
+    confidence, right = np.array([0.61, 0.69, 0.95, 1.0]), np.array([True, False, True, True])
+    figure = figures.reliability({"before": (confidence / 2, right), "after": (confidence, right)})
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "after")
+    assert line.get_xdata() == pytest.approx([65, 97.5]) and line.get_ydata() == pytest.approx([50, 100])
 
 
 def test_seed_curves_draw_mean_and_range() -> None:
@@ -110,5 +129,5 @@ def test_long_names_are_cut_to_a_width() -> None:
 def test_a_failed_write_leaves_no_half_file(tmp_path: Path) -> None:
     (tmp_path / "taken.png").mkdir()
     with pytest.raises(OSError, match="taken"):
-        figures.save(figures.mistakes([], [], [], []), tmp_path / "taken.png")
+        figures.save(figures.seed_curves({"l2": [history(2)]}), tmp_path / "taken.png")
     assert [path.name for path in tmp_path.iterdir()] == ["taken.png"]

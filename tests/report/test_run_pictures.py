@@ -1,15 +1,20 @@
 """The pictures that a run leaves."""
 
-import json
 from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from rekindle.analysis.calibration import at_temperature
+from rekindle.errors import Unreadable
 from rekindle.report import figures, run_pictures
+from rekindle.report.cards import mistake_cards, read_cards, write_cards
 from rekindle.report.results import worst_mistakes
-from rekindle.report.run_pictures import Finished, write_pictures
+from rekindle.report.run_page import write_report
 
-from .conftest import MakeRun, history
+from .conftest import MakeRun
 
 
 def test_worst_mistakes_are_wrong_answers_by_confidence(make_run: MakeRun) -> None:
@@ -20,18 +25,40 @@ def test_worst_mistakes_are_wrong_answers_by_confidence(make_run: MakeRun) -> No
     assert [row["path"] for row in worst_mistakes(folder, "test", 2)] == ["2.png", "1.png"]
 
 
-def test_no_picture_claims_that_there_are_no_mistakes_when_their_files_are_gone(make_run: MakeRun, tmp_path: Path) -> None:
-    folder = make_run("run", [(0, 0), (0, 1)], report=False)
-    result = json.loads((folder / "result.json").read_text("utf-8"))
-    write_pictures(Finished(folder, history(2), result, (tmp_path / "moved away").joinpath))
-    assert (folder / "curves.png").is_file() and (folder / "confusion.png").is_file() and not (folder / "mistakes.png").exists()
+def test_cards_are_the_surest_mistakes_and_pictures_that_are_gone_or_broken_have_none(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run("run", [(0, 0), (0, 1), (1, 2), (2, 0)], report=False)
+    photos = tmp_path / "photos"
+    cards = mistake_cards(folder, "test", photos.joinpath)
+    assert [card["path"] for card in cards] == ["1.png", "2.png", "3.png"]
+    assert all(card["image"].startswith("data:image/jpeg") and card["label"] != card["prediction"] for card in cards)
+    (photos / "1.png").write_bytes(b"broken")
+    (photos / "2.png").unlink()
+    assert [card["path"] for card in mistake_cards(folder, "test", photos.joinpath)] == ["3.png"]
 
 
-def test_an_unreadable_picture_is_passed_over(make_run: MakeRun, tmp_path: Path) -> None:
-    folder = make_run("run", [(0, 1), (1, 0)], report=False)
-    (tmp_path / "photos" / "0.png").write_bytes(b"broken")
-    write_pictures(Finished(folder, history(2), json.loads((folder / "result.json").read_text("utf-8")), (tmp_path / "photos").joinpath))
-    assert (folder / "mistakes.png").is_file()
+def test_without_mistakes_the_cards_are_right_answers(make_run: MakeRun, tmp_path: Path) -> None:
+    folder = make_run("run", [(0, 0), (1, 1)])
+    assert [card["label"] == card["prediction"] for card in read_cards(folder / "mistakes.json")] == [True, True]
+    page = (folder / "report.html").read_text("utf-8")
+    assert "Right, but least sure" in page and "mistakes" not in page.partition("</header>")[0]
+
+
+def test_a_picture_in_a_file_of_cards_is_nothing_but_a_jpeg(make_run: MakeRun) -> None:
+    folder = make_run("run", [(0, 1)])
+    card = read_cards(folder / "mistakes.json")[0]
+    for address in ("https://example.org/a.jpg", 'data:image/jpeg;base64,AA" onerror="x', "data:text/html;base64,AA"):
+        write_cards(folder / "mistakes.json", [{**card, "image": address}])
+        with pytest.raises(Unreadable, match="rekindle report"):
+            write_report(folder)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(-40, 40), st.integers(-40, 40), st.integers(-40, 40)), min_size=1, max_size=5), st.floats(0.5, 4))
+def test_confidences_at_one_follow_from_those_at_the_temperature(rows: list[tuple[int, ...]], temperature: float) -> None:
+    logits = torch.tensor(rows) / 10
+    answers = [{f"p_{name}": f"{float(p):.6f}" for name, p in zip("abc", row, strict=True)} for row in at_temperature(logits, temperature)]
+    expected = at_temperature(logits, 1.0).amax(1).numpy()
+    assert run_pictures._at_one(answers, list("abc"), temperature) == pytest.approx(expected, abs=0.005)
 
 
 def test_a_further_picture_is_one_entry(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,5 +67,5 @@ def test_a_further_picture_is_one_entry(make_run: MakeRun, monkeypatch: pytest.M
     monkeypatch.setitem(run_pictures.PICTURES, "support", drawn)
     folder = make_run("run", [(0, 0), (0, 1)])
     page = (folder / "report.html").read_text("utf-8")
-    assert (folder / "support.png").is_file()
-    assert "<h2>Support</h2>" in page and 'alt="A bar a class"' in page and page.count("data:image/png") == len(run_pictures.PICTURES)
+    assert (folder / "support.svg").is_file()
+    assert "<h2>Support</h2>" in page and 'alt="A bar a class"' in page and page.count("data:image/svg") == len(run_pictures.PICTURES) - 1

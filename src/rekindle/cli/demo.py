@@ -83,7 +83,7 @@ def demo(out: Path, listener: Any) -> Demo:
 def _demonstrate(out: Path, listener: Any) -> Demo:
     from rekindle import fit
     from rekindle.models import boxed
-    from rekindle.report.figures import save, seed_curves
+    from rekindle.report.figures import save_svg, seed_curves
     from rekindle.report.template import render
 
     boxed.check_installed()
@@ -95,11 +95,11 @@ def _demonstrate(out: Path, listener: Any) -> Demo:
         _way(PROBE, default.result["probe"]["test"]["accuracy"], count),
         _way(RELEASED, released.result["test"]["accuracy"], count, released.folder / "report.html"),
     ]
-    save(seed_curves({DEFAULT: [default.history], RELEASED: [released.history]}), out / "curves.png")
+    save_svg(seed_curves({DEFAULT: [default.history], RELEASED: [released.history]}), out / "curves.svg")
     found = Demo(ways, outcome(ways, count), out / "demo.html")
     pictures = {
-        name: embed(path.read_bytes(), "png")
-        for name, path in (("curves", out / "curves.png"), ("samples", default.folder / "samples.png"))
+        name: embed(path.read_bytes(), kind)
+        for name, path, kind in (("curves", out / "curves.svg", "svg+xml"), ("samples", default.folder / "samples.png", "png"))
     }
     settings = ", ".join(f"{name} {value}" for name, value in {"model": boxed.NAME, **SETTINGS}.items())
     content = {"found": found, "count": count, "per_class": SETTINGS["per_class"], "pictures": pictures, "settings": settings, "out": out}

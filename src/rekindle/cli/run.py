@@ -1,11 +1,12 @@
-"""The commands on finished runs: evaluate, compare."""
+"""The commands on finished runs: evaluate, compare, report."""
 
 import argparse
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from rekindle.cli.output import add_command, add_json, add_tta, show, table
+from rekindle.cli.output import add_command, add_json, add_tta, console, show, table
 from rekindle.cli.run_names import HELP, find_run
 from rekindle.training.progress import ProgressBar
 
@@ -13,7 +14,7 @@ OK = 0
 
 
 def register(commands: Any) -> None:
-    """Add both commands."""
+    """Add the commands."""
     evaluate = add_command(
         commands, "evaluate", "measure a finished run on other labelled pictures", "rekindle evaluate runs/photos-… more-photos/"
     )
@@ -25,10 +26,19 @@ def register(commands: Any) -> None:
     add_tta(evaluate)
     add_json(evaluate, "JSON instead of a table")
     evaluate.set_defaults(act=_evaluate)
-    compare = add_command(commands, "compare", "put finished runs side by side, with paired statistics", "rekindle compare runs/a runs/b")
-    compare.add_argument("runs", nargs="+", help=f"{HELP}, each")
+    compare = add_command(commands, "compare", "rank finished runs by accuracy, with paired statistics", "rekindle compare runs/")
+    compare.add_argument("runs", nargs="+", help=f"{HELP}, each; or a folder that holds runs")
+    compare.add_argument("--html", metavar="FILE", help="also write a page with the learning curves of all runs")
     add_json(compare, "JSON instead of tables")
     compare.set_defaults(act=_compare)
+    report = add_command(
+        commands, "report", "draw a finished run's page again, also with heat maps", "rekindle report runs/photos-… --explain"
+    )
+    report.add_argument("run", help=HELP)
+    report.add_argument(
+        "--explain", action="store_true", help="add heat maps of where the network looked (pip install 'rekindle[explain]')"
+    )
+    report.set_defaults(act=_report)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -53,10 +63,23 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     with ProgressBar():
         from rekindle.report.compare import compare
+        from rekindle.report.compare_page import write_comparison
+        from rekindle.report.compare_tables import to_rich
 
         found = compare([find_run(run) for run in options.runs])
+        if options.html:
+            write_comparison(Path(options.html), found)
     if options.json:
         print(json.dumps(found.to_dict()))
         return OK
-    show(found.to_rich())
+    show(to_rich(found, console().width))
+    return OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    with ProgressBar() as bar:
+        from rekindle.report.redraw import redraw
+
+        page = redraw(find_run(options.run), explain=options.explain, note=bar.note)
+    print(page)
     return OK

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -497,7 +498,7 @@ class _Job:
             "temperature": temperature,
             "uncalibrated": {name: reliability(logits.softmax(1), splits[name].labels) for name, logits in found.items()},
             **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in answers.items()},
-            "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began},
+            "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began, "finished": datetime.now().isoformat(" ", "minutes")},
         }  # fmt: skip
         tuner = training.tuner
         result["cautions"] = [

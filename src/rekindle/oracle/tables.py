@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from rekindle.files import csv_text, write_atomic
 from rekindle.oracle.experiment import METHODS
 from rekindle.oracle.settings import OracleSettings
-from rekindle.report.figures import COLORS, GREY, STYLE, save
+from rekindle.report.colors import COLORS, GREY
+from rekindle.report.figures import STYLE, save
 from rekindle.report.statistics import holm, paired_summary
 
 Rows = list[dict[str, Any]]

@@ -18,11 +18,11 @@ from rekindle.analysis.weight_distance import relative, weight_distance
 from rekindle.errors import UserError
 from rekindle.files import csv_text, write_atomic
 from rekindle.records import MODEL, read_recipe, read_spec
-from rekindle.report.figures import COLORS, STYLE, save
+from rekindle.report.colors import method_styles
+from rekindle.report.figures import STYLE, save
 from rekindle.report.format import place_name, split_title
 from rekindle.run import Run
 
-STYLES = ("-", "--", "-.", ":")
 LABEL_ROOM = 0.05  # Share of the layers that a stage must have for its name to fit below it.
 BATCHES = {"first": "first batch", "mean": "all batches"}
 
@@ -205,8 +205,9 @@ def _ratio(value: float, base: float) -> float:
     return float("inf") if value else 0.0
 
 
-def _look(place: int) -> dict[str, Any]:
-    return {"color": COLORS[place % len(COLORS)], "linestyle": STYLES[place // len(COLORS) % len(STYLES)]}
+def _look(runs: Sequence[Run], place: int) -> dict[str, Any]:
+    color, dashes = method_styles([run.result["method"] for run in runs])[place]
+    return {"color": color, "linestyle": dashes}
 
 
 def _norms_figure(runs: Sequence[Run], labels: list[str], found: list[list[dict[str, Any]]], layers: list[str]) -> Figure:
@@ -218,9 +219,9 @@ def _norms_figure(runs: Sequence[Run], labels: list[str], found: list[list[dict[
             for place, (run, label, history) in enumerate(zip(runs, labels, found, strict=True)):
                 lines = [(line["epoch"] + 1, values[layer]) for line, values in zip(run.history, history, strict=True) if layer in values]
                 epochs = [epoch for epoch, _ in lines]
-                panel.plot(epochs, [value["mean"] for _, value in lines], label=label, **_look(place))
-                panel.plot(epochs, [value["first"] for _, value in lines], ".", color=_look(place)["color"], alpha=0.6)
-                _restarts(panel, run, place)
+                panel.plot(epochs, [value["mean"] for _, value in lines], label=label, **_look(runs, place))
+                panel.plot(epochs, [value["first"] for _, value in lines], ".", color=_look(runs, place)["color"], alpha=0.6)
+                _restarts(panel, run, _look(runs, place)["color"])
             panel.set_yscale("log")
             # Matplotlib would write powers as mathematics, which these figures do not read.
             panel.yaxis.set_major_formatter("{x:g}")
@@ -247,9 +248,9 @@ def _curves_figure(runs: Sequence[Run], labels: list[str], split: str, title: st
                     [line["epoch"] + 1 for line in run.history],
                     [100 * line[key]["accuracy"] for line in run.history],
                     label=label,
-                    **_look(place),
+                    **_look(runs, place),
                 )
-                _restarts(panel, run, place)
+                _restarts(panel, run, _look(runs, place)["color"])
             panel.set_title(f"{name} accuracy (%)")
             panel.set_xlabel("epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -264,7 +265,7 @@ def _distance_figure(runs: Sequence[Run], labels: list[str], travels: list[dict[
         panels = figure.subplots(1, 2 if any(walks) else 1, squeeze=False, width_ratios=(2, 1) if any(walks) else None)[0]
         for place, (label, stages) in enumerate(zip(labels, travels, strict=True)):
             shares = [100 * _ratio(moved["distance"], moved["norm"]) for moved in _flat(stages).values()]
-            panels[0].plot(np.where(np.isfinite(shares), shares, np.nan), ".", label=label, color=_look(place)["color"])
+            panels[0].plot(np.where(np.isfinite(shares), shares, np.nan), ".", label=label, color=_look(runs, place)["color"])
         starts = np.cumsum([0, *(len(layers) for layers in travels[0].values())])
         shown = [place for place in range(len(travels[0])) if starts[place + 1] - starts[place] > LABEL_ROOM * starts[-1]]
         panels[0].set_xticks(starts[:-1])
@@ -273,8 +274,8 @@ def _distance_figure(runs: Sequence[Run], labels: list[str], travels: list[dict[
         panels[0].set_xlabel("layer, from input to output; a tick begins a stage")
         for place, (run, walk) in enumerate(zip(runs, walks, strict=True)):
             if walk:
-                panels[1].plot(range(1, len(walk) + 1), [100 * relative(layers) for layers in walk], **_look(place))
-                _restarts(panels[1], run, place)
+                panels[1].plot(range(1, len(walk) + 1), [100 * relative(layers) for layers in walk], **_look(runs, place))
+                _restarts(panels[1], run, _look(runs, place)["color"])
                 panels[1].set_title("all layers, by epoch (%)")
                 panels[1].set_xlabel("epoch")
                 panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -284,10 +285,10 @@ def _distance_figure(runs: Sequence[Run], labels: list[str], travels: list[dict[
     return figure
 
 
-def _restarts(panel: Axes, run: Run, place: int) -> None:
+def _restarts(panel: Axes, run: Run, color: str) -> None:
     for line in run.history:
         if line["restarted"]:
-            panel.axvline(line["epoch"] + 0.5, color=_look(place)["color"], linestyle=(0, (2, 3)), linewidth=0.8)
+            panel.axvline(line["epoch"] + 0.5, color=color, linestyle=(0, (2, 3)), linewidth=0.8)
 
 
 def _legend(figure: Figure, panel: Axes) -> None:

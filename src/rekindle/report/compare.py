@@ -1,27 +1,20 @@
 """Finished runs side by side, with paired statistics: a difference is given with its interval, never as a bare verdict."""
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rekindle.errors import UserError
 from rekindle.records import read_predictions, read_spec
-from rekindle.report.format import escape, p_value, percent, place_name, split_title
 from rekindle.report.results import final_split
-from rekindle.report.statistics import LEVEL, holm, mcnemar, paired_summary, wilson
+from rekindle.report.statistics import holm, mcnemar, paired_summary, wilson
 from rekindle.run import Run
-
-if TYPE_CHECKING:
-    from rich.console import Group as RichGroup
 
 __all__ = ["Comparison", "compare", "paired_summary"]
 
 Row = dict[str, Any]
-Table = tuple[str, list[str], list[list[str]]]
-WORDS = ("run", "method", "model", "data", "from → to", "reading", "of the pictures that both classified")
 
 
 @dataclass(frozen=True)
@@ -32,7 +25,7 @@ class Comparison:
         runs: A dict a run: run, id, method, model, data, seed, epochs, lr, val, test, seconds; and accuracy, count and 95 %
             interval on `split`, which is the test split, or validation where there is no test.
         methods: A dict for each group of runs that share all settings but the seed: method (and what else sets the group apart),
-            seeds, mean, std (ddof 1; None for one run).
+            seeds, mean, std (ddof 1; None for one run), and runs, their folders.
         pairs: A dict for each two groups measured on the same data: from, to, and `paired_summary` over the seeds they share, its
             interval as low and high, and p_holm, which is p corrected for the number of all pairs.
         pictures: For just two runs: `mcnemar` over the pictures that both classified, or None.
@@ -49,41 +42,6 @@ class Comparison:
         """Plain values, for JSON."""
         return asdict(self)
 
-    def to_markdown(self) -> str:
-        """Tables in GitHub's Markdown."""
-        blocks = []
-        for title, header, rows in self._tables():
-            lines = [header, ["---" if name in WORDS else "---:" for name in header], *([escape(cell) for cell in row] for row in rows)]
-            blocks.append(f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
-        return "\n\n".join([*blocks, *map(escape, self.notes)]) + "\n"
-
-    def to_rich(self) -> "RichGroup":
-        """Tables that `rich.print` shows."""
-        from rich import box, table
-        from rich.console import Group
-        from rich.text import Text
-
-        parts: list[Any] = []
-        for title, header, rows in self._tables():
-            made = table.Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-            for name in header:
-                made.add_column(Text(name), justify="left" if name in WORDS else "right", overflow="fold")
-            for row in rows:
-                made.add_row(*map(Text, row))
-            parts.append(made)
-        return Group(*parts, *map(Text, self.notes))
-
-    def _tables(self) -> Iterator[Table]:
-        runs = ["run", "method", "model", "data", "seed", "epochs", "validation %", "test %", "95 % interval", "probe %", "training s"]
-        yield "Runs", runs, [_run_cells(row) for row in self.runs]
-        if any(row["seeds"] > 1 for row in self.methods):
-            yield "Mean over seeds", ["method", "seeds", "mean %", "std"], [_method_cells(row) for row in self.methods]
-        if any(pair["n"] > 1 for pair in self.pairs):
-            header = ["from → to", "seeds", "difference (points)", "95 % interval", "p", "p (Holm)", "reading"]
-            yield "Paired by seed", header, [_pair_cells(pair) for pair in self.pairs]
-        if self.pictures:
-            yield "Picture by picture", ["of the pictures that both classified", "count"], _picture_cells(self.pictures)
-
 
 @dataclass(frozen=True)
 class _Group:
@@ -99,29 +57,46 @@ class _Group:
 
     def summary(self) -> Row:
         spread = stdev(self.accuracies) if len(self.rows) > 1 else None
-        return {"method": self.name, "seeds": len(self.rows), "mean": mean(self.accuracies), "std": spread}
+        return {
+            "method": self.name, "seeds": len(self.rows), "mean": mean(self.accuracies), "std": spread,
+            "runs": [row["run"] for row in self.rows],
+        }  # fmt: skip
 
 
 def compare(folders: list[Path]) -> Comparison:
     """Compare finished runs.
 
     Args:
-        folders: Two run folders or more.
+        folders: Two run folders or more, or folders that hold them, whose unfinished runs are left out.
 
     Raises:
         UserError: If there are fewer than two different ones, or one is no run folder or has not finished.
     """
-    if len({Path(folder).resolve() for folder in folders}) < max(2, len(folders)):
-        found = " ".join(map(str, folders)) or "none"
-        raise UserError(f"compare needs two or more different run folders, found {found}: rekindle compare RUN RUN")
-    runs = [Run(Path(folder)) for folder in folders]
+    notes: list[str] = []
+    places = [place for folder in folders for place in _runs_at(Path(folder), notes)]
+    if len({place.resolve() for place in places}) < max(2, len(places)):
+        found = " ".join(map(str, places)) or "none"
+        raise UserError(
+            f"compare needs two or more different run folders, found {found}: rekindle compare RUN RUN, or the folder that they lie in"
+        )
+    runs = [Run(place) for place in places]
     settings = [{**read_spec(run.folder).to_dict(), "split": final_split(run.result)} for run in runs]
     rows = [_row(run) for run in runs]
     groups = _groups(settings, rows)
-    notes: list[str] = []
     pairs = _pairs(groups, notes)
     pictures = _pictures(runs[0], runs[1], notes) if len(runs) == 2 else None
     return Comparison(rows, [group.summary() for group in groups], pairs, pictures, notes)
+
+
+def _runs_at(folder: Path, notes: list[str]) -> list[Path]:
+    """The folder, or the finished runs that lie in it, by name; a note on the others."""
+    if not folder.is_dir() or (folder / "spec.yaml").exists():
+        return [folder]
+    inside = sorted(spec.parent for spec in folder.glob("*/spec.yaml"))
+    finished = [run for run in inside if (run / "result.json").exists()]
+    if len(finished) < len(inside):
+        notes.append(f"{len(inside) - len(finished)} of the {len(inside)} runs in {folder} have not finished and are left out.")
+    return finished if inside else [folder]
 
 
 def _row(run: Run) -> Row:
@@ -190,49 +165,3 @@ def _answers(run: Run) -> dict[tuple[str, str, str], bool]:
     """Whether each picture of the final split was classified correctly, by split, path and label."""
     rows = read_predictions(run.folder, final_split(run.result))
     return {(row["split"], row["path"], row["label"]): row["prediction"] == row["label"] for row in rows}
-
-
-def _run_cells(row: Row) -> list[str]:
-    low, high = map(percent, row["interval"])
-    where = "" if row["split"] == "test" else f" ({split_title(row['split'])})"
-    settings = [row["method"], row["model"], place_name(row["data"]), str(row["seed"]), str(row["epochs"])]
-    return [
-        Path(row["run"]).name,
-        *settings,
-        percent(row["val"]),
-        percent(row["test"]),
-        f"{low} to {high}{where}",
-        percent(row["probe"]),
-        f"{row['seconds']:.0f}",
-    ]
-
-
-def _method_cells(row: Row) -> list[str]:
-    return [row["method"], str(row["seeds"]), percent(row["mean"]), percent(row["std"])]
-
-
-def _pair_cells(pair: Row) -> list[str]:
-    interval = "-" if pair["low"] is None else f"{100 * pair['low']:+.2f} to {100 * pair['high']:+.2f}"
-    points = f"{100 * pair['difference']:+.2f}"
-    return [f"{pair['from']} → {pair['to']}", str(pair["n"]), points, interval, p_value(pair["p"]), p_value(pair["p_holm"]), _reading(pair)]
-
-
-def _reading(pair: Row) -> str:
-    """A word on a paired difference; none that its p after Holm's correction does not carry."""
-    if pair["p_holm"] is None:
-        return "no interval: one seed" if pair["n"] == 1 else "no interval: no spread"
-    if pair["p_holm"] >= LEVEL:
-        return "no clear difference"
-    return "higher" if pair["difference"] > 0 else "lower"
-
-
-def _picture_cells(pictures: Row) -> list[list[str]]:
-    names = {
-        "both right": "both_right",
-        "only the first right": "only_first_right",
-        "only the second right": "only_second_right",
-        "both wrong": "both_wrong",
-    }
-    counts = [[text, str(pictures[key])] for text, key in names.items()]
-    points = ["second minus first (points)", f"{100 * pictures['difference']:+.2f}"]
-    return [*counts, points, ["McNemar's exact p", p_value(pictures["p"])]]

@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,17 @@ import matplotlib
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import HashableList
 
 from rekindle.files import write_atomic
+from rekindle.report.colors import BLUE, COLORS, DASHES, GREEN, GREY, ORANGE, PINK, RED, method_styles
 from rekindle.report.format import short
 
-# Okabe and Ito's palette, which colour-blind people can tell apart.
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
-COLORS = (BLUE, RED, GREEN, "#CC79A7", ORANGE, "#56B4E9")
+INK = "#1c2733"  # Of text and axes; a page's own ink takes its place in an SVG.
 # Matplotlib's own font lacks most of Asia's scripts; these are asked, in turn, where they are installed.
 FALLBACK_FONTS = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei",
@@ -31,37 +33,67 @@ STYLE: Any = {
     "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False, "lines.linewidth": 1.6, "lines.markersize": 4,
     "axes.titley": 1.0,  # Else matplotlib seeks a height free of ticks, four times a panel: half the time of a grid of pictures.
     "font.family": ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in font_manager.get_font_names())],
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK),
+    # Equal figures are equal bytes, and letters stay letters.
+    "svg.fonttype": "none", "svg.hashsalt": "rekindle",
 }  # fmt: skip
+THEME = (
+    "<style>:root{color-scheme:light dark;--ink:" + INK + "}@media(prefers-color-scheme:dark){:root{--ink:#e6ebf1}}"
+    "text{font-family:system-ui,sans-serif!important}</style>"
+)
 DPI = 150
 NUMBERED = 20
-COLUMNS = 6
+COLUMNS = 4
 CELL = 1.6
+NARROW = 4.6  # Inches; letters stay readable on a telephone.
+BINS = 10
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG whole or not at all."""
+    write_atomic(Path(path), _saved(figure, format="png", dpi=DPI, metadata={"Software": "rekindle"}))
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    """A letter that no installed font has is drawn as a box, which is all that can be done."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # A letter that no installed font has is drawn as a box, which is all that can be done.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": "rekindle"})
-    write_atomic(Path(path), buffer.getvalue())
+        figure.savefig(buffer, **options)
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG to stand inside a page, in the page's own ink and on its own paper."""
+    text = _saved(figure, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
+    return text[text.index("<svg") :].replace(INK, "var(--ink)")
+
+
+def themed_svg(figure: Figure) -> str:
+    """The figure as SVG that stands alone and follows light and dark by itself."""
+    head, end, body = svg(figure).partition(">")
+    return head + end + THEME + body
+
+
+def save_svg(figure: Figure, path: Path) -> None:
+    """Write `themed_svg` whole or not at all."""
+    write_atomic(Path(path), themed_svg(figure))
 
 
 def curves(metrics: list[dict[str, Any]]) -> Figure:
-    """Loss and accuracy by epoch above, learning rates below, then the direction where there is one; dashed lines where the head
-    was re-initialised.
+    """Loss, accuracy and learning rates by epoch, one below the other, then the direction where there is one; dashed lines where the
+    head was re-initialised.
 
     Args:
         metrics: Lines of metrics.jsonl.
     """
     directed = all("direction" in line for line in metrics)
-    rows: list[HashableList[str]] = [["loss", "accuracy"], ["lr", "lr"]]
-    heights = [3.0, 1.25]
+    rows: list[HashableList[str]] = [["loss"], ["accuracy"], ["lr"]]
+    heights = [2.2, 2.2, 1.25]
     if directed:
-        rows, heights = [*rows, ["direction", "direction"]], [*heights, 1.5]
+        rows, heights = [*rows, ["direction"]], [*heights, 1.5]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 6.5 if directed else 5), layout="constrained")
+        figure = Figure(figsize=(NARROW, sum(heights) + 1.5), layout="constrained")
         panels = figure.subplot_mosaic(rows, height_ratios=heights)
         _split_curves(panels["loss"], metrics, "loss", 1)
         _split_curves(panels["accuracy"], metrics, "accuracy", 100)
@@ -77,7 +109,7 @@ def curves(metrics: list[dict[str, Any]]) -> Figure:
             _direction(panels["direction"], metrics)
         panels["direction" if directed else "lr"].set_xlabel("epoch")
         named = {label: line for panel in panels.values() for line, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named) if len(named) <= 5 else 4)
+        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -112,7 +144,7 @@ def _direction(panel: Axes, metrics: list[dict[str, Any]]) -> None:
     epochs = [line["epoch"] + 1 for line in metrics]
     panel.set_title("loss and regulariser: cosine of their gradients, share of steps in conflict")
     panel.plot(epochs, [line["direction"]["cosine"] for line in metrics], color=COLORS[3], marker=".", label="mean cosine")
-    panel.plot(epochs, [line["direction"]["conflicts"] for line in metrics], "--", color=COLORS[5], marker=".", label="share in conflict")
+    panel.plot(epochs, [line["direction"]["conflicts"] for line in metrics], "--", color=PINK, marker=".", label="share in conflict")
     panel.axhline(0, color=GREY, linewidth=0.8)
     panel.set_ylim(-1.05, 1.05)
 
@@ -132,33 +164,38 @@ def confusion(matrix: Sequence[Sequence[int]], classes: list[str]) -> Figure:
     """
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    edge = min(14.0, max(3.0, 0.5 * len(classes)))
+    numbered = len(classes) <= NUMBERED
+    edge = min(14.0, max(NARROW, 0.4 * len(classes)))
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(edge + 2.4, edge + 1.5), layout="constrained")
+        figure = Figure(figsize=(edge + (0 if numbered else 1.5), edge), layout="constrained")
         axes = figure.subplots()
-        picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        # Cells without pictures are clear, so that the page's paper shows through.
+        picture = axes.imshow(shares, cmap=_clear_to(BLUE), vmin=0, vmax=1, interpolation="none")
         axes.spines[:].set_visible(False)
         step = -(-len(classes) // 100)
         ticks, size = range(0, len(classes), step), min(9.0, 60 * edge * step / len(classes))
         names = [short(classes[i], 22) for i in ticks]
-        slant: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if len(classes) <= NUMBERED else {"rotation": 90}
+        slant: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if numbered else {"rotation": 90}
         axes.set_xticks(ticks, names, fontsize=size, **slant)
         axes.set_yticks(ticks, names, fontsize=size)
         axes.tick_params(length=0)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
-        if len(classes) <= NUMBERED:
+        if numbered:
             _number(axes, counts, shares)
-        figure.colorbar(picture, ax=axes, shrink=0.6, aspect=30, pad=0.02, label="share of the true class")
+        else:
+            figure.colorbar(picture, ax=axes, shrink=0.6, aspect=30, pad=0.02, label="share of the true class")
     return figure
+
+
+def _clear_to(color: str) -> LinearSegmentedColormap:
+    return LinearSegmentedColormap.from_list("clear", [to_rgba(color, 0), to_rgba(color, 1)])
 
 
 def _number(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            axes.text(
-                column, row, str(count), ha="center", va="center", fontsize=9, color="white" if shares[row, column] > 0.5 else "black"
-            )
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color="white" if shares[row, column] > 0.5 else INK)
 
 
 def samples(images: np.ndarray, titles: list[str]) -> Figure:
@@ -166,19 +203,35 @@ def samples(images: np.ndarray, titles: list[str]) -> Figure:
     return _grid(list(images), [short(title, 20) for title in titles], "training pictures, augmented as the network sees them")
 
 
-def mistakes(images: Sequence[np.ndarray], true: list[str], predicted: list[str], confidence: list[float]) -> Figure:
-    """The wrong answers that the network was surest of.
+def reliability(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """How often answers are right, by how sure they were; on the dashed line confidences can be believed.
 
     Args:
-        images: N pictures (H, W, 3) uint8, each of any size; none is fine.
-        true: N labels.
-        predicted: What it said.
-        confidence: How surely, from 0 to 1.
+        answers: {label: (N,) confidences and (N,) whether each was right}; the last is the run's own and drawn strongest.
     """
-    if not len(images):
-        return _sentence("No mistakes: every picture was classified correctly.")
-    titles = [f"said {short(p, 13)}, {100 * c:.0f} %\nis {short(t, 18)}" for t, p, c in zip(true, predicted, confidence, strict=True)]
-    return _grid(images, titles, "surest mistakes: what the network said, and what the label is")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(NARROW, 3.6), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0, 100], [0, 100], ":", color=GREY, linewidth=1)
+        for place, (label, (confidence, right)) in enumerate(answers.items(), 1):
+            own = place == len(answers)
+            places, counts = _binned(confidence, right)
+            x, y = 100 * places
+            axes.plot(x, y, "-" if own else "--", color=BLUE if own else ORANGE, label=label)
+            axes.scatter(x, y, s=8 + 80 * counts / counts.max(), color=BLUE if own else ORANGE, alpha=0.8, linewidth=0)
+        axes.set_xlim(0, 102)
+        axes.set_ylim(0, 102)
+        axes.set_xlabel("confidence (%); a dot's size is its share of the pictures")
+        axes.set_title("right (%)")
+        figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+def _binned(confidence: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(2, B) mean confidence and share of right answers in each of `BINS` equal bins that holds any, and (B,) their counts."""
+    places = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    kept = [places == number for number in range(BINS) if (places == number).any()]
+    return np.array([[values[rows].mean() for rows in kept] for values in (confidence, right)]), np.array([rows.sum() for rows in kept])
 
 
 def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
@@ -188,7 +241,7 @@ def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
         histories: {label: one list of metrics.jsonl lines a seed}; seeds of unequal length are drawn as far as the shortest.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+        figure = Figure(figsize=(NARROW, 3.6), layout="constrained")
         axes = figure.subplots()
         for (label, runs), color, style in zip(histories.items(), cycle(COLORS), cycle(("-", "--", "-.", ":", (0, (1, 1)))), strict=False):
             length = min(len(run) for run in runs)
@@ -206,7 +259,46 @@ def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
         axes.set_xlabel("epoch")
         several = any(len(runs) > 1 for runs in histories.values())
         axes.set_title(f"validation accuracy (%){': mean of the seeds, and their range' if several else ''}")
-        figure.legend(loc="outside lower center", ncols=2 if len(histories) > 1 else 1)
+        figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+@dataclass(frozen=True)
+class Line:
+    """A learning curve among others.
+
+    Attributes:
+        recipe: The method's, which gives the colour.
+        label: For the legend; lines of one label look alike and are named once. "" leaves a line pale and unnamed.
+        accuracies: From 0 to 1, by epoch.
+    """
+
+    recipe: str
+    label: str
+    accuracies: Sequence[float]
+
+
+def run_curves(lines: Sequence[Line]) -> Figure:
+    """Validation accuracy of several runs by epoch, in one panel.
+
+    Args:
+        lines: Those that matter most first; they are drawn above the others.
+    """
+    labels = {line.label: line.recipe for line in lines if line.label}
+    styles = dict(zip(labels, method_styles(list(labels.values())), strict=True))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(NARROW, 3.4 + 0.2 * len(labels)), layout="constrained")
+        axes = figure.subplots()
+        for line in reversed(lines):
+            color, dashes = styles.get(line.label, (GREY, DASHES[0]))
+            epochs = range(1, len(line.accuracies) + 1)
+            shares = [100 * accuracy for accuracy in line.accuracies]
+            axes.plot(epochs, shares, dashes, color=color, alpha=0.9 if line.label else 0.35, marker="." if len(shares) <= 3 else None)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlabel("epoch")
+        axes.set_title("validation accuracy (%)")
+        marks = [Line2D([], [], color=color, linestyle=dashes) for color, dashes in styles.values()]
+        figure.legend(marks, [short(label, 48) for label in styles], loc="outside lower left", ncols=1)
     return figure
 
 
@@ -253,10 +345,3 @@ def _in_square(axes: Axes, image: np.ndarray) -> None:
     side = max(height, width)
     axes.set_xlim((width - side) / 2 - 0.5, (width + side) / 2 - 0.5)
     axes.set_ylim((height + side) / 2 - 0.5, (height - side) / 2 - 0.5)
-
-
-def _sentence(text: str) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(CELL * COLUMNS, 1.4))
-        figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=14, color=GREEN)
-    return figure

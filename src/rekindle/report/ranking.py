@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from rekindle.analysis.ranking import Ranking
 from rekindle.files import csv_text, write_atomic
-from rekindle.report.figures import BLUE, GREY, STYLE, save
+from rekindle.report.colors import BLUE, GREY
+from rekindle.report.figures import STYLE, save
 from rekindle.stored import FileFormat
 
 RANKING = FileFormat(2, dict[str, Any])

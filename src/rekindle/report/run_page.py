@@ -1,14 +1,20 @@
 """A run as one page that opens offline: pictures and style lie inside it, it runs no script, and names in it are escaped."""
 
+import io
 import shlex
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from rekindle.errors import UserError
 from rekindle.files import embed, write_atomic
-from rekindle.records import DATA, read_history
+from rekindle.records import DATA, read_environment, read_history
+from rekindle.report.advice import advice
+from rekindle.report.cards import FIRST, read_cards
 from rekindle.report.format import duration, place_name, split_title
 from rekindle.report.results import WORST, confused_pairs, final_split, worst_mistakes
-from rekindle.report.run_pictures import PICTURES
+from rekindle.report.run_pictures import HEAT_MAPS, MISTAKES, PICTURES, RunPicture
 from rekindle.report.statistics import wilson
 from rekindle.report.template import Filters, render
 from rekindle.run import Run
@@ -28,7 +34,7 @@ def write_report(folder: Path, result: dict[str, Any] | None = None) -> Path:
         The page's path.
 
     Raises:
-        UserError: If the run has not finished.
+        UserError: If the run has not finished, or a file of it is damaged.
     """
     folder = Path(folder)
     result = Run(folder).result if result is None else result
@@ -45,7 +51,7 @@ def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
     low, high = wilson(measured["accuracy"], measured["count"])
     data = DATA.read(folder / "data.json") if (folder / "data.json").is_file() else None
     spec, settings = folder / "spec.yaml", _settings(folder / "spec.yaml")
-    history = read_history(folder) if (folder / "metrics.jsonl").is_file() else []
+    history: list[Any] = [*read_history(folder)] if (folder / "metrics.jsonl").is_file() else []
     probe = (result.get("probe") or {}).get(split)
     return {
         "uncalibrated": result["uncalibrated"].get(split) if result.get("temperature", 1.0) != 1.0 else None,
@@ -59,10 +65,40 @@ def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
         "restarts": [line["epoch"] + 1 for line in history if line["restarted"]],
         "train_count": len(data["files"].get("train", [])) if data else None, "notes": data.get("notes", []) if data else [],
         "weights": start_weights(settings) if settings else None, "fit": fit_command(settings) if settings else None,
-        "predict": f"rekindle predict {shlex.quote(str(folder))} new-pictures/",
-        "spec": _text(spec), "environment": _text(folder / "environment.json"),
-        "pictures": {name: (picture, embed((folder / f"{name}.png").read_bytes(), "png")) for name, picture in PICTURES.items() if (folder / f"{name}.png").is_file()},
+        "predict": f"rekindle predict {shlex.quote(str(_near(folder)))} new-pictures/",
+        "spec": _text(spec), "environment": _text(folder / "environment.json"), "pictures": _pictures(folder),
+        "cards": read_cards(folder / MISTAKES), "first": FIRST, "heat": read_cards(folder / HEAT_MAPS),
+        "advice": advice(result, history), "finished": result["timing"].get("finished", ""),
+        "version": read_environment(folder).get("packages", {}).get("rekindle"),
     }  # fmt: skip
+
+
+def _pictures(folder: Path) -> dict[str, tuple[RunPicture, str]]:
+    """What there is of `PICTURES`, each with the address by which the page holds it."""
+    files = {name: folder / f"{name}.{picture.kind}" for name, picture in PICTURES.items()}
+    return {name: (PICTURES[name], _embedded(file)) for name, file in files.items() if file.is_file()}
+
+
+def _embedded(file: Path) -> str:
+    """A drawing as it is; photographs as JPEG, which takes a tenth of their PNG."""
+    if file.suffix == ".svg":
+        return embed(file.read_bytes(), "svg+xml")
+    buffer = io.BytesIO()
+    try:
+        with Image.open(file) as picture:
+            picture.convert("RGB").save(buffer, "JPEG", quality=85)
+    except OSError:
+        raise UserError(f"{file} is damaged; remove it, and write the page again with rekindle report {file.parent}.") from None
+    return embed(buffer.getvalue())
+
+
+def _near(folder: Path) -> Path:
+    """A folder as it is named from where the command was typed, if it lies below; a page that is shown to others need not tell the rest."""
+    try:
+        here = Path.cwd()
+    except OSError:  # It was removed meanwhile.
+        return folder
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def start_weights(spec: dict[str, Any]) -> str:

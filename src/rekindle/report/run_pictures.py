@@ -3,24 +3,25 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from rekindle.data import Picture, Undecodable
+from rekindle.data import Picture
 from rekindle.data.batches import preview
-from rekindle.data.cache.decode import decode
 from rekindle.data.samples import Samples
 from rekindle.method import noop
+from rekindle.records import Answer, read_predictions
 from rekindle.report import figures
-from rekindle.report.results import WORST, final_split, worst_mistakes
+from rekindle.report.cards import mistake_cards, write_cards
+from rekindle.report.format import percent
+from rekindle.report.results import final_split
 
-THUMB = 160
-LONGEST = 2
-SAMPLES = 24
+SAMPLES = 16
+MISTAKES, HEAT_MAPS = "mistakes.json", "heat_maps.json"
 
 
 def write_samples(folder: Path, train: Samples, classes: list[str], seed: int) -> None:
@@ -62,35 +63,53 @@ def _confusion(run: Finished) -> Figure:
     return figures.confusion(run.measured["confusion"], run.result["classes"])
 
 
-def _mistakes(run: Finished) -> Figure | None:
-    """Those that cannot be read are left out; None where none can be read, for the figure would claim that there are no mistakes."""
-    wrong = worst_mistakes(run.folder, final_split(run.result), WORST)
-    shown = [(row, image) for row in wrong if (image := _thumbnail(run.find(row["path"]))) is not None]
-    if wrong and not shown:
-        return None
-    return figures.mistakes(
-        [image for _, image in shown],
-        [row["label"] for row, _ in shown],
-        [row["prediction"] for row, _ in shown],
-        [float(row["confidence"]) for row, _ in shown],
-    )
+def _reliability(run: Finished) -> Figure | None:
+    """At the run's temperature and, where that is another, at 1; None of early versions' files, which may lack probabilities."""
+    split = final_split(run.result)
+    rows = read_predictions(run.folder, split)
+    right = np.array([row["label"] == row["prediction"] for row in rows])
+    error, temperature = run.measured["calibration_error"], run.result.get("temperature", 1.0)
+    answers = {}
+    plain = run.result.get("uncalibrated", {}).get(split)
+    if plain and temperature != 1:
+        before = _at_one(rows, run.result["classes"], temperature)
+        answers[f"at temperature 1: calibration error {percent(plain['calibration_error'], 1)} %"] = (before, right)
+    answers[f"at temperature {temperature:.2f}: calibration error {percent(error, 1)} %"] = (
+        np.array([float(row["confidence"]) for row in rows]), right,
+    )  # fmt: skip
+    return figures.reliability(answers)
+
+
+def _at_one(rows: list[Answer], classes: list[str], temperature: float) -> np.ndarray:
+    """(N,) confidences at temperature 1, from the probabilities at another: they are to the power of T, and sum to 1 again.
+
+    Those that predictions.csv rounded to 0 stay there, which matters only far below a temperature of 1.
+    """
+    powers = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]) ** temperature  # type: ignore[literal-required]
+    most: np.ndarray = (powers / powers.sum(1, keepdims=True)).max(1)
+    return most
 
 
 @dataclass(frozen=True)
 class RunPicture:
-    """A picture of a run: NAME.png in its folder, and a section of its page.
+    """A picture of a run: a file NAME.svg or NAME.png in its folder, and a section of its page.
 
     Attributes:
         title: The section's heading.
         text: What stands below it.
         alt: What the picture shows, for whoever cannot see it.
-        draw: Makes it from a finished run, or None where there is nothing to show; None for one that is drawn during training.
+        draw: Makes it from a finished run, or None where there is nothing to show; None for one of photographs, drawn during training.
     """
 
     title: str
     text: str
     alt: str
     draw: Callable[[Finished], Figure | None] | None
+
+    @property
+    def kind(self) -> Literal["svg", "png"]:
+        """The ending of its file: drawings follow the page's light and dark, photographs do not."""
+        return "png" if self.draw is None else "svg"
 
 
 # In the order of the page. A further picture is a further entry here.
@@ -103,11 +122,11 @@ PICTURES = {
         _curves,
     ),
     "confusion": RunPicture("Confusion matrix", "Rows are true classes, columns what the network said.", "Confusion matrix", _confusion),
-    "mistakes": RunPicture(
-        "Worst mistakes",
-        "The wrong answers that the network was surest of. Wrong labels in the data often show up here.",
-        "Pictures classified wrongly with the greatest confidence",
-        _mistakes,
+    "reliability": RunPicture(
+        "Can confidences be believed?",
+        "Of answers given with 80 % confidence, 80 % should be right: dots below the dotted line are overconfident.",
+        "Share of right answers by confidence",
+        _reliability,
     ),
     "samples": RunPicture(
         "What the network sees",
@@ -119,22 +138,18 @@ PICTURES = {
 
 
 def write_pictures(run: Finished, progress: Callable[[str, int, int], object] = noop) -> None:
-    """Write every picture of a finished run into its folder; `progress` is told (what, done, total)."""
+    """Write every figure of a finished run, and the cards of its mistakes, into its folder; `progress` is told (what, done, total)."""
+    draw_figures(run, progress)
+    write_cards(run.folder / MISTAKES, mistake_cards(run.folder, final_split(run.result), run.find))
+
+
+def draw_figures(run: Finished, progress: Callable[[str, int, int], object] = noop) -> None:
+    """Write the drawings of `PICTURES`; `progress` is told (what, done, total)."""
     for number, (name, picture) in enumerate(PICTURES.items()):
         progress("drawing pictures", number, len(PICTURES))
         figure = picture.draw(run) if picture.draw is not None else None
         if figure is not None:
-            figures.save(figure, run.folder / f"{name}.png")
-
-
-def _thumbnail(picture: Picture) -> np.ndarray | None:
-    """The whole picture, small, its longer side cut to twice the shorter: a person wants to see what the network's crop hides."""
-    try:
-        image = decode(picture, THUMB)
-    except (Undecodable, OSError):
-        return None
-    top, left = (max(0, (length - LONGEST * THUMB) // 2) for length in image.shape[:2])
-    return image[top : top + LONGEST * THUMB, left : left + LONGEST * THUMB]
+            figures.save_svg(figure, run.folder / f"{name}.svg")
 
 
 def _label(label: Tensor, classes: list[str]) -> str:

@@ -1,8 +1,5 @@
 """Figures of a study: learning curves, paired differences, critical differences of ranks."""
 
-import io
-from typing import Any
-
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,30 +8,28 @@ from matplotlib.ticker import MaxNLocator
 
 from rekindle.errors import UserError
 from rekindle.records import read_history
-from rekindle.report.figures import COLORS, GREY, STYLE
+from rekindle.report.colors import method_styles
+from rekindle.report.figures import INK, STYLE
 from rekindle.report.format import short
 from rekindle.study.grid import Setting
 from rekindle.study.report.numbers import Entry, Outcome, Overall, StudyNumbers
 
-PALETTE = (*COLORS, "#8B5A2B", GREY)
-DASHES = ("-", "--", ":", "-.")
 NAME = 32
 # Points on either side of 0 that a panel of differences shows at least, so that small ones look small.
 LEAST_RANGE = 1.0
-# Equal figures must be equal bytes: no date, and identifiers that do not change.
-SVG: Any = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": "rekindle"}
 
 
 def color(numbers: StudyNumbers, method: str) -> tuple[str, str]:
     """A method's colour and line style, the same in every figure."""
-    number = numbers.methods.index(method)
-    return PALETTE[number % len(PALETTE)], DASHES[number // len(PALETTE) % len(DASHES)]
+    recipes = {group.method: next(iter(group.candidates.values())).get("method", group.method) for group in numbers.study.grid.groups}
+    styles = method_styles([recipes.get(name, name) for name in numbers.methods])
+    return styles[numbers.methods.index(method)]
 
 
 def curves(numbers: StudyNumbers, setting: Setting) -> Figure | None:
     """Validation accuracy by epoch: mean over seeds, and the band from lowest to highest. A method's marks have the id "curve-NUMBER-…",
     by which the page switches them. None where no finished run has a validation split."""
-    with matplotlib.rc_context(SVG):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 3.6), layout="constrained")
         axes = figure.subplots()
         for number, method in enumerate(numbers.methods):
@@ -84,14 +79,14 @@ def differences(numbers: StudyNumbers) -> Figure | None:
     if not blocks:
         return None
     sizes = [len(entries) for _, entries in blocks]
-    with matplotlib.rc_context({**SVG, "axes.grid.axis": "x"}):
+    with matplotlib.rc_context({**STYLE, "axes.grid.axis": "x"}):
         figure = Figure(figsize=(8, 0.5 + sum(0.24 * size + 0.62 for size in sizes)), layout="constrained")
         panels = figure.subplots(len(blocks), squeeze=False, height_ratios=[size + 0.4 for size in sizes])[:, 0]
         for axes, (setting, entries) in zip(panels, blocks, strict=True):
             axes.set_title(short(str(setting), 70), loc="left", fontsize=9, fontweight="bold")
             for y, entry in enumerate(entries):
                 _difference(axes, numbers, entry, y)
-            axes.axvline(0, color="black", linewidth=0.8)
+            axes.axvline(0, color=INK, linewidth=0.8)
             axes.set_yticks(range(len(entries)), [f"{short(entry.method, NAME)} ({(entry.pair or {})['n']})" for entry in entries])
             axes.tick_params(labelsize=8)
             axes.tick_params(axis="y", length=0)
@@ -109,7 +104,7 @@ def _difference(axes: Axes, numbers: StudyNumbers, entry: Entry, y: int) -> None
     axes.plot([100 * value for value in pair["each"]], [y] * pair["n"], "o", color=shade, alpha=0.3, markersize=3)
     if pair["low"] is not None:
         axes.plot([100 * pair["low"], 100 * pair["high"]], [y, y], "-", color=shade, linewidth=1.6)
-    axes.plot([100 * pair["difference"]], [y], "o", color=shade, markersize=6, markerfacecolor=shade if entry.verdict else "white")
+    axes.plot([100 * pair["difference"]], [y], "o", color=shade, markersize=6, markerfacecolor=shade if entry.verdict else "none")
 
 
 def critical_difference(numbers: StudyNumbers, overall: Overall) -> Figure | None:
@@ -126,22 +121,15 @@ def critical_difference(numbers: StudyNumbers, overall: Overall) -> Figure | Non
     names = [short(method, NAME) for method in overall.ranks]
     shades = {name: color(numbers, method)[0] for name, method in zip(names, overall.ranks, strict=True)}
     tested = pandas.DataFrame(overall.tests[1], index=names, columns=names)
-    with matplotlib.rc_context({**SVG, "axes.grid": False}):
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(8, 0.8 + 0.28 * len(names)), layout="constrained")
         axes = figure.subplots()
-        critical_difference_diagram(pandas.Series(list(overall.ranks.values()), index=names), tested, ax=axes, color_palette=shades)
+        critical_difference_diagram(
+            pandas.Series(list(overall.ranks.values()), index=names), tested, ax=axes, color_palette=shades, crossbar_props={"color": INK}
+        )
         title = f"average rank over {overall.ranked} tasks" + (f", {overall.regularizer}" if overall.regularizer else "")
         axes.set_title(f"{title}; a bar joins methods that differ by no significant amount")
     return figure
-
-
-def svg(figure: Figure) -> str:
-    """The figure as SVG to stand inside a page."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context(SVG):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def palette(numbers: StudyNumbers) -> dict[str, str]:

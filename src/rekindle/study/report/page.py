@@ -27,7 +27,7 @@ def write(study: Study, published: bool = False) -> Path:
     Returns:
         The folder.
     """
-    from rekindle.report.figures import save
+    from rekindle.report.figures import save, svg
 
     numbers = study_numbers(study)
     folder = study.folder / "report"
@@ -46,8 +46,8 @@ def write(study: Study, published: bool = False) -> Path:
     write_atomic(folder / "table.csv", formats.table_csv(numbers))
     write_atomic(folder / "table.tex", formats.latex(numbers))
     inside = {
-        "curves": [figures.svg(figure) for figure in drawn.values()],
-        "plots": [figures.svg(figure) for _, figure in over_all.values()],
+        "curves": [svg(figure) for figure in drawn.values()],
+        "plots": [svg(figure) for _, figure in over_all.values()],
         "notes": notes,
     }
     write_atomic(folder / "report.html", html(numbers, inside, published))
