@@ -16,6 +16,7 @@ from rekindle.errors import Stopped
 from rekindle.report.format import split_title
 from rekindle.spec import EMA, NONE_WORDS, RunSpec, hints, read_options
 from rekindle.training.progress import ProgressBar
+from rekindle.training.trackers import Log
 
 if TYPE_CHECKING:
     from rekindle.fitting.folds import CrossValidation
@@ -60,6 +61,7 @@ def register(commands: Any) -> None:
     run.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True,
                      help="keep decoded pictures for later runs; see rekindle data cache (no result depends on it)")  # fmt: skip
     run.add_argument("--keep-checkpoints", action="store_true", help="keep checkpoints when the run is done; nothing reads them then")
+    run.add_argument("--log", choices=typing.get_args(Log), help="also send each epoch's figures to a tracker (default: none)")
     run.add_argument("--workers", type=int, help="threads that prepare the next batches meanwhile (default: auto; no result depends on it)")
     add_json(run, "print the result as JSON")
     command.set_defaults(act=_fit)
@@ -122,7 +124,7 @@ def _fit(options: argparse.Namespace) -> int:
 
             run = fit(
                 data, folds=options.folds, out=options.out, resume=resume, listener=bar, cache=options.cache, workers=options.workers,
-                device=options.device, name=options.name, keep_checkpoints=options.keep_checkpoints, **given,
+                device=options.device, name=options.name, keep_checkpoints=options.keep_checkpoints, log=options.log, **given,
             )  # fmt: skip
     except Stopped as error:
         print(f"rekindle: stopped; all is saved. Go on with: rekindle fit --resume {error}", file=sys.stderr)

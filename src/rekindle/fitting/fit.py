@@ -24,6 +24,7 @@ from rekindle.registry import methods as registered
 from rekindle.run import Run
 from rekindle.spec import AUTO, NONE_WORDS, PLACES, Folds, RunOptions, RunSpec, check_names, check_value
 from rekindle.training.listener import Listener
+from rekindle.training.trackers import Log, tracking
 from rekindle.training.watching import watching
 
 
@@ -31,7 +32,7 @@ from rekindle.training.watching import watching
 def fit(
     data: str | Path | None = ..., *, folds: None = ..., method: str | Method | Sequence[Method] | None = ..., direction: str | Direction | None = ...,
     out: str | Path = ..., resume: str | Path | None = ..., listener: Listener | None = ..., cache: bool = ..., workers: int | None = ...,
-    device: str = ..., name: str | None = ..., keep_checkpoints: bool = ..., **options: Unpack[RunOptions],
+    device: str = ..., name: str | None = ..., keep_checkpoints: bool = ..., log: Log | None = ..., **options: Unpack[RunOptions],
 ) -> Run: ...  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def fit(
 def fit(
     data: str | Path | None = ..., *, folds: int, method: str | Method | Sequence[Method] | None = ..., direction: str | Direction | None = ...,
     out: str | Path = ..., resume: str | Path | None = ..., listener: Listener | None = ..., cache: bool = ..., workers: int | None = ...,
-    device: str = ..., name: str | None = ..., keep_checkpoints: bool = ..., **options: Unpack[RunOptions],
+    device: str = ..., name: str | None = ..., keep_checkpoints: bool = ..., log: Log | None = ..., **options: Unpack[RunOptions],
 ) -> CrossValidation: ...  # fmt: skip
 
 
@@ -47,7 +48,7 @@ def fit(
     data: str | Path | None = None, *, folds: int | None = None, method: str | Method | Sequence[Method] | None = None,
     direction: str | Direction | None = None, out: str | Path = "runs", resume: str | Path | None = None, listener: Listener | None = None,
     cache: bool = True, workers: int | None = None, device: str = "auto", name: str | None = None, keep_checkpoints: bool = False,
-    **options: Unpack[RunOptions],
+    log: Log | None = None, **options: Unpack[RunOptions],
 ) -> Run | CrossValidation:  # fmt: skip
     """Fine-tune a network on a folder of photographs and return the finished run.
 
@@ -68,6 +69,7 @@ def fit(
         device: Where to train: "auto", "cpu", "cuda" or "mps".
         name: Of the run's folder; None makes one of data, model, method, seed and id.
         keep_checkpoints: Keep them when the run is done, where nothing reads them any more.
+        log: A tracker that figures go to beside metrics.jsonl; see `rekindle.training.trackers`.
         **options: Fields of `RunSpec`, such as `epochs=40`.
 
     Returns:
@@ -106,9 +108,9 @@ def fit(
             f"{folder} has {f'{begun} folds' if begun else 'no folds'}, so it cannot go on with --folds {folds}; leave that out."
         )
     check_value("--folds", folds, Folds | None)
+    check_value("--log", log, Log | None)
     common: dict[str, Any] = {"cache": cache, "workers": workers, "device": device, "keep_checkpoints": keep_checkpoints}
-    with watching(listener) as watcher:
-        common["listener"] = watcher
+    with watching(listener) as watcher, tracking(watcher, log) as common["listener"]:
         _tell_own(methods or [], watcher)
         count = begun or folds
         run: Run | CrossValidation

@@ -47,7 +47,7 @@ from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, remove_states, states, unfit
 from rekindle.training.defaults import automatic_precision, make_optimizer
-from rekindle.training.listener import Listener, tell_caution
+from rekindle.training.listener import Listener, tell_began, tell_caution, tell_ended
 from rekindle.training.polyak import BATCHES, polyak_lr
 from rekindle.training.speed import seconds_per_image
 from rekindle.tuner import Tuner
@@ -208,8 +208,14 @@ class _Job:
             self._announce(training, choices, splits)
             if self.fabric.is_global_zero:
                 rewrite_metrics(self.folder, training.history)
+                if not self.shared.trial:
+                    tell_began(self.listener, self.folder, self._settings(training.tuner), training.history)
             training.fit()
             self._finish(training, splits, choices)
+
+    def _settings(self, tuner: Tuner) -> dict[str, Any]:
+        """For trackers: the options, with the rates that were chosen."""
+        return {"run": self.run_id, **self.spec.to_dict(), "lr": tuner.lr, "head_lr": tuner.head_lr}
 
     def _resumed(self, splits: "dict[str, Samples]") -> "tuple[Training, Choices] | None":
         """A training at the newest checkpoint that it can go on from, or None where no checkpoint can be read.
@@ -514,6 +520,8 @@ class _Job:
         write_pictures(Finished(self.folder, training.history, result, self.dataset.find), self.listener.progress)
         write_report(self.folder, result)
         RESULT.write(self.folder / "result.json", result)
+        if not self.shared.trial:
+            tell_ended(self.listener, result)
         if not (self.keep_checkpoints or self.shared.trial):  # The best trial is gone on from.
             remove_states(self.folder / "checkpoints")
 

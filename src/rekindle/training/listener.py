@@ -1,5 +1,6 @@
 """Who watches a run: the protocol, and one who does not look. It loads neither torch nor Lightning."""
 
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -26,6 +27,18 @@ def tell_caution(listener: Listener, text: str) -> None:
         listener.note(f"caution: {text}")
     else:
         tell(text)
+
+
+def tell_began(listener: Listener, folder: Path, settings: dict[str, Any], history: list[dict[str, Any]]) -> None:
+    """Tell a listener that has a method `began` of a run before its first step: its folder, settings, and lines of epochs that are done."""
+    if (tell := getattr(listener, "began", None)) is not None:
+        tell(folder, settings, history)
+
+
+def tell_ended(listener: Listener, result: dict[str, Any]) -> None:
+    """Tell a listener that has a method `ended` what result.json holds."""
+    if (tell := getattr(listener, "ended", None)) is not None:
+        tell(result)
 
 
 class Silent:
