@@ -10,6 +10,7 @@ import torch
 from rekindle.report import cards, run_pictures
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+DRAWING = ("cli", "docs", "report", "run")
 LONGEST = ("contract", "faults", "loops", "study", "training", "fitting", "cli")
 
 
@@ -56,10 +57,14 @@ def shared() -> Path:
     return SHARED
 
 
-@pytest.fixture(scope="module")
-def no_drawing() -> Iterator[None]:
-    """Runs in this process draw nothing, which takes two thirds of a short run, where a test is about something else."""
+def _draws(request: pytest.FixtureRequest) -> bool:
+    return request.path.parent.name in DRAWING or getattr(request.module, "DRAWS", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drawing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs in this process draw only where a room is about what a run shows, or a module has `DRAWS = True`: drawing takes two thirds of a short run."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("write_pictures", "write_samples"):
+        for name in ("write_pictures", "write_samples") if not _draws(request) else ():
             patch.setattr(run_pictures, name, lambda *_: None)
         yield

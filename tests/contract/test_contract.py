@@ -15,6 +15,15 @@ from tests.contract.network import Loop, batch, hybrid, passes
 NAMES = list(methods())
 NEUTRAL = [name for name in NAMES if methods()[name].neutral is not None]
 CLOCK = Clock(0, 8)
+COMPILED = (
+    "l2",
+    "rifle",
+    "delta",
+    "dropconnect",
+    "stochastic_depth",
+    "source_classifier",
+    "lp_ft",
+)  # One of each kind of hook; the others take a minute together.
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +150,7 @@ def _double_batches(loop: Loop) -> None:
     loop.tuner.source.model.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name if name in COMPILED else pytest.param(name, marks=pytest.mark.slow) for name in NAMES])
 def test_bf16_and_compile(name: str) -> None:
     loop = Loop([make(name)], epochs=2, steps=1)
     loop.tuner.prepare(passes)

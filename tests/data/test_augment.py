@@ -18,6 +18,8 @@ from rekindle.rng import keyed_generator
 from rekindle.training.criterion import CrossEntropy
 from tests.toys import picture_folder
 
+DRAWS = True
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILL = [124, 116, 104]
 SINGLE = {

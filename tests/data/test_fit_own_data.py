@@ -15,6 +15,8 @@ from rekindle.data.cache.decode import read
 
 from .pictures import jpeg, write
 
+DRAWS = True
+
 QUICK = ["--model", "tiny", "--epochs", "1", "--batch-size", "10", "--image-size", "16", "--precision", "32", "--lr", "0.01"]
 FILES = ("data.json", "samples.png", "mistakes.json", "confusion.svg", "predictions.csv", "report.html", "model.safetensors")
 

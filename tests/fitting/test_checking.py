@@ -11,6 +11,8 @@ import rekindle
 from rekindle.training.listener import Silent
 from tests.toys import Notes, picture_folder
 
+DRAWS = True
+
 MANY, FEW, CLASSES = 60, 6, 2
 OPTIONS: dict[str, Any] = {"model": "cifar_resnet8", "weights": "none", "epochs": 2, "lr": 0.05, "batch_size": 8, "precision": "32"}
 

@@ -23,11 +23,9 @@ from tests.toys import picture_folder
 
 FOLDS = 3
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
-
 
 @pytest.fixture(scope="module")
-def options(no_drawing: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Pictures in given splits, one of whose names a spreadsheet would take for a formula."""
     root = tmp_path_factory.mktemp("folds")
     picture_folder(root / "data", {"train": 5, "val": 2, "test": 2}, size=32)

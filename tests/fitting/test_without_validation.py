@@ -14,6 +14,8 @@ from rekindle.report.compare_tables import to_markdown
 from rekindle.spec import RunSpec
 from tests.toys import picture_folder
 
+DRAWS = True
+
 OPTIONS: dict[str, Any] = {"model": "cifar_resnet8", "weights": "none", "epochs": 2, "lr": 0.05, "batch_size": 8, "precision": "32"}
 
 

@@ -20,11 +20,9 @@ from tests.toys import picture_folder, toy
 
 State = dict[str, torch.Tensor]
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
-
 
 @pytest.fixture(scope="module")
-def options(no_drawing: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("averages")
     picture_folder(root / "data", {"train": 10, "val": 3})
     with torch.random.fork_rng():

@@ -28,8 +28,6 @@ OPTIONS: dict[str, Any] = {
 }
 Found = dict[str, dict[int, float]]
 
-pytestmark = pytest.mark.usefixtures("no_drawing")
-
 
 def of_tensorboard(folder: Path) -> Found:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
