@@ -92,8 +92,10 @@ class Run:
     def _repr_html_(self) -> str:
         """What a notebook shows: figures, curves, and a link to the report."""
         rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._figures().items())
-        curves, report = self.folder / "curves.png", self.folder / "report.html"
-        picture = f'<img src="{embed(curves.read_bytes(), "png")}" style="width: 40em" alt="Learning curves">' if curves.is_file() else ""
+        curves, report = self.folder / "curves.svg", self.folder / "report.html"
+        picture = (
+            f'<img src="{embed(curves.read_bytes(), "svg+xml")}" style="width: 40em" alt="Learning curves">' if curves.is_file() else ""
+        )
         link = f'<a href="{escape(quote(report.as_posix()))}">report</a>' if report.is_file() else "not finished"
         return f"<div><b>{escape(self.folder.name)}</b> &nbsp; {link}<table>{rows}</table>{picture}</div>"
 

@@ -70,5 +70,5 @@ def test_whatever_is_raised_is_one_sentence(
 
 def test_a_closed_pipe_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     fails_with(BrokenPipeError(), monkeypatch)
-    monkeypatch.setattr(cli, "drop_output", lambda: None)
+    monkeypatch.setattr(cli, "drop_output", lambda *streams: None)
     assert main(["fit", "photos", "--debug"]) == cli.PIPE_CLOSED

@@ -38,7 +38,7 @@ def test_a_run_shows_its_figures(run: Run) -> None:
     accuracy = f"{100 * run.result['test']['accuracy']:.1f} % of 4, linear probe {100 * run.result['probe']['test']['accuracy']:.1f} %"
     assert repr(run) == f"Run({str(run.folder)!r}: method rifle(periods=1), network tiny, val {_val(run)}, test {accuracy})"
     page = run._repr_html_()
-    assert accuracy in page and "rifle(periods=1)" in page and "a_run" in page and "data:image/png;base64," in page
+    assert accuracy in page and "rifle(periods=1)" in page and "a_run" in page and "data:image/svg+xml;base64," in page
     assert "data%20%26%20more" not in page and f'href="{run.folder.as_posix()}/report.html"'.replace(" ", "%20").replace("&", "%26") in page
 
 

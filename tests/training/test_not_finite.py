@@ -73,8 +73,8 @@ def break_outputs(value: float, epoch: dict[str, int], patch: pytest.MonkeyPatch
     """Let one picture of the split with `count` pictures have bad logits."""
     real = trainer.evaluate
 
-    def evaluate(fabric: Any, module: Any, samples: Any) -> torch.Tensor:
-        found = real(fabric, module, samples)
+    def evaluate(fabric: Any, module: Any, samples: Any, *told: Any) -> torch.Tensor:
+        found = real(fabric, module, samples, *told)
         if epoch["is"] == at and len(samples) == count:
             found[-1] = (found[-1] + value).softmax(0)
         return found
@@ -145,8 +145,8 @@ def test_validation_only(
 def test_test_only_at_the_end(
     kept: dict[str, Any], options: dict[str, Any], epoch: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def at_the_end(fabric: Any, module: Any, samples: Any) -> torch.Tensor:
-        found = real(fabric, module, samples)
+    def at_the_end(fabric: Any, module: Any, samples: Any, *told: Any) -> torch.Tensor:
+        found = real(fabric, module, samples, *told)
         return found * math.nan if len(samples) == TEST else found
 
     real = trainer.evaluate
