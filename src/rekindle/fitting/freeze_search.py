@@ -1,6 +1,7 @@
 """Choose how many stages to freeze on the validation split; the test split is read once, by the run that is chosen."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,11 +10,12 @@ from typing import Any
 
 from rekindle import models
 from rekindle.errors import Diverged, UserError
-from rekindle.fitting.job import execute
+from rekindle.fitting.job import Shared, execute
 from rekindle.method import Method
 from rekindle.run import Run
 from rekindle.spec import RunSpec
 from rekindle.stored import FileFormat
+from rekindle.training.checkpoints import remove_states
 from rekindle.training.listener import Listener, Silent
 
 SEARCH = FileFormat(2, dict[str, Any])
@@ -86,7 +88,7 @@ def search_freeze(
         device: As for `rekindle.fit`.
         methods: The spec's methods as objects; None makes them from its recipe.
         name: Of the folder of the run that is kept.
-        keep_checkpoints: Keep those of that run when it is done.
+        keep_checkpoints: Keep them when all is done.
 
     Raises:
         UserError: For bad input, as `rekindle.fit`.
@@ -96,22 +98,23 @@ def search_freeze(
         raise UserError(f"seeds must be at least 1, found {seeds}.")
     listener = listener or Silent()
     train = partial(execute, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
-    blocks = stages_of(spec)
+    blocks, shared = stages_of(spec), {seed: Shared(trial=True) for seed in range(spec.seed, spec.seed + seeds)}
     fold = f"-fold{spec.fold.replace('/', 'of')}" if spec.fold else ""
     folder = Path(out) / f"freeze-{Path(spec.data).resolve().name}-s{spec.seed}{fold}"
-    curve, diverged = [], None
+    curve, trials, diverged = [], {}, None
     for frozen in range(len(blocks) + 1):
         until = list(blocks)[frozen - 1] if frozen else ""
         listener.note(f"freeze search, {frozen} of {len(blocks)} stages" + (f" (up to {until})" if until else "") + ":")
         trial = replace(spec, freeze=until or None, test=False, test_every_epoch=False)
         try:
-            runs = [train(replace(trial, seed=seed), out=folder) for seed in range(spec.seed, spec.seed + seeds)]
+            runs = [train(replace(trial, seed=seed), out=folder, shared=same) for seed, same in shared.items()]
         except Diverged as error:
             listener.note(f"freeze search: {frozen} frozen stages are out: {error}")
             diverged = error
             continue
         accuracies = tuple(float(run.result["val"]["accuracy"]) for run in runs)
         curve.append(FrozenStages(frozen, until, sum(list(blocks.values())[frozen:]), accuracies))
+        trials[until] = [run.folder / "checkpoints" for run in runs]
     if not curve and diverged is not None:
         raise diverged
     chosen = choose(curve)
@@ -119,7 +122,11 @@ def search_freeze(
     listener.note(
         f"chosen: {chosen.frozen} of {len(blocks)} stages frozen, validation accuracy {100 * chosen.mean:.1f} %; {folder / 'curve.png'}"
     )
-    run = train(replace(spec, freeze=chosen.until or None), out=Path(out), name=name, keep_checkpoints=keep_checkpoints)
+    first = shared[spec.seed]
+    first.trial, first.start = False, None if spec.test_every_epoch else trials[chosen.until][0]  # It goes on from its trial's end.
+    run = train(replace(spec, freeze=chosen.until or None), out=Path(out), name=name, keep_checkpoints=keep_checkpoints, shared=first)
+    for states in [] if keep_checkpoints else itertools.chain.from_iterable(trials.values()):
+        remove_states(states)
     return FreezeSearch(tuple(curve), chosen, run, folder)
 
 

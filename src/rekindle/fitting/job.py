@@ -166,7 +166,7 @@ class Shared:
         batchnorm: The statistics that were found to suit.
         start: Checkpoints of a run that differs in nothing but that it did not read the test split; it is gone on from there.
         tried: What a search tried, for the report.
-        trial: Whether the run is but a trial, whose cautions concern nobody.
+        trial: Whether the run is but a trial, whose cautions concern nobody, and which draws nothing.
     """
 
     look: Look | None = None
@@ -327,7 +327,7 @@ class _Job:
 
     def _write_samples(self, train: "Samples") -> None:
         """Draw samples.png, once; after the first epoch, since drawing takes as long as a small epoch."""
-        if not (self.folder / "samples.png").is_file():
+        if not self.shared.trial and not (self.folder / "samples.png").is_file():
             from rekindle.report.run_pictures import write_samples
 
             write_samples(self.folder, train, self.dataset.classes, self.spec.seed)
@@ -517,7 +517,9 @@ class _Job:
         from rekindle.report.run_page import write_report
         from rekindle.report.run_pictures import Finished, write_pictures
 
-        write_pictures(Finished(self.folder, training.history, result, self.dataset.find), self.listener.progress)
+        if not self.shared.trial:
+            self._write_samples(splits["train"])  # Of a run that goes on from a trial's end.
+            write_pictures(Finished(self.folder, training.history, result, self.dataset.find), self.listener.progress)
         write_report(self.folder, result)
         RESULT.write(self.folder / "result.json", result)
         if not self.shared.trial:
