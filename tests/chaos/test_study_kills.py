@@ -23,7 +23,7 @@ from tests.study import fakes
 from tests.study.test_local_engine import calls, make, table
 
 pytestmark = pytest.mark.chaos
-SEED, STUDIES, JOBS, LONGEST = 15, 11, 2, 1.0
+SEED, STUDIES, JOBS, LONGEST = 15, 16, 2, 1.0
 VICTIMS = ("command", "worker", "all")  # In turn, for each study.
 
 
