@@ -94,7 +94,7 @@ def compare(folders: list[Path]) -> Comparison:
         )
     groups = _groups(settings, rows)
     pairs = _pairs(groups, notes)
-    pictures = None if len(rows) > 2 or any(row["folds"] for row in rows) else _pictures(*(Run(place) for place in places), notes)
+    pictures = None if len(rows) > 2 or any(row["folds"] for row in rows) else _pictures(Run(places[0]), Run(places[1]), notes)
     return Comparison(rows, [group.summary() for group in groups], pairs, pictures, notes)
 
 

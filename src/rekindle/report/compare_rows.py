@@ -1,5 +1,6 @@
 """The rows of a comparison: a run each, and one for the folds of a cross-validation."""
 
+from dataclasses import replace
 from statistics import mean
 from typing import Any
 
@@ -29,16 +30,10 @@ def rows_of(runs: list[Run]) -> tuple[list[Row], list[Row]]:
     rows, settings = [], []
     for members in groups.values():
         row = _folds_row(members) if len(members) > 1 else _row(members[0])
-        spec = read_spec(members[0].folder).to_dict()
+        spec = read_spec(members[0].folder)
         rows.append(row)
-        settings.append(
-            {
-                **spec,
-                "fold": "" if row["folds"] else spec["fold"],
-                "folds": _divided(members[0]) if row["folds"] else 0,
-                "split": row["split"],
-            }
-        )
+        shared = replace(spec, fold=None) if row["folds"] else spec
+        settings.append({**shared.to_dict(), "folds": _place(members[0])[1] if row["folds"] else 0, "split": row["split"]})
     return rows, settings
 
 
@@ -53,9 +48,10 @@ def _cross_validation(run: Run) -> str:
     return str({**spec.to_dict(), "fold": spec.fold.partition("/")[2]})
 
 
-def _divided(run: Run) -> int:
-    """By how many folds."""
-    return int(read_spec(run.folder).fold.partition("/")[2])
+def _place(run: Run) -> tuple[int, int]:
+    """The number of a fold, and by how many the pictures were divided."""
+    number, _, folds = (read_spec(run.folder).fold or "").partition("/")
+    return int(number), int(folds)
 
 
 def _row(run: Run) -> Row:
@@ -79,7 +75,7 @@ def _folds_row(runs: list[Run]) -> Row:
     """Means over folds; of a setting that each chose for itself, all that were chosen."""
     results = [run.result for run in runs]
     home = runs[0].folder.parent
-    folds = {int(read_spec(run.folder).fold.partition("/")[0]): run.result[HELD_OUT]["accuracy"] for run in runs}
+    folds = {_place(run)[0]: run.result[HELD_OUT]["accuracy"] for run in runs}
     found = over_folds(list(folds.values()))
     probes = [_probe(result, HELD_OUT) for result in results]
     return {
