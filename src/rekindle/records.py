@@ -194,6 +194,13 @@ class Recipe(TypedDict):
     source_classes: NotRequired[Annotated[int, Interval(ge=0, le=1 << 20)] | None]
 
 
+class FoldsFile(TypedDict):
+    """folds.json; all but the number of folds is there once each of them is done."""
+
+    folds: Annotated[int, Interval(ge=2, le=100)]
+    val: NotRequired[dict[str, Any]]
+
+
 class Answer(TypedDict):
     """A row of predictions.csv, all text; a probability for each class follows."""
 
@@ -214,6 +221,8 @@ MODEL = FileFormat(2, Recipe, REWRITE)
 WEIGHTS = FileFormat(2, dict[str, Any], "fetch or write it again")
 CHECKPOINT = FileFormat(2, dict[str, Any], "remove it")
 DATA = FileFormat(2, Data, "train the run again")
+FOLDS_FILE = "folds.json"
+FOLDS = FileFormat(1, FoldsFile, "go on with rekindle fit --resume {folder}")
 ENVIRONMENT = FileFormat(2, Environment, "remove it and try again")
 
 
@@ -290,6 +299,17 @@ def read_predictions(folder: Path, split: str) -> list[Answer]:
         if not all(0 <= float(row["confidence"]) <= 1 for row in rows):
             raise ValueError("a confidence is no share")
         return [row for row in rows if row["split"] == split]
+
+
+def read_folds(folder: Path) -> FoldsFile | None:
+    """What folds.json of a cross-validation holds; None for another folder."""
+    return FOLDS.read(folder / FOLDS_FILE) if (folder / FOLDS_FILE).is_file() else None
+
+
+def folds_of(folder: Path) -> int | None:
+    """How many folds the folder of a cross-validation has; None for another folder."""
+    found = read_folds(folder)
+    return found and found["folds"]
 
 
 def read_recipe(folder: Path) -> Recipe:

@@ -5,6 +5,7 @@ A method or direction is found when its module lies anywhere below `rekindle.met
 
 import ast
 import dataclasses
+import difflib
 import importlib
 import pkgutil
 import warnings
@@ -183,7 +184,9 @@ def _construct(kind: type[Kind], name: str, preset: dict[str, Any], given: dict[
     unknown = [option for option in given if option not in allowed]
     if unknown:
         listed = f"has {', '.join(allowed)}" if allowed else "has no options"
-        raise UserError(f"{name} has no option {shown(unknown[0])}; it {listed}.")
+        near = difflib.get_close_matches(unknown[0], allowed, n=1)
+        hint = f"did you mean {near[0]}? It" if near else "it"
+        raise UserError(f"{name} has no option {shown(unknown[0])}; {hint} {listed}.")
     options = {**preset, **given}
     if defaults == "0.1":
         options = {**OF_0_1.get(name, {}), **options}

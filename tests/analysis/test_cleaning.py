@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from rekindle.analysis.linear_probe import out_of_fold
 from rekindle.cli import main
 from rekindle.data import decode
 from rekindle.errors import UserError
+from rekindle.files import csv_text
 from rekindle.fitting.cleaning import clean
 from rekindle.report.clean_page import write_cleaning
 from tests.toys import picture_folder
@@ -116,6 +118,60 @@ def test_the_command_names_them_in_a_page_and_in_a_file_that_fit_takes(
     run = rekindle.fit(spoilt, out=tmp_path, model="tiny", epochs=1, image_size=16, lr=0.01, exclude=str(out / "clean.csv"))
     used = json.loads((run.folder / "data.json").read_text("utf-8"))["files"]
     assert not {issue["path"] for issue in issues} & {*used["train"], *used["val"]} and len(used["test"]) == 6
+
+
+@pytest.fixture
+def folds(spoilt: Path, tmp_path: Path) -> Path:
+    """What two networks of a cross-validation said that see through the wrong labels, and through one that the features do not give away."""
+    home, names = tmp_path / "folds", ["class0", "class1"]
+    home.mkdir()
+    (home / "folds.json").write_text('{"format": 1, "folds": 2}')
+    rows = []
+    for path in sorted((spoilt / "train").rglob("*.png")):
+        label = path.parent.name
+        said = names[1 - names.index(label)] if path.name in ("wrong.png", "005.png") else label
+        shares = [0.97 if name == said else 0.03 for name in names]
+        rows.append(["val", path.relative_to(spoilt).as_posix(), label, said, 0.97, int(said == label), *shares])
+    header = ["split", "path", "label", "prediction", "confidence", "correct", "p_class0", "p_class1"]
+    (home / "predictions.csv").write_text(csv_text(header, rows), encoding="utf-8")
+    return home
+
+
+def test_labels_are_judged_by_the_networks_of_a_cross_validation(
+    spoilt: Path, folds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["data", "clean", str(spoilt), "--model", "tiny", "--predictions", str(folds), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert "4 labels look wrong (by the networks of" in told.out and "no prediction for 6 of " in told.err
+    with open(tmp_path / "out" / "clean.csv", encoding="utf-8", newline="") as file:
+        found = {row["path"]: row["suggestion"] for row in csv.DictReader(file) if row["kind"] == "label"}
+    wrong = {f"train/class{own}/{name}.png": f"class{1 - own}" for own in (0, 1) for name in ("wrong", "005")}
+    assert found == wrong, "also a label that the features fit"
+    assert "the fine-tuned networks of folds" in (tmp_path / "out" / "clean.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda folds: (folds / "folds.json").unlink(), "no cross-validation"),
+        (lambda folds: (folds / "predictions.csv").unlink(), "has not finished"),
+        (lambda folds: _in_file(folds, "p_class1", "p_dog"), "the classes class0, dog, and here are class0, class1"),
+        (lambda folds: _in_file(folds, "train/", "other/"), "no prediction for a picture"),
+        (lambda folds: _in_file(folds, "0.03", "?"), "damaged"),
+    ],
+)
+def test_predictions_that_say_nothing_of_the_data_are_refused(
+    spoilt: Path, folds: Path, spoil: Callable[[Path], None], sentence: str
+) -> None:
+    spoil(folds)
+    with pytest.raises(UserError, match=sentence):
+        clean(spoilt, model="tiny", predictions=folds)
+
+
+def _in_file(folds: Path, old: str, new: str) -> None:
+    path = folds / "predictions.csv"
+    path.write_text(path.read_text("utf-8").replace(old, new), encoding="utf-8")
 
 
 def test_names_and_classes_cannot_write_into_the_page(tmp_path: Path) -> None:

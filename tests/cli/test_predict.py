@@ -83,7 +83,9 @@ def test_csv_json_and_table(run: rekindle.Run, photos: Path, capsys: pytest.Capt
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert main(command) == 0
     printed = capsys.readouterr()
-    assert "class and confidence" in printed.out and printed.out.count("unsure") == sum(row["unsure"] == "1" for row in rows)
+    unsure = sum(row["unsure"] == "1" for row in rows)
+    assert "class and confidence" in printed.out and printed.out.count("unsure") == unsure + 1
+    assert printed.out.endswith(f"{unsure} of {len(rows)} unsure.\n")
 
 
 def test_the_page_holds_every_picture_and_escapes_names(run: rekindle.Run, photos: Path, tmp_path: Path) -> None:

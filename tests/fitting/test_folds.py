@@ -12,9 +12,11 @@ from safetensors.torch import save_file
 import rekindle
 from rekindle import models
 from rekindle.cli import main
+from rekindle.data import open_data
 from rekindle.data.formats.outputs import is_output
 from rekindle.errors import Stopped, UserError
 from rekindle.files import read_csv
+from rekindle.fitting.held_out import held_out
 from rekindle.records import read_predictions
 from rekindle.report.statistics import over_folds
 from rekindle.training.trainer import Training
@@ -52,6 +54,18 @@ def test_each_picture_is_predicted_once_by_a_run_that_has_not_seen_it(whole: rek
         assert row["path"] in files["val"] and row["path"] not in files["train"]
         assert not any(name.startswith("test/") for name in files["train"]) and len(files["test"]) == 4
     assert "'=1+1.png" not in names and len(read_predictions(whole.folder, "val")) == 14
+
+
+def test_every_picture_is_judged_by_networks_that_have_not_seen_it(whole: rekindle.CrossValidation, options: dict[str, Any]) -> None:
+    dataset = open_data(options["data"], seed=0)
+    places, probabilities = held_out(whole.folder, dataset)
+    names = [dataset.relative(path) for split in dataset.splits.values() for path in split.paths]
+    assert places.tolist() == list(range(len(names))) and torch.allclose(probabilities.sum(1), torch.ones(len(names)).double(), atol=1e-5)
+    row = next(row for row in read_csv(whole.folder / "predictions.csv") if row["path"].endswith("=1+1.png"))
+    assert probabilities[names.index(row["path"])].tolist() == [float(row["p_class0"]), float(row["p_class1"])]
+    last = names.index("test/class1/001.png")
+    said = [float(row["p_class1"]) for run in whole.runs for row in read_csv(run.folder / "predictions.csv") if row["path"] == names[last]]
+    assert len(said) == FOLDS and float(probabilities[last, 1]) == pytest.approx(sum(said) / FOLDS)
 
 
 def test_the_summary_is_that_of_the_runs(whole: rekindle.CrossValidation) -> None:

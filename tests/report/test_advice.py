@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from rekindle.report.advice import advice
+from rekindle.report.cautions import cautions
 
 CLASSES = ["cat", "dog", "emu"]
 CLEAN = [[20, 0, 0], [0, 20, 0], [0, 0, 20]]
@@ -51,3 +52,28 @@ def test_the_first_rule_that_holds_speaks(found: dict[str, Any], history: tuple[
 
 def test_epochs_that_were_not_validated_say_nothing_of_the_length() -> None:
     assert "still falling" not in advice(result(CONFUSED), [{"train": {"loss": 1.0}}] * 6)
+
+
+def test_a_run_that_minutes_shortened_is_told_to_take_more_of_them() -> None:
+    assert "--minutes 6," in advice(result(UNFOUND, kept=-1), losses(FALLING), 3.0)
+    assert advice(result(CONFUSED), losses(FALLING), 2.5).endswith("with --minutes 5.")
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (result(CONFUSED, kept=-1), "dog taken for emu"),
+        (result(CONFUSED, probe=1.0), "dog taken for emu"),
+        (result(SCATTERED, kept=-1), ""),
+        (result([[20, 0, 0], [20, 0, 0], [20, 0, 0]]), ""),
+        (result([[20, 0, 0], [20, 0, 0], [0, 0, 20]]), "still falling"),
+    ],
+)
+def test_advice_does_not_repeat_a_caution(found: dict[str, Any], words: str) -> None:
+    told = cautions(found)
+    assert told
+    text = advice(found | {"cautions": told}, losses(FALLING))
+    assert words in text and bool(words or text) == bool(words)
+    assert advice(found | {"cautions": ["the data have groups that stand in two splits."]}, losses(FALLING)) == advice(
+        found, losses(FALLING)
+    )

@@ -4,7 +4,9 @@ import io
 import json
 import random
 import re
+import shutil
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from rich.cells import cell_len
 from rich.console import Console
+from scipy import stats
 
 from rekindle.errors import UserError
 from rekindle.report.colors import GREY, RED
@@ -20,13 +23,14 @@ from rekindle.report.compare import Comparison, _Group, _pairs, compare
 from rekindle.report.compare_page import NAMED, curves, write_comparison
 from rekindle.report.compare_tables import _reading, tables, to_markdown, to_rich
 from rekindle.report.figures import run_curves
+from rekindle.report.statistics import over_folds
 
 from .conftest import MakeRun
 
 RIGHT, WRONG = (0, 0), (0, 1)
 LINE: dict[str, Any] = {
     "run": "a", "id": "1", "method": "l2", "model": "tiny", "data": "photos", "seed": 0, "epochs": 1, "lr": 0.1, "val": 0.5, "test": None,
-    "split": "val", "accuracy": 0.5, "probe": None, "count": 4, "interval": (0.1, 0.9), "seconds": 3.0,
+    "split": "val", "accuracy": 0.5, "probe": None, "count": 4, "interval": (0.1, 0.9), "seconds": 3.0, "runs": ["a"], "folds": None,
 }  # fmt: skip
 
 
@@ -177,12 +181,61 @@ def test_only_columns_that_vary_are_shown(order: list[str], count: int) -> None:
     assert len(cells) == 3 and all(len(row) == len(header) for row in cells)
 
 
+def folds_of(make_run: MakeRun, home: Path, right: list[int], whole: bool = True, **spec: Any) -> Path:
+    """A cross-validation whose folds have so many right answers of ten, in one folder as `fit --folds` makes it."""
+    home.mkdir()
+    found = {"folds": len(right)} | ({"val": {}} if whole else {})
+    (home / "folds.json").write_text(json.dumps({"format": 1, **found}), encoding="utf-8")
+    for number, count in enumerate(right, 1):
+        run = run_of(make_run, f"{home.name}/{number}", count, first=20 * number, fold=f"{number}/{len(right)}", **spec)
+    shutil.copy(run / "spec.yaml", home)
+    return home
+
+
+def test_folds_of_one_cross_validation_are_a_row_and_are_paired_by_fold(make_run: MakeRun, tmp_path: Path) -> None:
+    plain, rifle = [5, 6, 7, 8], [7, 7, 9, 9]
+    places = [folds_of(make_run, tmp_path / name, right, method=name) for name, right in (("l2", plain), ("rifle", rifle))]
+    single = run_of(make_run, "single", 4)
+    found = compare([tmp_path])
+    assert found == compare([*places, single]) == compare([*sorted(places[0].glob("*/")), *sorted(places[1].glob("*/")), single])
+    assert [Path(row["run"]).name for row in found.runs] == ["l2", "rifle", "single"]
+    row = found.runs[0]
+    assert row["accuracy"] == pytest.approx(0.65) and row["count"] == 40 and row["split"] == "val" and len(row["runs"]) == 4
+    assert row["interval"] == over_folds([0.5, 0.6, 0.7, 0.8])["interval"]
+    [pair] = found.pairs
+    assert (pair["n"], pair["folds"], pair["difference"]) == (4, 4, pytest.approx(0.15))
+    half = stats.t.ppf(0.975, 3) * stdev([0.2, 0.1, 0.2, 0.1]) * (1 / 4 + 1 / 3) ** 0.5
+    assert (pair["low"], pair["high"]) == (pytest.approx(0.15 - half), pytest.approx(0.15 + half))
+    assert pair["p"] == pytest.approx(2 * stats.t.sf(0.15 / (half / stats.t.ppf(0.975, 3)), 3))
+    assert found.pictures is None and sum("no difference is given" in note for note in found.notes) == 2
+    text = "\n".join(printed(found, 80))
+    assert "by seed and fold" in text and len(curves(found)) == 9
+    write_comparison(tmp_path / "page.html", found)
+
+
+def test_folds_are_paired_only_with_the_same_folds(make_run: MakeRun, tmp_path: Path) -> None:
+    three, four = folds_of(make_run, tmp_path / "three", [5, 6, 7]), folds_of(make_run, tmp_path / "four", [5, 6, 7, 9])
+    found = compare([three, four])
+    assert found.pairs == [] and any("not the same folds" in note for note in found.notes)
+    with pytest.raises(UserError, match="count as one"):
+        compare([three])
+
+
+def test_folds_that_have_not_finished_are_left_out_of_a_folder(make_run: MakeRun, tmp_path: Path) -> None:
+    begun = folds_of(make_run, tmp_path / "begun", [5, 6], whole=False)
+    others = [run_of(make_run, name, 5, seed=seed) for seed, name in enumerate("ab")]
+    found = compare([tmp_path])
+    assert len(found.runs) == 2 and "1 of the 3 runs" in found.notes[0]
+    with pytest.raises(UserError, match=r"has not finished.*fit --resume"):
+        compare([begun, *others])
+
+
 def test_runs_that_have_not_finished_are_left_out_of_a_folder(make_run: MakeRun, tmp_path: Path) -> None:
     first, _, last = [run_of(make_run, name, 5, seed=seed) for seed, name in enumerate("abc")]
     (last / "result.json").unlink()
     found = compare([tmp_path])
     assert len(found.runs) == 2 and "1 of the 3 runs" in found.notes[0]
-    with pytest.raises(UserError, match="two or more different run folders"):
+    with pytest.raises(UserError, match="two or more different runs"):
         compare([tmp_path, first])
 
 
@@ -217,7 +270,11 @@ def test_equal_methods_are_seldom_told_apart() -> None:
         luck = [draw.gauss(0.0, 0.01) for _ in range(5)]
         values = [[0.8 + luck[seed] + draw.gauss(0.0, 0.01) for seed in range(5)] for _ in range(5)]
         groups = [
-            _Group(str(number), {"data": "d", "split": "test"}, [{"seed": seed, "accuracy": value} for seed, value in enumerate(row)])
+            _Group(
+                str(number),
+                {"data": "d", "split": "test", "folds": 0},
+                [{"seed": seed, "accuracy": value, "folds": None} for seed, value in enumerate(row)],
+            )
             for number, row in enumerate(values)
         ]
         wrong += any(_reading(pair) in ("higher", "lower") for pair in _pairs(groups, []))
@@ -243,5 +300,5 @@ def test_what_cannot_be_compared_is_refused_in_a_sentence(make_run: MakeRun, tmp
     with pytest.raises(UserError, match="no run folder"):
         compare([a, tmp_path / "nowhere"])
     for few in ([], [a], [a, a]):
-        with pytest.raises(UserError, match="two or more different run folders"):
+        with pytest.raises(UserError, match="two or more different runs"):
             compare(few)

@@ -21,6 +21,7 @@ FAR = 2.0  # Times the usual distance to neighbours, from which on a picture is 
 NEAR = 0.2  # Cosine distance of features up to which two pictures are compared as pictures: a copy of half the size is that far.
 ALIKE = 0.985  # Correlation of two small grey pictures from which on they are one; two white shirts hung alike reach 0.983.
 EDGE = 16  # Of those.
+TINY = 1e-12
 BLOCK = 2048  # Pictures whose distances are in memory at a time.
 KEPT_FIRST = ("test", "val", "train")  # Of equal pictures that in the split which stands for new ones is kept.
 
@@ -58,6 +59,7 @@ class Cleaning:
         counts: {split: pictures}.
         issues: Labels first, then outliers, then duplicates; each kind with the surest first.
         unjudged: Classes of a single picture, whose labels nothing can be said about.
+        judges: The folder of the cross-validation by whose networks labels were judged; "" where linear probes on the features did it.
         pictures: By name, those of the issues and what they repeat.
     """
 
@@ -67,6 +69,7 @@ class Cleaning:
     counts: dict[str, int]
     issues: list[Issue]
     unjudged: list[str]
+    judges: str
     pictures: dict[str, Picture] = field(repr=False)
 
     def of(self, kind: Kind) -> list[Issue]:
@@ -93,12 +96,28 @@ def label_errors(features: Tensor, labels: Tensor, progress: Callable[..., None]
     Raises:
         UserError: If cleanlab is not installed, or features are not finite.
     """
-    filters, _ = _cleanlab()
+    _cleanlab()
+    judged, given = _judged(labels)
+    return _improbable(out_of_fold(features[judged], given, progress=progress), labels) if len(given.unique()) > 1 else []
+
+
+def improbable_labels(probabilities: Tensor, labels: Tensor) -> list[tuple[int, int, float]]:
+    """Labels that look wrong, as `label_errors`, by probabilities (N, C) from networks that have not seen the pictures."""
+    judged, given = _judged(labels)
+    answers = probabilities.double()[judged][:, labels[judged].unique()]
+    return _improbable((answers / answers.sum(1, keepdim=True).clamp(min=TINY)).numpy(), labels) if len(given.unique()) > 1 else []
+
+
+def _judged(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows whose class has more than one picture, and the place of that class among such classes."""
     judged = torch.nonzero(torch.bincount(labels)[labels] > 1).flatten()
-    classes, given = labels[judged].unique(return_inverse=True)
-    if len(classes) < 2:
-        return []
-    answers = out_of_fold(features[judged], given, progress=progress)
+    return judged, labels[judged].unique(return_inverse=True)[1]
+
+
+def _improbable(answers: np.ndarray, labels: Tensor) -> list[tuple[int, int, float]]:
+    filters, _ = _cleanlab()
+    judged, given = _judged(labels)
+    classes = labels[judged].unique()
     # Those that are least probable, as many as are estimated to be wrong: that finds more of them than its other filters.
     wrong = filters.find_label_issues(given.numpy(), answers, filter_by="low_self_confidence", n_jobs=1)
     own, best = answers[np.arange(len(answers)), given], answers.argmax(1)
@@ -114,7 +133,7 @@ def outliers(features: Tensor) -> list[tuple[int, float]]:
     if len(features) <= 2 * NEIGHBOURS:
         return []
     judge = outlier.OutOfDistribution({"k": NEIGHBOURS})
-    scores = np.clip(judge.fit_score(features=features.numpy(), verbose=False), 1e-12, None)
+    scores = np.clip(judge.fit_score(features=features.numpy(), verbose=False), TINY, None)
     distances = -np.log(scores)  # In units of the usual one.
     usual = np.median(distances)
     far = np.flatnonzero(distances > FAR * usual)
@@ -158,7 +177,7 @@ def small_grey(pixels: np.ndarray) -> np.ndarray:
 def _standardized(small: np.ndarray) -> np.ndarray:
     flat = small.reshape(len(small), -1)
     flat = flat - flat.mean(1, keepdims=True)
-    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12))
+    return np.asarray(flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), TINY))
 
 
 def _near_pairs(features: Tensor) -> Iterator[tuple[int, int]]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import rekindle
 from rekindle.cli import analyze, catalog, completion, data, demo, export, fit, predict, run, serve, study
 from rekindle.cli.failures import tell
+from rekindle.cli.grouped import GroupedParser
 from rekindle.cli.output import add_debug, prepare_output
 from rekindle.errors import UserError
 from rekindle.files import drop_output, expand
@@ -43,7 +44,7 @@ def _act(arguments: list[str] | None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(
+    top = GroupedParser(
         prog="rekindle",
         description="Fine-tune a pre-trained image network on a small labelled set.",
         epilog="example: rekindle fit photos/      (photos/CLASS/picture.jpg, or photos/train/CLASS/picture.jpg)",
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"rekindle {rekindle.__version__}")
     add_debug(top)
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = top.add_commands()
     for room in (fit, predict, serve, run, export, catalog, data, study, analyze, demo):
         room.register(commands)
     completion.register(commands, top)

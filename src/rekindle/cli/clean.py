@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.output import add_columns, add_command, add_json, asked_columns, table
+from rekindle.cli.run_names import find_run
 from rekindle.spec import RunSpec
 from rekindle.training.progress import ProgressBar
 
@@ -25,6 +26,11 @@ def add_clean(parts: Any) -> None:
     command.add_argument("data", help="what rekindle fit takes: a folder, a table, a Hugging Face dataset, a prepared task")
     for name, words in (("model", "a network as for fit"), ("weights", "as for fit")):
         command.add_argument(f"--{name}", default=getattr(RunSpec, name), help=f"{words} (default: {getattr(RunSpec, name)})")
+    command.add_argument(
+        "--predictions", metavar="FOLDS",
+        help="folder of a cross-validation on these data (fit --folds), whose fine-tuned networks judge the labels of pictures that they "
+        "have not seen (default: linear probes do so)",
+    )  # fmt: skip
     command.add_argument("--image-size", type=int, help="edge of the crop in pixels (default: what the weights were trained on)")
     add_columns(command)
     command.add_argument("--out", default="clean", metavar="FOLDER", help="folder for clean.html and clean.csv (default: clean)")
@@ -39,7 +45,7 @@ def _clean(options: argparse.Namespace) -> int:
 
     with ProgressBar() as bar:
         found = clean(
-            options.data, model=options.model, weights=options.weights, image_size=options.image_size,
+            options.data, predictions=options.predictions and find_run(options.predictions), model=options.model, weights=options.weights, image_size=options.image_size,
             columns=ColumnNames(*asked_columns(options)), listener=bar,
         )  # fmt: skip
     page, file = write_cleaning(Path(options.out), found)
@@ -56,8 +62,8 @@ def _print(found: "Cleaning", page: Path, file: Path) -> None:
         rows = [[issue.path, issue.label, issue.suggestion, f"{issue.score:.2f}"] for issue in labels[:LISTED]]
         table(["picture", "labelled", "looks like", "probability"], rows, words={"labelled", "looks like"})
     print(
-        f"{sum(found.counts.values())} pictures by {found.model}: {len(labels)} labels look wrong, {len(outliers)} outliers, "
-        f"{len(duplicates)} near duplicates."
+        f"{sum(found.counts.values())} pictures by {found.model}: {len(labels)} labels look wrong"
+        f"{f' (by the networks of {found.judges})' if found.judges else ''}, {len(outliers)} outliers, {len(duplicates)} near duplicates."
     )
     if found.unjudged:
         print(f"Not judged, since they have a single picture: {', '.join(found.unjudged)}.")

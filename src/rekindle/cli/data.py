@@ -20,7 +20,7 @@ CLASSES_SHOWN = 60
 
 def register(commands: Any) -> None:
     """Add `data` and its subcommands to the command."""
-    group = add_command(commands, "data", "prepare, list and check data", "rekindle data prepare flowers102")
+    group = add_command(commands, "data", "check, clean, prepare and list data", "rekindle data prepare flowers102")
     parts = group.add_subparsers(title="data commands", required=True, metavar="COMMAND")
     for add in SUBCOMMANDS:
         add(parts)

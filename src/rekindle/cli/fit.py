@@ -35,7 +35,7 @@ ALONE: dict[str, Any] = {"ema": EMA}  # What an option stands for that is given 
 
 def register(commands: Any) -> None:
     """Add the command."""
-    example = "rekindle fit photos/ --method 'l2_sp+rifle(periods=2)' --epochs 40;  rekindle fit --resume runs/photos-…"
+    example = "rekindle fit photos/;  rekindle fit photos/ --method auto --minutes 30;  rekindle fit --resume latest"
     command = add_command(commands, "fit", "fine-tune a network on a folder of photographs", example)
     texts = option_texts(RunSpec)
     command.add_argument("data", nargs="?", help=texts["data"])

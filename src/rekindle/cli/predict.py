@@ -69,6 +69,8 @@ def _predict(options: argparse.Namespace) -> int:
         _table(found, options.unsure is not False)
     for sentence in [*new.told(), *_few(run, options.unsure)]:
         print(f"rekindle: {sentence}", file=sys.stderr)
+    if options.html:
+        print(f"page: {options.html}", file=sys.stderr)  # In a pipe standard output holds the table alone.
     broken = sum(bool(row.error) for row in found)
     if broken:
         print(f"rekindle: {broken} of {len(found)} files could not be classified; their rows say why.", file=sys.stderr)
@@ -103,6 +105,8 @@ def _table(found: "list[Prediction]", asked: bool) -> None:
         rows.append([row.path.removeprefix(folder), row.error or answers, *(["unsure" if row.unsure else ""] if asked else [])])
     title = "class and confidence"
     table([f"picture in {folder}" if folder else "picture", title, *([""] if asked else [])], rows, words={title})
+    if asked:
+        print(f"{sum(bool(row.unsure) for row in found)} of {len(found)} unsure.")
 
 
 def _common_folder(paths: list[str]) -> str:

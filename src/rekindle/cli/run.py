@@ -73,6 +73,8 @@ def _compare(options: argparse.Namespace) -> int:
         print(json.dumps(found.to_dict()))
         return OK
     show(to_rich(found, console().width))
+    if options.html:
+        print(f"page: {options.html}")
     return OK
 
 

@@ -12,13 +12,13 @@ from typing import Any, Unpack, overload
 from rekindle.errors import RekindleWarning, UserError
 from rekindle.files import expand
 from rekindle.fitting.folder_names import check_name
-from rekindle.fitting.folds import CrossValidation, cross_validate, folds_of
+from rekindle.fitting.folds import CrossValidation, cross_validate
 from rekindle.fitting.freeze_search import search_freeze
 from rekindle.fitting.job import execute
 from rekindle.fitting.method_search import search_method
 from rekindle.fitting.model_choice import with_model
 from rekindle.method import Direction, Method
-from rekindle.records import read_environment, read_spec
+from rekindle.records import folds_of, read_environment, read_spec
 from rekindle.registry import describe, unparse
 from rekindle.registry import methods as registered
 from rekindle.run import Run

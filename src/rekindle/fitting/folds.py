@@ -7,33 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
-
-from annotated_types import Interval
-from typing_extensions import TypedDict
+from typing import Any
 
 from rekindle.data.formats.names import is_hidden
 from rekindle.errors import Stopped, UserError
 from rekindle.files import csv_text, read_csv, write_atomic
 from rekindle.fitting.folder_names import slug
-from rekindle.records import read_spec, write_spec
+from rekindle.records import FOLDS, FOLDS_FILE, folds_of, read_spec, write_spec
 from rekindle.report.statistics import over_folds, wilson
 from rekindle.run import Run
 from rekindle.spec import RunSpec
-from rekindle.stored import FileFormat
 from rekindle.training.listener import Listener
-
-FILE = "folds.json"
-
-
-class FoldsFile(TypedDict):
-    """folds.json; all but the number of folds is there once each of them is done."""
-
-    folds: Annotated[int, Interval(ge=2, le=100)]
-    val: NotRequired[dict[str, Any]]
-
-
-FOLDS = FileFormat(1, FoldsFile, "go on with rekindle fit --resume {folder}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +36,7 @@ class CrossValidation:
     def result(self) -> dict[str, Any]:
         """What folds.json holds: `runs`; `val` and, where there is a test split, `test`, each with mean, std and 95 % interval of the
         accuracy over the folds; `pictures`, with the accuracy over all that were held out."""
-        return {**FOLDS.read(self.folder / FILE)}
+        return {**FOLDS.read(self.folder / FOLDS_FILE)}
 
 
 def cross_validate(
@@ -79,10 +63,10 @@ def cross_validate(
     folder = resumed or out / (name or f"{slug(Path(spec.data).resolve().name)}-s{spec.seed}-{folds}folds-{spec.options_hash()}")
     if not resumed:
         _check_free(folder, spec, folds)
-    if not (folder / FILE).exists():
+    if not (folder / FOLDS_FILE).exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_spec(folder, spec.located())
-        FOLDS.write(folder / FILE, {"folds": folds})
+        FOLDS.write(folder / FOLDS_FILE, {"folds": folds})
     runs = []
     for number in range(1, folds + 1):
         fold = f"{number}/{folds}"
@@ -97,7 +81,7 @@ def cross_validate(
             _remove_unused(folder)
             raise
     _write_predictions(folder, runs)
-    FOLDS.write(folder / FILE, {"folds": folds, **_summary(spec, runs)})
+    FOLDS.write(folder / FOLDS_FILE, {"folds": folds, **_summary(spec, runs)})
     return CrossValidation(folder, runs)
 
 
@@ -110,11 +94,6 @@ def _check_free(folder: Path, spec: RunSpec, folds: int) -> None:
         raise UserError(f"{folder} holds something else than these folds; give another --name.")
 
 
-def folds_of(folder: Path) -> int | None:
-    """How many folds the folder of a cross-validation has; None for another folder."""
-    return FOLDS.read(folder / FILE)["folds"] if (folder / FILE).is_file() else None
-
-
 def _begun(folder: Path, fold: str) -> Path | None:
     """The one run of a fold that has begun: it goes on also where the data were moved, and with the network that it chose."""
     found = [path.parent for path in sorted(folder.glob("*/spec.yaml")) if read_spec(path.parent).fold == fold]
@@ -123,7 +102,7 @@ def _begun(folder: Path, fold: str) -> Path | None:
 
 def _remove_unused(folder: Path) -> None:
     """Leave no folder behind in which no run has begun."""
-    if {path.name for path in folder.iterdir()} <= {FILE, "spec.yaml"}:
+    if {path.name for path in folder.iterdir()} <= {FOLDS_FILE, "spec.yaml"}:
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()

@@ -28,7 +28,6 @@ from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import Busy, Later, Unreadable, UserError
 from rekindle.files import remove_temporaries, write_atomic
-from rekindle.fitting.cautions import cautions
 from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.folder_names import check_free, slug
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
@@ -42,6 +41,7 @@ from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.restarts.cosine import Cosine
 from rekindle.records import DECISIVE, METRICS, RESULT, began_as, package_versions, read_environment, read_result, read_spec, write_spec
 from rekindle.registry import parse, parse_augment, parse_direction
+from rekindle.report.cautions import cautions
 from rekindle.report.format import duration, split_title
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec, check_value

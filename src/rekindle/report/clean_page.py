@@ -20,7 +20,9 @@ def write_cleaning(folder: Path, found: Cleaning) -> tuple[Path, Path]:
     page, file = folder / "clean.html", folder / "clean.csv"
     rows = [[issue.path, issue.split, issue.kind, issue.label, issue.suggestion, round(issue.score, 4)] for issue in found.issues]
     write_atomic(file, csv_text([COLUMN, "split", "kind", "label", "suggestion", "score"], rows))
-    write_atomic(page, render("report/clean.html.j2", _content(found), {"percent": percent, "split_title": split_title}))
+    write_atomic(
+        page, render("report/clean.html.j2", _content(found), {"percent": percent, "split_title": split_title, "place_name": place_name})
+    )
     return page, file
 
 

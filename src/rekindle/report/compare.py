@@ -1,4 +1,7 @@
-"""Finished runs side by side, with paired statistics: a difference is given with its interval, never as a bare verdict."""
+"""Finished runs side by side, with paired statistics: a difference is given with its interval, never as a bare verdict.
+
+The folds of one cross-validation are one row: the mean over the pictures that each held out.
+"""
 
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -7,14 +10,13 @@ from statistics import mean, stdev
 from typing import Any
 
 from rekindle.errors import UserError
-from rekindle.records import read_predictions, read_spec
+from rekindle.records import read_folds, read_predictions
+from rekindle.report.compare_rows import Row, rows_of
 from rekindle.report.results import final_split
-from rekindle.report.statistics import holm, mcnemar, paired_summary, wilson
+from rekindle.report.statistics import holm, mcnemar, paired_summary
 from rekindle.run import Run
 
 __all__ = ["Comparison", "compare", "paired_summary"]
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,13 @@ class Comparison:
     """Rows of a comparison. All accuracies and differences are fractions from 0 to 1.
 
     Attributes:
-        runs: A dict a run: run, id, method, model, data, seed, epochs, lr, val, test, seconds; and accuracy, count and 95 %
-            interval on `split`, which is the test split, or validation where there is no test.
-        methods: A dict for each group of runs that share all settings but the seed: method (and what else sets the group apart),
-            seeds, mean, std (ddof 1; None for one run), and runs, their folders.
-        pairs: A dict for each two groups measured on the same data: from, to, and `paired_summary` over the seeds they share, its
-            interval as low and high, and p_holm, which is p corrected for the number of all pairs.
-        pictures: For just two runs: `mcnemar` over the pictures that both classified, or None.
+        runs: A dict a run or cross-validation; see `rows_of`.
+        methods: A dict for each group of rows that share all settings but the seed: method (and what else sets the group apart),
+            seeds, mean, std (ddof 1; None for one), and runs, the folders of all runs.
+        pairs: A dict for each two groups measured on the same data: from, to, folds (0 for runs of their own), and `paired_summary`
+            over the seeds (and folds) they share, its interval as low and high, and p_holm, which is p corrected for the number of
+            all pairs.
+        pictures: For just two runs, none of them a fold: `mcnemar` over the pictures that both classified, or None.
         notes: Sentences on what could not be compared, and why.
     """
 
@@ -45,7 +47,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Group:
-    """Runs that share all settings but the seed."""
+    """Rows that share all settings but the seed."""
 
     name: str
     settings: Row
@@ -55,12 +57,21 @@ class _Group:
     def accuracies(self) -> list[float]:
         return [row["accuracy"] for row in self.rows]
 
+    @property
+    def count(self) -> int:
+        """Of runs."""
+        return sum(len(row["folds"] or [0]) for row in self.rows)
+
     def summary(self) -> Row:
         spread = stdev(self.accuracies) if len(self.rows) > 1 else None
         return {
             "method": self.name, "seeds": len(self.rows), "mean": mean(self.accuracies), "std": spread,
-            "runs": [row["run"] for row in self.rows],
+            "runs": [run for row in self.rows for run in row["runs"]],
         }  # fmt: skip
+
+    def measured(self) -> dict[tuple[int, int], float]:
+        """Accuracies by seed and fold, which is 0 for a run of its own."""
+        return {(row["seed"], fold): value for row in self.rows for fold, value in (row["folds"] or {0: row["accuracy"]}).items()}
 
 
 def compare(folders: list[Path]) -> Comparison:
@@ -74,46 +85,42 @@ def compare(folders: list[Path]) -> Comparison:
     """
     notes: list[str] = []
     places = [place for folder in folders for place in _runs_at(Path(folder), notes)]
-    if len({place.resolve() for place in places}) < max(2, len(places)):
-        found = " ".join(map(str, places)) or "none"
+    rows, settings = rows_of([Run(place) for place in places]) if len({place.resolve() for place in places}) == len(places) else ([], [])
+    if len(rows) < 2:
+        found = " ".join(map(str, folders)) or "none"
         raise UserError(
-            f"compare needs two or more different run folders, found {found}: rekindle compare RUN RUN, or the folder that they lie in"
+            f"compare needs two or more different runs (the folds of a cross-validation count as one), found {found}: "
+            "rekindle compare RUN RUN, or the folder that they lie in"
         )
-    runs = [Run(place) for place in places]
-    settings = [{**read_spec(run.folder).to_dict(), "split": final_split(run.result)} for run in runs]
-    rows = [_row(run) for run in runs]
     groups = _groups(settings, rows)
     pairs = _pairs(groups, notes)
-    pictures = _pictures(runs[0], runs[1], notes) if len(runs) == 2 else None
+    pictures = None if len(rows) > 2 or any(row["folds"] for row in rows) else _pictures(Run(places[0]), Run(places[1]), notes)
     return Comparison(rows, [group.summary() for group in groups], pairs, pictures, notes)
 
 
 def _runs_at(folder: Path, notes: list[str]) -> list[Path]:
-    """The folder, or the finished runs that lie in it, by name; a note on the others."""
+    """The folder, the folds in it, or the finished runs and folds that lie in it, by name; a note on the others."""
+    if read_folds(folder):
+        return _folds_at(folder)
     if not folder.is_dir() or (folder / "spec.yaml").exists():
         return [folder]
     inside = sorted(spec.parent for spec in folder.glob("*/spec.yaml"))
-    finished = [run for run in inside if (run / "result.json").exists()]
+    finished = [run for run in inside if _finished(run)]
     if len(finished) < len(inside):
         notes.append(f"{len(inside) - len(finished)} of the {len(inside)} runs in {folder} have not finished and are left out.")
-    return finished if inside else [folder]
+    return [place for run in finished for place in (_folds_at(run) if read_folds(run) else [run])] if inside else [folder]
 
 
-def _row(run: Run) -> Row:
-    result = run.result
-    split = final_split(result)
-    measured = result[split]
-    return {
-        "run": str(run.folder),
-        **{key: result.get(key) for key in ("id", "method", "model", "data", "seed", "epochs", "lr")},
-        **{name: result[name]["accuracy"] if name in result else None for name in ("val", "test")},
-        "split": split,
-        "accuracy": measured["accuracy"],
-        "probe": ((result.get("probe") or {}).get(split) or {}).get("accuracy"),
-        "count": measured["count"],
-        "interval": wilson(measured["accuracy"], measured["count"]),
-        "seconds": result["timing"]["seconds"],
-    }
+def _finished(folder: Path) -> bool:
+    """Whether a run, or a cross-validation with all its folds, is done."""
+    return (folder / "result.json").exists() or "val" in (read_folds(folder) or {})
+
+
+def _folds_at(folder: Path) -> list[Path]:
+    """The runs of a cross-validation."""
+    if not _finished(folder):
+        raise UserError(f"{folder} has not finished; continue it with rekindle fit --resume {folder}")
+    return sorted(spec.parent for spec in folder.glob("*/spec.yaml"))
 
 
 def _groups(settings: list[Row], rows: list[Row]) -> list[_Group]:
@@ -136,18 +143,20 @@ def _pairs(groups: list[_Group], notes: list[str]) -> list[Row]:
 
 def _pair(a: _Group, b: _Group, notes: list[str]) -> Row | None:
     """The paired difference over seeds, or None and a note that says why there is none."""
-    by_seed_a, by_seed_b = ({row["seed"]: row["accuracy"] for row in group.rows} for group in (a, b))
-    seeds = sorted(by_seed_a.keys() & by_seed_b.keys())
+    left, right = a.measured(), b.measured()
+    shared, folds = sorted(left.keys() & right.keys()), a.settings["folds"]
     if any(a.settings[key] != b.settings[key] for key in ("data", "split")):
         notes.append(f"{a.name} and {b.name} were measured on different data, so no difference is given.")
-    elif len(by_seed_a) < len(a.rows) or len(by_seed_b) < len(b.rows):
+    elif folds != b.settings["folds"]:
+        notes.append(f"{a.name} and {b.name} have not the same folds, so no difference is given.")
+    elif len(left) < a.count or len(right) < b.count:
         notes.append(f"{a.name} or {b.name} has several runs of one seed, so they cannot be paired.")
-    elif not seeds:
+    elif not shared:
         notes.append(f"{a.name} and {b.name} have no seed in common, so they cannot be paired.")
     else:
-        found = paired_summary([by_seed_a[seed] for seed in seeds], [by_seed_b[seed] for seed in seeds])
+        found = paired_summary([left[key] for key in shared], [right[key] for key in shared], folds)
         low, high = found.pop("interval") or (None, None)
-        return {"from": a.name, "to": b.name, **found, "low": low, "high": high}
+        return {"from": a.name, "to": b.name, "folds": folds, **found, "low": low, "high": high}
     return None
 
 

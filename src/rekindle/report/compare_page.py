@@ -44,7 +44,7 @@ def curves(found: Comparison) -> list[Line]:
 
 
 def _recipe(found: Comparison, folder: str) -> str:
-    row: Row = next(row for row in found.runs if row["run"] == folder)
+    row: Row = next(row for row in found.runs if folder in row["runs"])
     return str(row["method"])
 
 

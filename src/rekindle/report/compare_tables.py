@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Group as RichGroup
     from rich.text import Text
 
-PAIRED = "Paired by seed, the surest differences first"
+PAIRED = "Paired by seed{}, the surest differences first"
 Table = tuple[str, list[str], list[list[str]]]
 WORDS = ("run", "method", "model", "data", "from → to", "reading", "of the pictures that both classified")
 CUT = ("run", "method", "model", "data", "from → to", "of the pictures that both classified")  # Where a terminal is too narrow.
@@ -22,6 +22,7 @@ SPARED = ("p", "time")
 ARROW, GAP = " → ", 2
 NARROW = 80  # Columns of a terminal on which a table must not wrap.
 NAME, LEAST_NAME = 40, 8
+NO_FOLDS = "-"
 PAIRS, NOTES = 5, 2  # On a terminal; all stand in the other forms.
 # What may set runs apart, in the order of the columns.
 SETTINGS: dict[str, Callable[[Row], str]] = {
@@ -30,6 +31,7 @@ SETTINGS: dict[str, Callable[[Row], str]] = {
     "data": lambda row: place_name(row["data"]),
     "epochs": lambda row: str(row["epochs"]),
     "seed": lambda row: str(row["seed"]),
+    "folds": lambda row: str(len(row["folds"])) if row["folds"] else NO_FOLDS,
 }
 
 
@@ -39,9 +41,10 @@ def tables(found: Comparison) -> Iterator[Table]:
     if any(row["seeds"] > 1 for row in found.methods):
         yield "Mean over seeds", ["method", "seeds", "mean %", "std"], [_method_cells(row) for row in _best_first(found.methods)]
     if any(pair["n"] > 1 for pair in found.pairs):
-        header = ["from → to", "seeds", "points", "95 % interval", "p", "p (Holm)", "reading"]
+        folds = any(pair["folds"] for pair in found.pairs)
+        header = ["from → to", "pairs" if folds else "seeds", "points", "95 % interval", "p", "p (Holm)", "reading"]
         surest = sorted(found.pairs, key=lambda pair: math.inf if pair["p_holm"] is None else pair["p_holm"])
-        yield PAIRED, header, [_pair_cells(pair) for pair in surest]
+        yield PAIRED.format(" and fold" if folds else ""), header, [_pair_cells(pair) for pair in surest]
     if found.pictures:
         names = [_name(row) for row in found.runs]
         yield "Picture by picture", ["of the pictures that both classified", "count"], _picture_cells(found.pictures, *names)
@@ -73,7 +76,7 @@ def to_rich(found: Comparison, width: int = NARROW) -> "RichGroup":
 
     parts: list[Any] = []
     for title, header, rows in tables(found):
-        kept = rows if title != PAIRED else rows[:PAIRS]
+        kept = rows[:PAIRS] if "reading" in header else rows
         made = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, 1))
         names, cells = _fitted(header, kept, width)
         for name in names:
@@ -130,8 +133,8 @@ def _leaderboard(found: list[Row]) -> Table:
     """The most accurate run first; a setting that all share is in the title, not in a column."""
     runs = sorted(found, key=lambda row: row["accuracy"], reverse=True)
     cells = {name: [show(row) for row in runs] for name, show in SETTINGS.items()}
-    shared = [f"{name} {values[0]}" for name, values in cells.items() if len(runs) > 1 and len(set(values)) == 1]
-    shown = {name: values for name, values in cells.items() if len(runs) == 1 or len(set(values)) > 1}
+    shared = [f"{name} {values[0]}" for name, values in cells.items() if len(runs) > 1 and len(set(values)) == 1 and values[0] != NO_FOLDS]
+    shown = {name: values for name, values in cells.items() if len(set(values)) > 1 or (len(runs) == 1 and values[0] != NO_FOLDS)}
     if len({row["probe"] for row in runs}) == 1 < len(runs) and runs[0]["probe"] is not None:
         shared.append(f"linear probe {percent(runs[0]['probe'], 1)} %")
     split = {row["split"] for row in runs}
@@ -140,7 +143,7 @@ def _leaderboard(found: list[Row]) -> Table:
         "run": [_name(row) for row in runs],
         **shown,
         "accuracy %": [_accuracy(row, len(split) > 1) for row in runs],
-        "95 % interval": [" to ".join(percent(end, 1) for end in row["interval"]) for row in runs],
+        "95 % interval": [" to ".join(percent(end, 1) for end in row["interval"]) if row["interval"] else "-" for row in runs],
         **{name: values for name, values in measured.items() if len(set(values)) > 1},
     }
     where = f" on {split_title(split.pop())} pictures" if len(split) == 1 else ""

@@ -68,7 +68,7 @@ def _content(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
         "predict": f"rekindle predict {shlex.quote(str(_near(folder)))} new-pictures/",
         "spec": _text(spec), "environment": _text(folder / "environment.json"), "pictures": _pictures(folder),
         "cards": read_cards(folder / MISTAKES), "first": FIRST, "heat": read_cards(folder / HEAT_MAPS),
-        "advice": advice(result, history), "finished": result["timing"].get("finished", ""),
+        "advice": advice(result, history, RunSpec.from_dict(settings).minutes if settings else None), "finished": result["timing"].get("finished", ""),
         "version": read_environment(folder).get("packages", {}).get("rekindle"),
     }  # fmt: skip
 

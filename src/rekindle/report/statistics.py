@@ -23,12 +23,13 @@ def wilson(accuracy: float, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def paired_summary(values_a: list[float], values_b: list[float]) -> dict[str, Any]:
-    """Two methods measured on the same seeds.
+def paired_summary(values_a: list[float], values_b: list[float], folds: int = 0) -> dict[str, Any]:
+    """Two methods measured on the same seeds, or on the same folds of the same cross-validations.
 
     Args:
-        values_a: One value a seed.
-        values_b: The other method's, in the same order of seeds.
+        values_a: One value a seed, or a seed and fold.
+        values_b: The other method's, in the same order.
+        folds: Of each cross-validation; then the variance is corrected as in `over_folds`. 0 for runs of their own.
 
     Returns:
         mean_a, std_a, mean_b, std_b (ddof 1), difference (mean of b - a), interval (its 95 % t interval: low, high), n, and p
@@ -43,21 +44,22 @@ def paired_summary(values_a: list[float], values_b: list[float]) -> dict[str, An
     from scipy import stats
 
     differences = [b - a for a, b in zip(values_a, values_b, strict=True)]
-    many = len(differences) > 1
+    many, middle = len(differences) > 1, mean(differences)
     found: dict[str, Any] = {
         "mean_a": mean(values_a),
         "std_a": stdev(values_a) if many else None,
         "mean_b": mean(values_b),
         "std_b": stdev(values_b) if many else None,
-        "difference": mean(differences),
+        "difference": middle,
         "interval": None,
         "n": len(differences),
         "p": None,
     }
     if many and stdev(differences) > NO_SPREAD:
-        test = stats.ttest_1samp(differences, 0.0)
-        interval = test.confidence_interval(0.95)
-        found |= {"interval": (float(interval.low), float(interval.high)), "p": float(test.pvalue)}
+        error = _standard_error(differences, folds)
+        t = stats.t(len(differences) - 1)
+        half = float(t.ppf(0.975)) * error
+        found |= {"interval": (middle - half, middle + half), "p": float(2 * t.sf(abs(middle) / error))}
     return found
 
 
@@ -79,9 +81,15 @@ def over_folds(values: list[float]) -> dict[str, Any]:
     from scipy import stats
 
     middle, spread, folds = mean(values), stdev(values), len(values)
-    half = float(stats.t.ppf(0.975, folds - 1)) * spread * (1 / folds + 1 / (folds - 1)) ** 0.5
+    half = float(stats.t.ppf(0.975, folds - 1)) * _standard_error(values, folds)
     interval = (max(0.0, middle - half), min(1.0, middle + half)) if spread > NO_SPREAD else None
     return {"mean": middle, "std": spread, "interval": interval}
+
+
+def _standard_error(values: list[float], folds: int) -> float:
+    """Of a mean: folds share training pictures, so the variance gains the ratio of pictures held out to pictures trained on."""
+    shared = 1 / (folds - 1) if folds else 0.0
+    return float(stdev(values) * (1 / len(values) + shared) ** 0.5)
 
 
 def mcnemar(first: Mapping[Any, bool], second: Mapping[Any, bool]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from rekindle.report.format import percent, split_title
+from rekindle.report.results import final_split
 
 ENOUGH = 5  # Pictures of a class in a split, from which on it should be named at least once.
 SHOWN = 5
@@ -15,13 +16,14 @@ def cautions(result: dict[str, Any]) -> list[str]:
     Args:
         result: What result.json is to hold.
     """
-    split = next((name for name in ("val", "test") if name in result), None)
+    return [text for told in (below_probe, near_chance, unnamed) for text in told(result)]
+
+
+def below_probe(result: dict[str, Any]) -> list[str]:
+    """Worse than the linear probe, or the probe itself."""
+    split = _deciding_split(result)
     if split is None:
         return []
-    return [*_below_probe(result, split), *_near_chance(result[split]), *_unnamed(result)]
-
-
-def _below_probe(result: dict[str, Any], split: str) -> list[str]:
     probe = (result.get("probe") or {}).get(split)
     accuracy = result[split]["accuracy"]
     if result["kept_epoch"] < 0:
@@ -36,8 +38,12 @@ def _below_probe(result: dict[str, Any], split: str) -> list[str]:
     return [text]
 
 
-def _near_chance(figures: dict[str, Any]) -> list[str]:
+def near_chance(result: dict[str, Any]) -> list[str]:
     """Not surely above what always naming the largest class gives: within two standard errors, and not halfway to being always right."""
+    split = _deciding_split(result)
+    if split is None:
+        return []
+    figures = result[split]
     confusion, count = figures["confusion"], figures["count"]
     share = max(sum(row) for row in confusion) / count
     if figures["accuracy"] > share + min(2 * math.sqrt(share * (1 - share) / count), (1 - share) / 2):
@@ -49,9 +55,11 @@ def _near_chance(figures: dict[str, Any]) -> list[str]:
     return [text]
 
 
-def _unnamed(result: dict[str, Any]) -> list[str]:
+def unnamed(result: dict[str, Any]) -> list[str]:
     """Classes that are in a split and in no prediction for it."""
-    split = "test" if "test" in result else "val"
+    split = final_split(result)
+    if split not in result:
+        return []
     confusion = result[split]["confusion"]
     named = [sum(row[column] for row in confusion) for column in range(len(confusion))]
     missing = [name for name, row, times in zip(result["classes"], confusion, named, strict=True) if times == 0 and sum(row) >= ENOUGH]
@@ -59,6 +67,10 @@ def _unnamed(result: dict[str, Any]) -> list[str]:
         return []
     more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
     return [f"no {split_title(split)} picture was taken for {', '.join(missing[:SHOWN])}{more}, though there are such pictures."]
+
+
+def _deciding_split(result: dict[str, Any]) -> str | None:
+    return next((name for name in ("val", "test") if name in result), None)
 
 
 def _percent(share: float) -> str:

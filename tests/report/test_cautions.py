@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rekindle.fitting.cautions import cautions
+from rekindle.report.cautions import cautions
 
 
 def result(confusion: list[list[int]], probe: float | None = None, kept: int = 3) -> dict[str, Any]:
