@@ -5,7 +5,8 @@ from typing import Any
 
 from rekindle.files import embed, write_atomic
 from rekindle.report.colors import method_color
-from rekindle.report.compare import Comparison, Row
+from rekindle.report.compare import Comparison
+from rekindle.report.compare_rows import Row
 from rekindle.report.compare_tables import WORDS, tables
 from rekindle.report.figures import Line, run_curves, themed_svg
 from rekindle.report.template import render

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.report.compare import Comparison, Row
+from rekindle.report.compare import Comparison
+from rekindle.report.compare_rows import Row
 from rekindle.report.format import duration, escape, p_value, percent, place_name, short, split_title
 from rekindle.report.statistics import LEVEL
 
