@@ -80,18 +80,17 @@ class Source:
 
     Attributes:
         model: The copy, in evaluation mode, without gradients.
-        tensors: Its parameters by name, detached, in float32 (or float64 where they are).
+        tensors: Its parameters by name, detached, in float32 (or float64 where they are); copies only where their type is another.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.tensors = {name: anchor_copy(p) for name, p in self.model.named_parameters()}
+        self.tensors = {name: as_anchor(p) for name, p in self.model.named_parameters()}
 
 
-def anchor_copy(parameter: Tensor) -> Tensor:
-    """Detach and copy at float32 or better: in bfloat16 a small distance to the anchor is rounded away."""
-    dtype = torch.promote_types(parameter.dtype, torch.float32)
-    return parameter.detach().to(dtype, copy=True)
+def as_anchor(parameter: Tensor) -> Tensor:
+    """Detached, in float32 or better: in bfloat16 a small distance to the anchor is rounded away."""
+    return parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32))
 
 
 @dataclass

@@ -278,12 +278,9 @@ def test_ordinary_tensors_follow_the_formula(direction: Direction, method: Metho
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_what_counts_as_rounding_is_relative_to_the_module(scale: float) -> None:
     bound = EPS**0.5
-    sizes = {"a.weight": 1.0, "a.bias": 0.5 * bound, "b.weight": 0.5 * bound, "b.bias": bound, "c.weight": 0.0}
-    gs = {name: torch.full((3,), scale * size, dtype=torch.float64) for name, size in sizes.items()}
-    parameters = {name: nn.Parameter(torch.zeros(3, dtype=torch.float64)) for name in gs}
-    for name, p in parameters.items():
-        p.grad = gs[name].clone()
-    assert rounding(parameters, gs) == {"a.bias", "c.weight"}
-    parameters["b.weight"].grad = torch.full((3,), 2 * scale, dtype=torch.float64)  # Nearly all of it a penalty's.
-    assert rounding(parameters, gs) == {"a.bias", "b.weight", "b.bias", "c.weight"}
-    assert rounding(parameters, {name: g.float() for name, g in gs.items()}) >= {"a.bias", "c.weight"}
+    factors = {"a.weight": 1.0, "a.bias": 0.5 * bound, "b.weight": 0.5 * bound, "b.bias": bound, "c.weight": 0.0}
+    sizes, fine = {name: (scale * factor, scale * factor) for name, factor in factors.items()}, dict.fromkeys(factors, EPS)
+    assert rounding(sizes, fine) == {"a.bias", "c.weight"}
+    sizes["b.weight"] = (sizes["b.weight"][0], 2 * scale)  # Nearly all of it a penalty's.
+    assert rounding(sizes, fine) == {"a.bias", "b.weight", "b.bias", "c.weight"}
+    assert rounding(sizes, dict.fromkeys(factors, torch.finfo(torch.float32).eps)) >= {"a.bias", "c.weight"}

@@ -212,17 +212,15 @@ def test_closed_form_is_autograds(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", ALL, ids=repr)
-def test_state_returns_into_the_same_tensors(method: Method) -> None:
+def test_state_returns_and_leaves_the_source_alone(method: Method) -> None:
     moved_network(method)
-    before, stored = value(method), copy.deepcopy(method.state_dict())
-    places = [tensor.data_ptr() for tensor in method.state_dict()["anchors"].values()]
-    for tensors in method.state_dict().values():
-        for tensor in tensors.values():
-            tensor.add_(1.0)
+    before, stored, shared = value(method), copy.deepcopy(method.state_dict()), method.state_dict()["anchors"]
+    others = {kind: {name: tensor + 1.0 for name, tensor in tensors.items()} for kind, tensors in stored.items()}
+    method.load_state_dict(others)
     assert value(method) != before
+    assert all(torch.equal(tensor, stored["anchors"][name]) for name, tensor in shared.items()), "others read the source too"
     method.load_state_dict(stored)
     assert value(method) == before
-    assert places == [tensor.data_ptr() for tensor in method.state_dict()["anchors"].values()]
 
 
 @pytest.mark.parametrize("method", ALL, ids=repr)
@@ -300,3 +298,24 @@ def test_bfloat16_returns_to_the_start() -> None:
 def test_arguments_are_checked(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("method", ALL, ids=repr)
+def test_every_layout_in_memory_gives_the_same_gradient(method: Method) -> None:
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        this = copy.deepcopy(method)
+        model = moved_network(this)
+        names, anchors = list(this.state_dict()["anchors"]), this.state_dict()["anchors"]
+        parameters = dict(model.named_parameters())
+        for name in names:
+            if parameters[name].ndim == 4:
+                parameters[name].data = parameters[name].data.contiguous(memory_format=layout)
+        before = {name: (parameters[name].detach().clone(), anchors[name].clone()) for name in names}
+        found.append({name: dict(this.gradient(CLOCK)).get(parameters[name]) for name in names})
+        after = {name: (parameters[name].detach(), anchors[name]) for name in names}
+        assert all(torch.equal(old, new) for name in names for old, new in zip(before[name], after[name], strict=True)), "only read"
+    for one, other in zip(found[0].values(), found[1].values(), strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)

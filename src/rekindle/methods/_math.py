@@ -18,4 +18,9 @@ def safe_divide(x: Tensor, length: Tensor) -> Tensor:
         x: Of any shape.
         length: At least 0, of a shape that broadcasts with that of `x`.
     """
-    return x / torch.where(length > 0, length, torch.ones_like(length))
+    return x / nonzero(length)
+
+
+def nonzero(length: Tensor) -> Tensor:
+    """A length to divide by: 1 where it is 0."""
+    return torch.where(length > 0, length, torch.ones_like(length))

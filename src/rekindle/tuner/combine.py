@@ -9,7 +9,7 @@ for them is rounding, whose direction is random, and no direction may be taken a
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rekindle.errors import UserError
 from rekindle.method import Clock, Direction
+from rekindle.tuner.inner_products import inner_products
 
 
 class GradientSeparator:
@@ -117,30 +118,33 @@ def combine_gradients_(
         UserError: If a gradient is not finite, naming its parameter.
     """
     strength = direction.strength(clock)
-    split = {name: _split(p, r.get(name), closed.get(name)) for name, p in parameters.items()}
-    noise = rounding(parameters, {name: g for name, (g, _) in split.items()}, precision)
-    products, conflicts = [], []
+    totals = _grads(parameters)
+    squares = {name: total for name, (total, _, _) in zip(r, inner_products([totals[name] for name in r], [None] * len(r)), strict=True)}
+    gs, hs = _split_(totals, r, closed)
+    inner = dict(zip(gs, inner_products(list(gs.values()), [hs.get(name) for name in gs]), strict=True))
+    counts = {name: max(g.numel(), 1) for name, g in gs.items()}
+    sizes = {name: (math.sqrt(gg / counts[name]), math.sqrt(squares.get(name, gg) / counts[name])) for name, (gg, _, _) in inner.items()}
+    noise = rounding(sizes, {name: max(torch.finfo(g.dtype).eps, torch.finfo(precision).eps) for name, g in gs.items()})
+    products, weights = [], {}
     for names in _blocks(list(parameters), direction.granularity):
-        gs, hs = [split[name][0] for name in names], [split[name][1] for name in names]
-        gg, gh, hh = _inner(gs, gs), strength * _inner(gs, hs), strength**2 * _inner(hs, hs)
+        gg, gh, hh = (strength**power * sum(inner[name][power] for name in names) for power in range(3))
         if not math.isfinite(gg + hh):
             if scaled:
+                _add_(gs, r)
                 return
-            raise UserError(_culprit({name: split[name] for name in names}, clock))
+            raise UserError(_culprit({name: (gs[name], hs.get(name)) for name in names}, clock))
         if noise.issuperset(names):
             gg = gh = 0.0  # Nothing of the loss can be hurt there.
-        a, b = direction.weights(gg, gh, hh)
-        for name, g, h in zip(names, gs, hs, strict=True):
-            _set_(parameters[name], a * g + (b * strength) * h if h is not None else a * g)
+        weights.update(dict.fromkeys(names, direction.weights(gg, gh, hh)))
         products.append((gg, gh, hh))
-        conflicts.append(gh < 0)
+    _combine_(gs, hs, weights, strength)
     gg, gh, hh = (sum(values) for values in zip(*products, strict=True))
     length = math.sqrt(gg) * math.sqrt(hh)
     angles.cosines.append(gh / length if length > 0 else 0.0)
-    angles.conflicts.append(sum(conflicts) / len(conflicts))
+    angles.conflicts.append(sum(gh < 0 for _, gh, _ in products) / len(products))
 
 
-def rounding(parameters: dict[str, nn.Parameter], gs: dict[str, Tensor], precision: torch.dtype = torch.float64) -> set[str]:
+def rounding(sizes: dict[str, tuple[float, float]], epsilons: dict[str, float]) -> set[str]:
     """Names of parameters whose g is rounding, not a gradient.
 
     The gradients of one module come from the same gradient of its outputs, so those of its parameters are of like size, element by
@@ -150,41 +154,44 @@ def rounding(parameters: dict[str, nn.Parameter], gs: dict[str, Tensor], precisi
     bound of 3e-4 and 9 %; other parameters from 24 % on.
 
     Args:
-        parameters: By name; their `.grad` is g and r together.
-        gs: g by name.
-        precision: As in `combine_gradients_`.
+        sizes: By name, the root mean squares of g and of `.grad` before g was split off.
+        epsilons: By name, that of the coarsest type that g was computed in.
     """
-    sizes, totals = (
-        _sizes(list(gs.values())),
-        _sizes([g if parameters[name].grad is None else parameters[name].grad for name, g in gs.items()]),
-    )
     largest: dict[str, float] = {}
-    for name, size, total in zip(gs, sizes, totals, strict=True):
+    for name, pair in sizes.items():
         module = name.rpartition(".")[0]
-        largest[module] = max(largest.get(module, 0.0), size, total)
-    coarse = {name: max(torch.finfo(g.dtype).eps, torch.finfo(precision).eps) for name, g in gs.items()}
-    return {name for name, size in zip(gs, sizes, strict=True) if size <= math.sqrt(coarse[name]) * largest[name.rpartition(".")[0]]}
+        largest[module] = max(largest.get(module, 0.0), *pair)
+    return {name for name, (size, _) in sizes.items() if size <= math.sqrt(epsilons[name]) * largest[name.rpartition(".")[0]]}
 
 
-def _sizes(tensors: Sequence[Tensor | None]) -> list[float]:
-    """Root mean square of each."""
-    norms = [torch.linalg.vector_norm(t, dtype=torch.float64) / math.sqrt(max(t.numel(), 1)) for t in tensors if t is not None]
-    return torch.stack(norms).tolist() if norms else []
+def _grads(parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """`.grad` by name, made where there is none."""
+    for parameter in parameters.values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return {name: p.grad for name, p in parameters.items() if p.grad is not None}
 
 
-def _split(parameter: nn.Parameter, r: Tensor | None, closed: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """g and h of one parameter; h is None where no regulariser reaches it."""
-    total = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    g = total if r is None else total - r
-    h = closed if r is None else r if closed is None else r + closed
-    return g, h
+def _split_(totals: dict[str, Tensor], r: dict[str, Tensor], closed: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """g, written over `.grad`, and h of the parameters that a regulariser reaches."""
+    _add_(totals, r, -1.0)
+    return totals, closed | r | {name: r[name] + closed[name] for name in r.keys() & closed.keys()}
 
 
-def _set_(parameter: nn.Parameter, gradient: Tensor) -> None:
-    if parameter.grad is None:
-        parameter.grad = gradient.to(parameter.dtype)
-    else:
-        parameter.grad.copy_(gradient)
+def _combine_(gs: dict[str, Tensor], hs: dict[str, Tensor], weights: dict[str, tuple[float, float]], strength: float) -> None:
+    """a*g + b*h, written over g; parameters of equal weights together."""
+    alike: dict[tuple[float, float], list[str]] = {}
+    for name, pair in weights.items():
+        alike.setdefault(pair, []).append(name)
+    for (a, b), names in alike.items():
+        if a != 1:
+            torch._foreach_mul_([gs[name] for name in names], a)
+        _add_(gs, {name: hs[name] for name in names if name in hs}, b * strength)
+
+
+def _add_(to: dict[str, Tensor], these: dict[str, Tensor], factor: float = 1.0) -> None:
+    if these:
+        torch._foreach_add_([to[name] for name in these], list(these.values()), alpha=factor)
 
 
 def _blocks(names: list[str], granularity: str) -> Iterator[list[str]]:
@@ -198,13 +205,6 @@ def _blocks(names: list[str], granularity: str) -> Iterator[list[str]]:
         for name in names:
             layers.setdefault(name.rpartition(".")[0], []).append(name)
         yield from layers.values()
-
-
-def _inner(a: Sequence[Tensor | None], b: Sequence[Tensor | None]) -> float:
-    """Inner product accumulated in float64; None is zero."""
-    return float(
-        sum(torch.dot(x.reshape(-1).double(), y.reshape(-1).double()) for x, y in zip(a, b, strict=True) if x is not None and y is not None)
-    )
 
 
 def _culprit(split: dict[str, tuple[Tensor, Tensor | None]], clock: Clock) -> str:

@@ -27,11 +27,11 @@ class TowardsStart(Method):
     scope: Scope = "all"
 
     def attach(self, net: Net, source: Source) -> None:
-        """Copy the anchors: float32, detached, never from weights that may have moved."""
+        """Take the source's weights as anchors: float32, detached, and on the parameters' device."""
         shared = in_scope(net.shared(), self.scope)
         require(bool(shared), f"{self.name}: the network shares no parameter with its source, so there is nothing to pull towards.")
         self._names = list(shared)
-        self._anchors = [source.tensors[net.source_names[name]].to(p.device, copy=True) for name, p in shared.items()]
+        self._anchors = [source.tensors[net.source_names[name]].to(p.device) for name, p in shared.items()]
         self._shared = Pull(list(shared.values()), self._anchors, self.alpha, self._measure(net, source))
         self._new = Pull(list(in_scope(net.decayed(net.new()), self.scope).values()), None, self.beta)
 
@@ -52,9 +52,9 @@ class TowardsStart(Method):
         return {"anchors": dict(zip(self._names, self._anchors, strict=True))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put the stored anchors back, in place."""
-        for name, anchor in zip(self._names, self._anchors, strict=True):
-            anchor.copy_(state["anchors"][name])
+        """Put the stored anchors in the place of the source's, which others share."""
+        stored = zip(self._anchors, (state["anchors"][name] for name in self._names), strict=True)
+        self._anchors[:] = [torch.empty_like(anchor).copy_(tensor) for anchor, tensor in stored]
 
 
 @dataclass

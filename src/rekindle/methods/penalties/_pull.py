@@ -25,7 +25,7 @@ class Measure:
         return [0.5 * d.square().sum() for d in distances]
 
     def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
-        """The gradient of each cost, of the distance's shape."""
+        """The gradient of each cost, of the distance's shape; it may be written over the distance, which nobody else reads."""
         return distances
 
     def shrunk(self, distance: Tensor, row: int, amount: float) -> Tensor:
@@ -48,7 +48,11 @@ class Pull:
         if not rows or self.strength == 0:
             return []
         slopes = self.measure.slopes(self._distances(rows, detached=True), rows)
-        return list(zip([self.parameters[row] for row in rows], torch._foreach_mul(slopes, self.strength), strict=True))
+        if self.anchors is None:  # Then the distances are the parameters themselves.
+            slopes = list(torch._foreach_mul(slopes, self.strength))
+        elif self.strength != 1:
+            torch._foreach_mul_(slopes, self.strength)
+        return list(zip([self.parameters[row] for row in rows], slopes, strict=True))
 
     def value(self) -> Tensor:
         """Strength * measure of w - anchor, differentiable."""

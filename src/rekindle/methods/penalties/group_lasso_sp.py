@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rekindle.method import DataPasses, Net, Source, require
-from rekindle.methods._math import safe_divide
+from rekindle.methods._math import nonzero, safe_divide
 from rekindle.methods.penalties._anchored import Shrinking, Solver
 from rekindle.methods.penalties._fisher import Information, Normalization
 from rekindle.methods.penalties._pull import Measure, Scope
@@ -103,34 +103,46 @@ class Groups(Measure):
         found = []
         for distance, row in zip(distances, rows, strict=True):
             d = self._in_groups(distance)
-            found.append(math.sqrt(d.shape[1]) * self._lengths(d * self._root(row)).sum())
+            found.append(_root_size(d) * self._lengths(d * self._root(row)).sum())
         return found
 
     def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
         """s_G * F * d / length; 0 where the length is 0."""
-        found = []
         for distance, row in zip(distances, rows, strict=True):
-            d, root = self._in_groups(distance), self._root(row)
-            direction = safe_divide(root * d, self._lengths(root * d))
-            found.append((math.sqrt(d.shape[1]) * root * direction).view_as(distance))
-        return found
+            d = self._in_groups(distance)
+            if self._fisher is None:
+                lengths = self._lengths(d)
+            else:
+                root = self._root(row)
+                lengths = self._lengths(d.mul_(root))
+                d.mul_(root)
+            d.div_(nonzero(lengths / _root_size(d)))
+        return distances
 
     def shrunk(self, distance: Tensor, row: int, amount: float) -> Tensor:
         """max(0, 1 - amount * s_G / ||d_G||) * d_G."""
         d = self._in_groups(distance)
         lengths = self._lengths(d)
-        kept = (lengths - amount * math.sqrt(d.shape[1])).clamp_min(0)
+        kept = (lengths - amount * _root_size(d)).clamp_min(0)
         return (safe_divide(d, lengths) * kept).view_as(distance)
 
     def _in_groups(self, tensor: Tensor) -> Tensor:
-        """(groups, size): one row a group."""
-        return tensor.reshape(len(tensor) if self._group == "channel" and tensor.ndim else 1, -1)
+        """(groups, ...): one row a group, of at least one dimension; a view, in whatever order the tensor lies in memory."""
+        if tensor.ndim == 0 or (tensor.ndim == 1 and self._group == "channel"):
+            return tensor.view(-1, 1)
+        return tensor if self._group == "channel" else tensor.unsqueeze(0)
 
     def _root(self, row: int) -> Tensor | float:
         return 1.0 if self._fisher is None else self._in_groups(self._fisher[row]).sqrt()
 
     def _lengths(self, d: Tensor) -> Tensor:
+        inside = tuple(range(1, d.ndim))
         if self._eps:
-            return (d.square().sum(1, keepdim=True) + self._eps).sqrt()
-        lengths: Tensor = torch.linalg.vector_norm(d, dim=1, keepdim=True)
+            return (d.square().sum(inside, keepdim=True) + self._eps).sqrt()
+        lengths: Tensor = torch.linalg.vector_norm(d, dim=inside, keepdim=True)
         return lengths
+
+
+def _root_size(d: Tensor) -> float:
+    """s_G: the square root of a group's size."""
+    return math.sqrt(math.prod(d.shape[1:]))

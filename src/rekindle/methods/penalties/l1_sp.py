@@ -54,7 +54,8 @@ class Absolute(Measure):
 
     def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
         """sign(d), 0 at 0."""
-        return list(torch._foreach_sign(distances))
+        torch._foreach_sign_(distances)
+        return distances
 
     def shrunk(self, distance: Tensor, row: int, amount: float) -> Tensor:
         """sign(d) * max(|d| - amount, 0)."""

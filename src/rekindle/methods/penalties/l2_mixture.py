@@ -81,6 +81,8 @@ class Mixture(Measure):
 
     def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
         """(alpha + decay) * d + decay * w0, which is alpha * (w - w0) + decay * w."""
-        pairs = [self._strengths[row] for row in rows]
-        anchors = torch._foreach_mul([self._anchors[row] for row in rows], [decay for _, decay in pairs])
-        return list(torch._foreach_add(torch._foreach_mul(distances, [alpha + decay for alpha, decay in pairs]), anchors))
+        for alpha, decay in {self._strengths[row] for row in rows}:
+            alike = [place for place, row in enumerate(rows) if self._strengths[row] == (alpha, decay)]
+            torch._foreach_mul_([distances[place] for place in alike], alpha + decay)
+            torch._foreach_add_([distances[place] for place in alike], [self._anchors[rows[place]] for place in alike], alpha=decay)
+        return distances

@@ -88,4 +88,5 @@ class Weighted(Measure):
 
     def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
         """F * d."""
-        return list(torch._foreach_mul(distances, [self._fisher[row] for row in rows]))
+        torch._foreach_mul_(distances, [self._fisher[row] for row in rows])
+        return distances

@@ -1,0 +1,58 @@
+"""Measure, and write what was found to docs/performance.md: `python -m benchmarks [--only l2_sp fsp] [--pairs 12] ...`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # Without it the profiler that counts memory writes lines of its own.
+
+import torch
+
+from benchmarks import methods, page
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES, PAGE = ROOT / "build" / "performance.json", ROOT / "docs" / "performance.md"
+Part = Callable[[argparse.Namespace], dict[str, Any]]
+
+
+def of_methods(options: argparse.Namespace) -> dict[str, Any]:
+    """Each method's step over an L2 step."""
+    setting = methods.Setting(options.model, options.image_size, options.batch_size)
+    rows = methods.measure(setting, options.pairs, options.only, partial(print, file=sys.stderr, flush=True))
+    return {"setting": vars(setting), "threads": torch.get_num_threads(), "rows": rows}
+
+
+PARTS: dict[str, Part] = {"methods": of_methods}
+"""What can be measured, by name. A part gives figures that JSON can hold; `page.SECTIONS` has the section that shows them."""
+
+
+def main() -> None:
+    """Measure the parts asked for and write figures and page; parts measured before stay as they were."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--part", choices=PARTS, action="append", help="(default: all)")
+    parser.add_argument("--only", nargs="*", default=[], metavar="RECIPE", help="methods to measure (default: all); nothing is written")
+    parser.add_argument("--pairs", type=int, default=12, help="steps of each side (default: %(default)s)")
+    parser.add_argument("--model", default="torchvision:resnet18", help="(default: %(default)s)")
+    parser.add_argument("--image-size", type=int, default=96, help="(default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="(default: %(default)s)")
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    found: dict[str, Any] = json.loads(FIGURES.read_text("utf-8")) if FIGURES.is_file() else {}
+    for name in options.part or PARTS:
+        found[name] = {"date": datetime.now(UTC).date().isoformat(), **PARTS[name](options)}
+    if options.only:
+        print(page.text(found))
+        return
+    FIGURES.parent.mkdir(exist_ok=True)
+    FIGURES.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    PAGE.write_text(page.text(found), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
