@@ -41,8 +41,8 @@ def clean(
     listener = listener or Silent()
     asked = {f"{role}_column": name or None for role, name in asdict(columns or ColumnNames()).items()}
     spec = RunSpec(str(data), model=model, weights=weights, image_size=image_size, val_fraction=0.0, **asked)  # type: ignore[arg-type]
-    spec = with_model(spec, listener=listener)
     dataset = data_room.open_data(spec.data, **spec.data_options())
+    spec = with_model(spec, listener=listener, dataset=dataset)
     paths = [path for split in dataset.splits.values() for path in split.paths]
     labels = torch.cat([split.labels for split in dataset.splits.values()])
     judges = Path(predictions) if predictions is not None else None

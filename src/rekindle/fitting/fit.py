@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, overload
 
+from rekindle.data import open_data
 from rekindle.errors import RekindleWarning, UserError
 from rekindle.files import expand
 from rekindle.fitting.folder_names import check_name
@@ -126,12 +127,14 @@ def fit(
 
 def _run(spec: RunSpec, methods: list[Method] | None, out: Path, resumed: Path | None, **common: Any) -> Run:
     """Train as the spec says, with its searches; `common` is what they and a single run take alike."""
-    spec = with_model(spec, **{name: common[name] for name in ("listener", "cache", "device")})
+    # Under "auto" what is wrong with the data is said before a word of networks.
+    dataset = open_data(spec.data, **spec.data_options()) if spec.model == AUTO else None
+    spec = with_model(spec, dataset=dataset, **{name: common[name] for name in ("listener", "cache", "device")})
     if spec.method == AUTO:
         return search_method(spec, out=out, **common)
     if spec.freeze == AUTO:
         return search_freeze(spec, out=out, methods=methods, **common).run
-    return execute(spec, out=out, resumed=resumed, methods=methods, **common)
+    return execute(spec, out=out, resumed=resumed, methods=methods, dataset=dataset, **common)
 
 
 def _fold(methods: list[Method] | None, common: dict[str, Any], spec: RunSpec, out: Path, resumed: Path | None) -> Run:

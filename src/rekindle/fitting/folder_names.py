@@ -36,5 +36,15 @@ def check_free(folder: Path, run_id: str) -> None:
     if (folder / "environment.json").is_file():  # The first file that a run writes.
         if began_as(folder) != run_id:
             raise UserError(f"{folder} holds a run with other settings or data; give another --name, or go on with it: --resume {folder}.")
-    elif folder.exists() and (not folder.is_dir() or any(not is_hidden(entry.name) for entry in folder.iterdir())):
-        raise UserError(f"{folder} holds something else than a run; give another --name.")
+    else:
+        check_empty(folder, "a run")
+
+
+def check_empty(folder: Path, wanted: str) -> None:
+    """Refuse a named folder that holds anything but hidden files, where it is to hold what is `wanted`.
+
+    Raises:
+        UserError: If it does, or is no folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(not is_hidden(entry.name) for entry in folder.iterdir())):
+        raise UserError(f"{folder} holds something else than {wanted}; give another --name.")

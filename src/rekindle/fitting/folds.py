@@ -9,10 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rekindle.data.formats.names import is_hidden
 from rekindle.errors import Stopped, UserError
 from rekindle.files import csv_text, read_csv, write_atomic
-from rekindle.fitting.folder_names import slug
+from rekindle.fitting.folder_names import check_empty, slug
 from rekindle.records import FOLDS, FOLDS_FILE, folds_of, read_spec, write_spec
 from rekindle.report.statistics import over_folds, wilson
 from rekindle.run import Run
@@ -88,10 +87,8 @@ def cross_validate(
 def _check_free(folder: Path, spec: RunSpec, folds: int) -> None:
     """Refuse a folder that holds something else than these folds."""
     begun = (folder / "spec.yaml").is_file() and not (folder / "environment.json").exists()
-    if begun and read_spec(folder) == spec.located() and folds_of(folder) in (None, folds):
-        return
-    if folder.exists() and (not folder.is_dir() or any(not is_hidden(entry.name) for entry in folder.iterdir())):
-        raise UserError(f"{folder} holds something else than these folds; give another --name.")
+    if not (begun and read_spec(folder) == spec.located() and folds_of(folder) in (None, folds)):
+        check_empty(folder, "these folds")
 
 
 def _begun(folder: Path, fold: str) -> Path | None:

@@ -47,7 +47,7 @@ from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, remove_states, states, unfit
 from rekindle.training.defaults import automatic_precision, make_optimizer
-from rekindle.training.listener import Listener, tell_began, tell_caution, tell_ended
+from rekindle.training.listener import Listener, Relay, tell_began, tell_caution, tell_ended
 from rekindle.training.polyak import BATCHES, polyak_lr
 from rekindle.training.speed import seconds_per_image
 from rekindle.tuner import Tuner
@@ -67,7 +67,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 def execute(
     spec: RunSpec, *, out: Path, listener: Listener, resumed: Path | None = None, cache: bool = True, workers: int | None = None,
     device: str = "auto", methods: Sequence[Method] | None = None, name: str | None = None, keep_checkpoints: bool = False,
-    shared: "Shared | None" = None,
+    shared: "Shared | None" = None, dataset: data_room.Dataset | None = None,
 ) -> Run:  # fmt: skip
     """Train one run, or go on with it, or find it finished.
 
@@ -83,6 +83,7 @@ def execute(
         name: Of the run's folder; None makes one of data, model, method, seed and id.
         keep_checkpoints: Keep them when the run is done.
         shared: What it has in common with other runs of a search.
+        dataset: The spec's data, where they are open.
 
     Raises:
         UserError: For bad input, in one sentence.
@@ -97,7 +98,7 @@ def execute(
     check_value("--workers", workers, Annotated[int, Interval(ge=0, le=256)] | None)
     if spec.freeze:
         chosen = [method for method in chosen if not isinstance(method, Freeze)] + [Freeze(spec.freeze)]
-    dataset = data_room.open_data(spec.data, **spec.data_options())
+    dataset = dataset or data_room.open_data(spec.data, **spec.data_options())
     if spec.test_every_epoch and "test" not in dataset.splits:
         raise UserError(
             f"--test-every-epoch needs a test split, and {spec.data} has none; add a test folder beside train, or leave the option out."
@@ -591,17 +592,17 @@ class _Job:
         }  # fmt: skip
 
 
-class _MetricsWriter:
+class _MetricsWriter(Relay):
     """Writes each epoch's line to metrics.jsonl and passes everything on."""
 
     def __init__(self, listener: "Listener", folder: Path, writes: bool, draw: Callable[[], None], work: Workload) -> None:
+        super().__init__(listener)
         self._draw, self._work = draw, work
-        self.note, self.progress, self._step, self._next = listener.note, listener.progress, listener.step, listener.epoch
         self._path = folder / "metrics.jsonl" if writes else None
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
         """Let what is left be all of the run, where the trainer knows of training alone."""
-        self._step(epoch, epochs, step, steps, loss, accuracy, rate, left + self._work.beside_training(epochs - epoch, 1 / rate))
+        super().step(epoch, epochs, step, steps, loss, accuracy, rate, left + self._work.beside_training(epochs - epoch, 1 / rate))
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Append one line."""
@@ -609,7 +610,7 @@ class _MetricsWriter:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(METRICS.line(record))
             self._draw()
-        self._next(record)
+        super().epoch(record)
 
 
 def _import_ahead(*names: str) -> None:

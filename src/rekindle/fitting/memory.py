@@ -13,9 +13,7 @@ from rekindle.training.trainer import EVAL_BATCH
 
 COPIES = 4  # Of the weights: themselves, their gradients, the optimiser's momentum, and the pre-trained ones.
 HALF = 0.5  # What bf16 leaves of activations, at the least.
-HUNGRIEST = (
-    2**15
-)  # Bytes a pixel: about what the hungriest of fifteen of timm's architectures keeps (xcit_large_24_p8); ResNet-18 keeps 442.
+HUNGRIEST = 2**15  # Bytes a pixel: about what xcit_large_24_p8 keeps, the hungriest of fifteen architectures; ResNet-18 keeps 442.
 MEMORY, GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 

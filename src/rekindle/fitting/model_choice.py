@@ -26,7 +26,9 @@ RIVALS = 4  # Beside the installed network; those of most work, which know most 
 MOST_WORK = {"cpu": 2e9, "cuda": 2e10}  # Multiply-adds a picture: a ResNet-18 on a processor, a ViT-B/16 on a GPU.
 
 
-def with_model(spec: RunSpec, *, listener: Listener, cache: bool = True, device: str = "auto") -> RunSpec:
+def with_model(
+    spec: RunSpec, *, listener: Listener, cache: bool = True, device: str = "auto", dataset: data_room.Dataset | None = None
+) -> RunSpec:
     """The run with the name of a network in the place of "auto", so that its id and its resumption rest on nothing that may change.
 
     Args:
@@ -34,6 +36,7 @@ def with_model(spec: RunSpec, *, listener: Listener, cache: bool = True, device:
         listener: Told in a line which network is taken, and why.
         cache: Keep decoded pictures for the run itself.
         device: Where the run is to train; decides how much work a network may be.
+        dataset: The spec's data, where they are open; None opens them if they are needed.
 
     Raises:
         UserError: If the weights of the installed network are not, or weights are given by a file that does not say whose they are.
@@ -43,9 +46,8 @@ def with_model(spec: RunSpec, *, listener: Listener, cache: bool = True, device:
     if spec.weights not in ("default", "none"):
         return replace(spec, model=_named_beside(Path(spec.weights)))
     boxed.check_installed()
-    data_room.open_data(spec.data, **spec.data_options())  # What is wrong with the data is said before a word of networks.
     rivals = [] if spec.weights == "none" or spec.minutes else _rivals(spec.image_size, device)
-    accuracies = _accuracies(spec, [boxed.NAME, *rivals], listener, cache, device) if rivals else {}
+    accuracies = _accuracies(spec, dataset, [boxed.NAME, *rivals], listener, cache, device) if rivals else {}
     best = max(accuracies, key=lambda name: accuracies[name], default=boxed.NAME)  # Of equals the installed one.
     others = [f"{100 * accuracy:.1f} % on {name}" for name, accuracy in accuracies.items() if name != best]
     told = f"{100 * accuracies[best]:.1f} % right in cross-validation, against {', '.join(others)}" if others else "installed with rekindle"
@@ -78,9 +80,11 @@ def _rivals(image_size: int | None, device: str) -> list[str]:
     return sorted(fitting, key=lambda name: (-work[name], name))[:RIVALS]
 
 
-def _accuracies(spec: RunSpec, names: Iterable[str], listener: Listener, cache: bool, device: str) -> dict[str, float]:
+def _accuracies(
+    spec: RunSpec, dataset: data_room.Dataset | None, names: Iterable[str], listener: Listener, cache: bool, device: str
+) -> dict[str, float]:
     """Of a linear probe on each network's features, cross-validated on training pictures; nothing where a class has but one."""
-    split = data_room.open_data(spec.data, **spec.data_options()).splits["train"]
+    split = (dataset or data_room.open_data(spec.data, **spec.data_options())).splits["train"]
     rows = chosen_rows(split.labels, spec.seed)[: max(COMPARED, len(split.labels.unique()))]
     shown = data_room.Split([split.paths[row] for row in rows], split.labels[rows])
     found: dict[str, float] = {}

@@ -49,7 +49,8 @@ def make_app(run: Run, hosts: tuple[str, ...] = LOCAL) -> "Starlette":
         from starlette.routing import Route
     except ImportError:
         raise UserError("rekindle serve needs the packages starlette and uvicorn; pip install 'rekindle[serve]'.") from None
-    page, script = _page(run), (Path(__file__).parent / "page.js").read_text("utf-8")
+    answers = Answers(run)
+    page, script = _page(run, answers.unsure), (Path(__file__).parent / "page.js").read_text("utf-8")
 
     async def show(_: "Request") -> "Response":
         return HTMLResponse(page, headers=HEADERS)
@@ -57,7 +58,7 @@ def make_app(run: Run, hosts: tuple[str, ...] = LOCAL) -> "Starlette":
     async def code(_: "Request") -> "Response":
         return Plain(script, media_type="text/javascript", headers=HEADERS)
 
-    routes = [Route("/", show), Route("/page.js", code), Route("/predict", _predict(Answers(run)), methods=["POST"])]
+    routes = [Route("/", show), Route("/page.js", code), Route("/predict", _predict(answers), methods=["POST"])]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
 
 
@@ -110,10 +111,10 @@ def _predict(answers: Answers) -> Callable[["Request"], Any]:
     return predict
 
 
-def _page(run: Run) -> str:
+def _page(run: Run, unsure: bool) -> str:
     module, recipe = run.model
     content = {
-        "title": run.folder.resolve().name, "classes": recipe["classes"], "unsure": can_be_unsure(run), "largest": LARGEST,
+        "title": run.folder.resolve().name, "classes": recipe["classes"], "unsure": unsure, "largest": LARGEST,
         "weights": sum(parameter.numel() for parameter in module.parameters()),
     }  # fmt: skip
     return render("serving/page.html.j2", content)

@@ -41,6 +41,45 @@ def tell_ended(listener: Listener, result: dict[str, Any]) -> None:
         tell(result)
 
 
+class Relay:
+    """A listener that passes everything on to another; its heirs say what they do beside that.
+
+    Args:
+        listener: The other.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def note(self, text: str) -> None:
+        """Pass on."""
+        self._listener.note(text)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Pass on."""
+        self._listener.progress(what, done, total)
+
+    def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
+        """Pass on."""
+        self._listener.step(epoch, epochs, step, steps, loss, accuracy, rate, left)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Pass on."""
+        self._listener.epoch(record)
+
+    def caution(self, text: str) -> None:
+        """Pass on."""
+        tell_caution(self._listener, text)
+
+    def began(self, folder: Path, settings: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        """Pass on."""
+        tell_began(self._listener, folder, settings, history)
+
+    def ended(self, result: dict[str, Any]) -> None:
+        """Pass on."""
+        tell_ended(self._listener, result)
+
+
 class Silent:
     """A listener that looks away."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from rekindle.errors import UserError
-from rekindle.training.listener import Listener, tell_caution
+from rekindle.training.listener import Listener, Relay
 
 Log = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 PROJECT = "rekindle"
@@ -27,7 +27,7 @@ class Tracker(Protocol):
         """Nothing comes any more, for now or at all."""
 
 
-class Tracked:
+class Tracked(Relay):
     """A listener that passes all on, and figures to a tracker too.
 
     Args:
@@ -36,13 +36,9 @@ class Tracked:
     """
 
     def __init__(self, listener: Listener, kind: Log) -> None:
-        self._listener, self._kind, self._epoch = listener, kind, 0
+        super().__init__(listener)
+        self._kind, self._epoch = kind, 0
         self._tracker: Tracker | None = None
-        self.note, self.progress, self.step = listener.note, listener.progress, listener.step
-
-    def caution(self, text: str) -> None:
-        """Pass on a caution."""
-        tell_caution(self._listener, text)
 
     def began(self, folder: Path, settings: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Open the tracker's run, or go on with it behind the epochs of `history`.
@@ -56,24 +52,29 @@ class Tracked:
             raise UserError(f"--log {self._kind} needs the package {self._kind}; pip install {self._kind}") from None
         except Exception as error:
             raise UserError(f"--log {self._kind} does not start ({type(error).__name__}: {error}); leave it out, or mend it.") from error
+        super().began(folder, settings, history)
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Pass a line of metrics.jsonl on."""
         if self._tracker is not None:
             self._epoch = record["epoch"]
             self._tracker.log(dict(figures_of(record)), self._epoch)
-        self._listener.epoch(record)
+        super().epoch(record)
 
     def ended(self, result: dict[str, Any]) -> None:
-        """Pass the result's accuracies, losses and calibration errors on, and close; those of a run that was stopped are {}."""
-        if self._tracker is None:
-            return
-        names = ("accuracy", "loss", "calibration_error")
-        splits = {split: result[split] for split in ("val", "test") if split in result}
-        if splits:
+        """Pass the result's accuracies, losses and calibration errors on, and close."""
+        if self._tracker is not None:
+            names = ("accuracy", "loss", "calibration_error")
+            splits = {split: result[split] for split in ("val", "test") if split in result}
             last = {f"final/{split}/{name}": part[name] for split, part in splits.items() for name in names if name in part}
             self._tracker.log(last, self._epoch)
-        self._tracker.close()
+        self.close()
+        super().ended(result)
+
+    def close(self) -> None:
+        """Close the tracker's run, if one is open."""
+        if self._tracker is not None:
+            self._tracker.close()
         self._tracker = None
 
 
@@ -87,7 +88,7 @@ def tracking(listener: Listener, kind: Log | None) -> Iterator[Listener]:
     try:
         yield tracked
     finally:
-        tracked.ended({})
+        tracked.close()
 
 
 def figures_of(record: dict[str, Any], before: str = "") -> Iterator[tuple[str, float]]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from rekindle.training.listener import Listener, Silent, tell_caution
+from rekindle.training.listener import Listener, Relay, Silent
 from rekindle.training.notebook import NotebookBar, in_notebook
 from rekindle.training.progress import ProgressBar
 
@@ -14,7 +14,7 @@ LOG = logging.getLogger("rekindle")
 LOG.addHandler(logging.NullHandler())  # Else Python would print cautions of programs that have set up no log.
 
 
-class Watcher:
+class Watcher(Relay):
     """Passes all on, and notes and cautions into the log too.
 
     Attributes:
@@ -22,14 +22,14 @@ class Watcher:
     """
 
     def __init__(self, listener: Listener, warns: bool) -> None:
-        self._listener, self._warns = listener, warns
+        super().__init__(listener)
+        self._warns = warns
         self.cautions: list[str] = []
-        self.progress, self.step, self.epoch = listener.progress, listener.step, listener.epoch
 
     def note(self, text: str) -> None:
         """Pass on a sentence."""
         LOG.info(text)
-        self._listener.note(text)
+        super().note(text)
 
     def caution(self, text: str) -> None:
         """Pass on a caution, or keep it."""
@@ -37,7 +37,7 @@ class Watcher:
         if self._warns:
             self.cautions.append(text)
         else:
-            tell_caution(self._listener, text)
+            super().caution(text)
 
 
 @contextmanager
