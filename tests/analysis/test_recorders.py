@@ -1,7 +1,6 @@
 """What a run writes down of itself: the right numbers, the same after a resume, and no trace in the weights."""
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ from rekindle import models
 from rekindle.analysis.gradient_norms import GradientNorms
 from rekindle.analysis.recorders import recorders
 from rekindle.analysis.weight_distance import relative, weight_distance
-from rekindle.errors import Stopped
 from rekindle.method import Net, Source
 from rekindle.models.structure import watched_layers
 from rekindle.spec import RunSpec
-from rekindle.training.trainer import Training
 from rekindle.tuner import Tuner
+from tests.faults.stops import stopped_at
 from tests.toys import picture_folder, toy, toy_batch, toy_tuner
 
 ALL = {"record": "gradient_norms,weight_distance", "test_every_epoch": True}
@@ -94,21 +92,10 @@ def test_travel_at_the_end_is_that_of_the_stored_weights(options: dict[str, Any]
     assert 0 < path[0] < path[-1]
 
 
-def test_mid_epoch_resume_forgets_nothing(
-    options: dict[str, Any], watched: rekindle.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = Training._step
-
-    def interrupted(self: Training, epoch: int, number: int, rows: torch.Tensor) -> None:
-        step(self, epoch, number, rows)
-        if (epoch, number) == (2, 0):
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Training, "_step", interrupted)
-    with pytest.raises(Stopped) as caught:
+def test_mid_epoch_resume_forgets_nothing(options: dict[str, Any], watched: rekindle.Run, tmp_path: Path) -> None:
+    with stopped_at(2, 0) as stop:
         rekindle.fit(**options, **ALL, out=tmp_path)
-    monkeypatch.undo()
-    resumed = rekindle.fit(resume=str(caught.value))
+    resumed = rekindle.fit(resume=stop.folder)
     assert bare(resumed.history) == bare(watched.history)
 
 

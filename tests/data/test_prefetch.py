@@ -1,7 +1,6 @@
 """Threads that work ahead change nothing but the time."""
 
 import json
-import signal
 import threading
 import time
 from pathlib import Path
@@ -15,8 +14,7 @@ import rekindle
 from rekindle.data import Pixels
 from rekindle.data.prefetch import choose_workers, prefetch
 from rekindle.data.samples import Preprocessing, Samples
-from rekindle.errors import Stopped
-from rekindle.training.trainer import Training
+from tests.faults.stops import stopped_at
 from tests.toys import picture_folder
 
 WORKERS = [0, 1, 2, 4]
@@ -124,23 +122,12 @@ def test_micro_batches_come_in_their_order(options: dict[str, Any], tmp_path: Pa
     assert_equal(*folders)
 
 
-def test_ctrl_c_and_resume_with_another_number_of_workers(
-    options: dict[str, Any], reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = Training._step
-
-    def interrupted(self: Training, epoch: int, number: int, rows: torch.Tensor) -> None:
-        step(self, epoch, number, rows)
-        if (epoch, number) == (1, 1):
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Training, "_step", interrupted)
+def test_ctrl_c_and_resume_with_another_number_of_workers(options: dict[str, Any], reference: Path, tmp_path: Path) -> None:
     before = threading.active_count()
-    with pytest.raises(Stopped) as caught:
+    with stopped_at(1, 1) as stop:
         rekindle.fit(**options, out=tmp_path, workers=4)
     assert threading.active_count() == before
-    monkeypatch.undo()
-    assert_equal(rekindle.fit(resume=str(caught.value), workers=1).folder, reference)
+    assert_equal(rekindle.fit(resume=stop.folder, workers=1).folder, reference)
 
 
 def test_an_error_in_a_worker_ends_the_run_with_its_message(

@@ -15,9 +15,8 @@ from safetensors.torch import save_file
 
 import rekindle
 from rekindle import models
-from rekindle.errors import Stopped
-from rekindle.training.trainer import Training
 from tests.faults.equal_runs import assert_equal_runs
+from tests.faults.stops import stopped_at
 from tests.toys import Notes, picture_folder
 
 EPOCHS = 6
@@ -64,21 +63,10 @@ def test_kill_9(point: str, killed: Path, undisturbed: Path) -> None:
     assert any(note.startswith("rifle: the head has") for note in notes)
 
 
-def test_ctrl_c_saves_in_mid_epoch_and_the_run_goes_on(
-    options: dict[str, Any], undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = Training._step
-
-    def interrupted(self: Training, epoch: int, number: int, rows: torch.Tensor) -> None:
-        step(self, epoch, number, rows)
-        if (epoch, number) == (3, 0):
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Training, "_step", interrupted)
-    with pytest.raises(Stopped) as caught:
+def test_ctrl_c_saves_in_mid_epoch_and_the_run_goes_on(options: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
+    with stopped_at(3, 0) as stop:
         rekindle.fit(**options, out=tmp_path)
-    monkeypatch.undo()
-    folder = Path(str(caught.value))
+    folder = stop.folder
     assert max(path.name for path in (folder / "checkpoints").iterdir()) == "epoch00003-step0000001.safetensors"
     assert_equal_runs(rekindle.fit(resume=folder).folder, undisturbed, EPOCHS)
 

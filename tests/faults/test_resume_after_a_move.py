@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import rekindle
-from rekindle.errors import Stopped
-from rekindle.training.trainer import STOPPING, Training
+from rekindle.training.trainer import STOPPING
+from tests.faults.stops import stopped_at
 from tests.toys import picture_folder
 
 OPTIONS: dict[str, Any] = {
@@ -17,18 +16,10 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def stopped(monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> Path:
+def stopped(number: int = signal.SIGINT) -> Path:
     """Train on `photos` in the working folder until a signal after the first step."""
     picture_folder(Path("photos"), {"train": 4, "val": 2})
-    step = Training._step
-
-    def interrupted(self: Training, epoch: int, at: int, rows: torch.Tensor) -> None:
-        step(self, epoch, at, rows)
-        if (epoch, at) == (0, 0):
-            signal.raise_signal(number)
-
-    with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr(Training, "_step", interrupted)
+    with stopped_at(0, 0, number=number):
         rekindle.fit("photos", **OPTIONS)
     [run] = Path("runs").iterdir()
     return run
@@ -37,7 +28,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> Pat
 @pytest.mark.parametrize("number", STOPPING)
 def test_every_request_to_stop_saves(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run = stopped(monkeypatch, number)
+    run = stopped(number)
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch00000-step0000001.safetensors"]
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -46,7 +37,7 @@ def test_every_request_to_stop_saves(number: int, tmp_path: Path, monkeypatch: p
 
 def test_moved_data_are_asked_for_and_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run = stopped(monkeypatch)
+    run = stopped()
     (tmp_path / "photos").rename(tmp_path / "moved")
     with pytest.raises(rekindle.UserError, match="cannot be found; put it back, or name its new place: rekindle fit FOLDER --resume"):
         rekindle.fit(resume=run)
@@ -58,7 +49,7 @@ def test_moved_data_are_asked_for_and_taken(tmp_path: Path, monkeypatch: pytest.
 
 def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run = stopped(monkeypatch)
+    run = stopped()
     picture_folder(tmp_path / "others", {"train": 5, "val": 2})
     with pytest.raises(rekindle.UserError, match="changed since it began"):
         rekindle.fit("others", resume=run)
@@ -66,5 +57,5 @@ def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_renamed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    moved = stopped(monkeypatch).rename(tmp_path / "my-run")
+    moved = stopped().rename(tmp_path / "my-run")
     assert rekindle.fit(resume=moved).folder == moved

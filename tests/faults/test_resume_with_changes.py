@@ -3,7 +3,6 @@
 import json
 import shlex
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,12 @@ import torch
 
 import rekindle
 from rekindle.cli import main
-from rekindle.errors import Stopped, UserError
+from rekindle.errors import UserError
 from rekindle.files import read_csv
 from rekindle.fitting import job
 from rekindle.records import DECISIVE, package_versions, read_spec
-from rekindle.training.trainer import Training
 from tests.faults.equal_runs import assert_equal_runs
+from tests.faults.stops import stopped_at
 from tests.toys import picture_folder
 
 OPTIONS: dict[str, Any] = {
@@ -37,19 +36,11 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def stopped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stopped(data: Path, tmp_path: Path) -> Path:
     """A run that was stopped in the midst of its second epoch."""
-    step = Training._step
-
-    def interrupted(self: Training, epoch: int, at: int, rows: torch.Tensor) -> None:
-        step(self, epoch, at, rows)
-        if (epoch, at) == (1, 0):
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patched, pytest.raises(Stopped) as caught:
-        patched.setattr(Training, "_step", interrupted)
+    with stopped_at(1, 0) as stop:
         rekindle.fit(data, **OPTIONS, out=tmp_path, workers=0, device="cpu")
-    return Path(str(caught.value))
+    return stop.folder
 
 
 def without_clock(folder: Path) -> list[dict[str, Any]]:

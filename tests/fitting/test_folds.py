@@ -1,7 +1,6 @@
 """Cross-validation: ordinary runs, each picture predicted once by one that has not seen it, and the same after a kill."""
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from rekindle import models
 from rekindle.cli import main
 from rekindle.data import open_data
 from rekindle.data.formats.outputs import is_output
-from rekindle.errors import Stopped, UserError
+from rekindle.errors import UserError
 from rekindle.files import read_csv
 from rekindle.fitting.held_out import held_out
 from rekindle.records import read_predictions
 from rekindle.report.statistics import over_folds
 from rekindle.training.trainer import Training
 from tests.faults.equal_runs import assert_equal_runs, without_timing
+from tests.faults.stops import stopped_at
 from tests.toys import picture_folder
 
 FOLDS = 3
@@ -92,29 +92,24 @@ def test_a_stopped_fold_goes_on_to_the_bit(
     whole: rekindle.CrossValidation,
     options: dict[str, Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In the last fold; those before it are not trained again, and the data may have moved meanwhile."""
-    step, runs = Training._step, set()
+    begun: set[Path] = set()
 
-    def interrupted(self: Training, epoch: int, number: int, rows: torch.Tensor) -> None:
-        step(self, epoch, number, rows)
-        runs.add(self.folder)
-        if len(runs) == FOLDS and (epoch, number) == (1, 0):
-            signal.raise_signal(signal.SIGINT)
+    def is_last(training: Training) -> bool:
+        begun.add(training.folder)
+        return len(begun) == FOLDS
 
-    monkeypatch.setattr(Training, "_step", interrupted)
     data = tmp_path / "data"
     Path(options["data"]).rename(data)
     try:
-        with pytest.raises(Stopped) as caught:
+        with stopped_at(1, 0, when=is_last) as stop:
             rekindle.fit(**{**options, "data": str(data)}, folds=FOLDS, out=tmp_path / "runs")
-        folder = Path(str(caught.value))
+        folder = stop.folder
         assert folder.parent == tmp_path / "runs" and "val" not in json.loads((folder / "folds.json").read_text())
     finally:
         data.rename(options["data"])
-    monkeypatch.undo()
     done = [path for path in folder.glob("*/result.json")]
     stamps = {path: path.stat().st_mtime_ns for path in done}
     assert len(done) == FOLDS - 1

@@ -1,6 +1,5 @@
 """The moving average of the weights is what is measured and kept, begins anew at a restart, and goes on to the bit."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,12 @@ from safetensors.torch import load_file, save_file
 import rekindle
 from rekindle import models
 from rekindle.cli import parser
-from rekindle.errors import Stopped, UserError
+from rekindle.errors import UserError
 from rekindle.spec import EMA, RunSpec
 from rekindle.training.averaging import averaged, begin_anew
 from rekindle.training.trainer import Training
 from tests.faults.equal_runs import assert_equal_runs
+from tests.faults.stops import stopped_at
 from tests.toys import picture_folder, toy
 
 State = dict[str, torch.Tensor]
@@ -87,22 +87,11 @@ def test_a_run_keeps_the_average_since_the_last_restart(
 @pytest.mark.parametrize(
     "extra", [{"method": "l2+rifle(periods=5, unit='step')", "keep": "best", "patience": 3}, {"ema": None, "patience": 3, "fold": "2/3"}]
 )
-def test_a_stopped_run_goes_on_to_the_bit(
-    extra: dict[str, Any], options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_run_goes_on_to_the_bit(extra: dict[str, Any], options: dict[str, Any], tmp_path: Path) -> None:
     whole = rekindle.fit(**{**options, **extra}, out=tmp_path / "whole")
-    step = Training._step
-
-    def interrupted(self: Training, epoch: int, number: int, rows: torch.Tensor) -> None:
-        step(self, epoch, number, rows)
-        if (epoch, number) == (2, 1):
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Training, "_step", interrupted)
-    with pytest.raises(Stopped) as caught:
+    with stopped_at(2, 1) as stop:
         rekindle.fit(**{**options, **extra}, out=tmp_path / "stopped")
-    monkeypatch.undo()
-    assert_equal_runs(rekindle.fit(resume=str(caught.value)).folder, whole.folder, len(whole.history))
+    assert_equal_runs(rekindle.fit(resume=stop.folder).folder, whole.folder, len(whole.history))
 
 
 def test_a_decay_may_be_left_out() -> None:

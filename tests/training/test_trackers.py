@@ -1,20 +1,18 @@
 """Trackers get the figures of metrics.jsonl, also where a run was stopped and goes on, and none is needed."""
 
 import json
-import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import rekindle
 from rekindle.cli import main
-from rekindle.errors import Stopped, UserError
+from rekindle.errors import UserError
 from rekindle.training.trackers import OPENERS, figures_of
-from rekindle.training.trainer import Training
+from tests.faults.stops import stopped_at
 from tests.toys import picture_folder
 
 OPTIONS: dict[str, Any] = {
@@ -102,17 +100,10 @@ def test_its_figures_are_those_of_the_run(kind: str, tmp_path: Path, monkeypatch
                         "WANDB_SILENT": "true", "MLFLOW_ALLOW_FILE_STORE": "true"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     pytest.importorskip(kind, reason=f"{kind} is not installed")
-    data, step = picture_folder(tmp_path / "photos", {"train": 5, "val": 3}), Training._step
-
-    def interrupted(self: Training, epoch: int, at: int, rows: torch.Tensor) -> None:
-        step(self, epoch, at, rows)
-        if (epoch, at) == (1, 0):
-            signal.raise_signal(signal.SIGINT)
-
-    with monkeypatch.context() as patched, pytest.raises(Stopped) as caught:
-        patched.setattr(Training, "_step", interrupted)
+    data = picture_folder(tmp_path / "photos", {"train": 5, "val": 3})
+    with stopped_at(1, 0) as stop:
         rekindle.fit(data, **OPTIONS, out=tmp_path, log=kind)
-    run = rekindle.fit(resume=str(caught.value), log=kind)
+    run = rekindle.fit(resume=stop.folder, log=kind)
     found = READERS[kind](run.folder)
     for record in run.history:
         for name, value in figures_of(record):
