@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rekindle.training import defaults, polyak
-from rekindle.training.defaults import LEAST_STEPS, MOST_IMAGES, automatic_epochs, automatic_precision, released_epochs
+from rekindle.training import polyak
+from rekindle.training.defaults import LEAST_STEPS, MOST_IMAGES, automatic_epochs, released_epochs
 from rekindle.training.polyak import polyak_lr
 
 
@@ -56,10 +56,3 @@ def test_it_leaves_the_network_as_it_was() -> None:
     polyak_lr(model, ["0.weight"], [(torch.randn(8, 3), torch.arange(8) % 2)], nn.functional.cross_entropy, nullcontext)
     assert not model.training and all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_grouped_convolutions_stay_in_float32_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(defaults.torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(defaults.torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
-    assert automatic_precision(nn.Conv2d(4, 4, 3)) == "bf16"
-    assert automatic_precision(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))) == "32"

@@ -46,9 +46,10 @@ from rekindle.report.format import duration, split_title
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, remove_states, states, unfit
-from rekindle.training.defaults import automatic_precision, make_optimizer
+from rekindle.training.defaults import make_optimizer
 from rekindle.training.listener import Listener, Relay, tell_began, tell_caution, tell_ended
 from rekindle.training.polyak import BATCHES, polyak_lr
+from rekindle.training.precision import automatic_precision
 from rekindle.training.speed import seconds_per_image
 from rekindle.tuner import Tuner
 
@@ -113,12 +114,14 @@ def execute(
     if loaded.note:
         listener.note(loaded.note)
     spec = spec.located()
+    preprocessing = Preprocessing.of(loaded, spec.image_size or 0, spec.flip)
     if spec.precision == "auto" and spec.defaults != "0.1":  # What it stands for here is part of the run, and of its id.
-        spec = replace(spec, precision=automatic_precision(loaded.module))
+        # Several processes must agree, so they measure nothing.
+        size = preprocessing.image_size if spec.devices == 1 and device in ("auto", "cpu") else None
+        spec = replace(spec, precision=automatic_precision(loaded.module, size))
     if spec.weights != "none":
         _import_ahead("sklearn.linear_model", "sklearn.model_selection")
     fabric = launch(spec, device)
-    preprocessing = Preprocessing.of(loaded, spec.image_size or 0, spec.flip)
     for text in size_warnings(spec, loaded.module, preprocessing.image_size, len(dataset.splits["train"].paths), fabric.device):
         listener.note(text)
     paths = [path for split in dataset.splits.values() for path in split.paths]
@@ -470,10 +473,11 @@ class _Job:
             self.listener.note(f"continuing after {len(training.history)} of {tuner.epochs} epochs.")
         if (checked := self._checked(splits)) is not None and len(checked) < len(splits["val"]):
             self.listener.note(f"each epoch measures {len(checked)} of the {len(splits['val'])} validation pictures, the end all of them.")
+        in_half = " in bfloat16" if self.spec.precision == "bf16" else ""
         start = {"linear_probe": "from the linear probe", "zero": "from zero", "random": "from a random draw"}[choices.head_init]
         self.listener.note(
-            f"{tuner.epochs} epochs of {tuner.steps_per_epoch} steps on {self.fabric.device}; learning rate {choices.lr:g}, of the head "
-            f"{choices.head_lr:.2g}, which starts {start}" + ("; BatchNorm frozen." if choices.batchnorm == "frozen" else ".")
+            f"{tuner.epochs} epochs of {tuner.steps_per_epoch} steps on {self.fabric.device}{in_half}; learning rate {choices.lr:g}, of the "
+            f"head {choices.head_lr:.2g}, which starts {start}" + ("; BatchNorm frozen." if choices.batchnorm == "frozen" else ".")
         )
         if self._seconds is not None:
             seconds, work = self._seconds / self.fabric.world_size, self._workload(splits)

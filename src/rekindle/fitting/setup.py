@@ -13,7 +13,7 @@ from rekindle.errors import UserError
 from rekindle.fitting.source_data import SourceData
 from rekindle.method import Method
 from rekindle.spec import RunSpec
-from rekindle.training.defaults import automatic_precision
+from rekindle.training.precision import automatic_precision
 
 if TYPE_CHECKING:
     from rekindle.data.augment import Augment

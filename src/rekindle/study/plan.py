@@ -164,7 +164,7 @@ def images_per_second(spec: RunSpec, threads: int) -> float:
     import torch
 
     from rekindle.training import speed
-    from rekindle.training.defaults import automatic_precision
+    from rekindle.training.precision import automatic_precision
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     before = torch.get_num_threads()
@@ -172,7 +172,7 @@ def images_per_second(spec: RunSpec, threads: int) -> float:
     try:
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
             trial, x, y = _trial(spec, device)
-            precision = automatic_precision(trial.model) if spec.precision == "auto" else spec.precision
+            precision = automatic_precision(trial.model, x.shape[-1]) if spec.precision == "auto" else spec.precision
             trial.autocast = lambda: torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
             return speed.images_per_second(trial, x, y)
     finally:

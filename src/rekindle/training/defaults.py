@@ -1,9 +1,8 @@
-"""What a run does where nothing else was asked: its length, its optimizer, its precision."""
+"""What a run does where nothing else was asked: its length, its learning rate, its optimizer."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import nn
 
 from rekindle.errors import UserError
 
@@ -49,17 +48,3 @@ def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optim
     options: dict[str, Any] = {"momentum": 0.9} if name == "SGD" else {}
     optimizer: torch.optim.Optimizer = kind(groups, **options)
     return optimizer
-
-
-def automatic_precision(module: nn.Module | None = None) -> Literal["bf16", "32"]:
-    """ "bf16" where the GPU, or the processor by AMX or AVX512-BF16, multiplies bfloat16 in hardware; else "32".
-
-    Args:
-        module: The network. Its grouped convolutions, if any, are slower in bfloat16 on a processor than in float32.
-    """
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
-    if module is not None and any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in module.modules()):
-        return "32"
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return "bf16" if any(getattr(torch.cpu, check, lambda: False)() for check in checks) else "32"
