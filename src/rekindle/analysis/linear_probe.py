@@ -5,7 +5,8 @@ logits are calibrated: where training starts from them, the loss that it meets i
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,17 @@ def mean_square(features: Tensor) -> float:
     return float(features.double().square().sum(1).mean())
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices as small as these are multiplied faster by one thread than by several that wait for each other: six times, on two cores."""
+    import sklearn.linear_model  # noqa: F401  Whose libraries are to be found.
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@_one_thread()
 def fit_probe(features: Tensor, labels: Tensor, progress: Callable[..., None] = noop) -> LinearProbe:
     """Fit a probe.
 
@@ -130,6 +142,7 @@ def _quiet(model, x: np.ndarray, y: np.ndarray):  # type: ignore[no-untyped-def]
         return model.fit(x, y)
 
 
+@_one_thread()
 def out_of_fold(features: Tensor, labels: Tensor, repeats: int = 3, progress: Callable[..., None] = noop) -> np.ndarray:
     """(N, C) probabilities of each picture by probes that have not seen it, of a stratified cross-validation that is repeated and averaged.
 
