@@ -88,15 +88,23 @@ class FileFormat(Generic[Shape]):
 
     def _one(self, path: Path, parse: Callable[[str], Any], largest: int) -> Shape:
         with self.surprises(path):
-            return self.checked(path, parse(_text(path, largest)))
+            text = _text(path, largest)
+            return self.checked(path, parse(text), bounded=parse is json.loads and _is_flat(text))
 
-    def checked(self, path: Path, values: Any) -> Shape:
-        """The values without their version, if that and they are of this format; `path` is for messages."""
+    def checked(self, path: Path, values: Any, bounded: bool = False) -> Shape:
+        """The values without their version, if that and they are of this format.
+
+        Args:
+            path: For messages.
+            values: What a parser found.
+            bounded: Whether they are known to be neither many nor nested deeply, which takes long to find out.
+        """
         with self.surprises(path):
             if not isinstance(values, dict):
                 raise TypeError("it holds no keys")
             self.check_version(path, values.get(KEY, OLDEST))
-            _bounded(values)
+            if not bounded:
+                _bounded(values)
             plain = {key: value for key, value in values.items() if key != KEY}
             _validator(cast(Hashable, self.shape))(plain)
             return cast(Shape, plain)
@@ -150,6 +158,11 @@ def _text(path: Path, largest: int) -> str:
     if facts.st_size > largest:
         raise ValueError(f"it has {facts.st_size} bytes")
     return path.read_text("utf-8")
+
+
+def _is_flat(text: str) -> bool:
+    """Whether a text of JSON, which knows no aliases, has too few brackets to nest deeply."""
+    return text.count("[") + text.count("{") < DEEPEST
 
 
 def _bounded(values: Any) -> None:

@@ -61,6 +61,7 @@ class Record(TypedDict, total=False):
     pid: int
     inputs: str
     spec: dict[str, Any]
+    result: list[int]
 
 
 STUDY = FileFormat(2, StudyFile, "remove it, and write it again with rekindle study run GRID.yaml --out {folder}")
@@ -82,7 +83,8 @@ class Study:
     grid: Grid
     threads: int
     faults: dict[Path, str] = field(default_factory=dict, repr=False)
-    _whole: dict[Path, tuple[int, int]] = field(default_factory=dict, repr=False)
+    _records: dict[str, tuple[list[int], dict[str, Any]]] = field(default_factory=dict, repr=False)
+    _whole: dict[Path, list[int]] = field(default_factory=dict, repr=False)
     _prints: dict[str, str] = field(default_factory=dict, repr=False)
     _settled: set[str] = field(default_factory=set, repr=False)
     _chosen: dict[tuple[Any, str], str] = field(default_factory=dict, repr=False)
@@ -187,7 +189,7 @@ class Study:
         """ "done", "failed", "running", "stopped" (begun, and nobody is at it), or "waiting"."""
         record = self.record(cell.key)
         state = record.get("state", "waiting")
-        if state == "done" and not (self._has_result(cell) and same_spec(record.get("spec", {}), cell.spec)):
+        if state == "done" and not (self._has_result(record) and same_spec(record.get("spec", {}), cell.spec)):
             return "waiting"
         if state == "running" and not self.is_leased(cell.key):
             # Somebody may have finished it between the two looks.
@@ -205,30 +207,33 @@ class Study:
         return False
 
     def record(self, key: str) -> dict[str, Any]:
-        """What became of a cell; empty before it is begun, and where the file is damaged."""
+        """What became of a cell; empty before it is begun, and where the file is damaged. A file that did not change is read once."""
         path = self._record_path(key)
         self.faults.pop(path, None)
-        if not path.exists():
-            return {}
         try:
-            return {**CELL.read(path)}
+            stamp = _stamp(path)
+            if key not in self._records or self._records[key][0] != stamp:
+                self._records[key] = stamp, {**CELL.read(path)}
+            return self._records[key][1].copy()
         except Unreadable as error:
             self.faults[path] = str(error)
-            return {}
+        except OSError:  # It is not there.
+            pass
+        return {}
 
     def _record_path(self, key: str) -> Path:
         return self.folder / "cells" / f"{key}.json"
 
-    def _has_result(self, cell: Cell) -> bool:
-        """Whether the result of a cell can be read; a file is looked into once."""
-        folder = self.run_folder(cell)
+    def _has_result(self, record: dict[str, Any]) -> bool:
+        """Whether the result of a cell can be read; a file that is as it was when the cell was finished is not looked into."""
+        folder = self.folder / str(record.get("run"))
         path = folder / "result.json"
         self.faults.pop(path, None)
         try:
-            facts = path.stat()
-            if self._whole.get(path) != (facts.st_mtime_ns, facts.st_size):
+            stamp = _stamp(path)
+            if stamp not in (record.get("result"), self._whole.get(path)):
                 read_result(folder)
-                self._whole[path] = facts.st_mtime_ns, facts.st_size
+                self._whole[path] = stamp
         except UserError as error:
             self.faults[path] = str(error)
             return False
@@ -280,7 +285,7 @@ class Study:
 
     def finish(self, cell: Cell, run: Path) -> None:
         """Note the run folder of a cell."""
-        self.update(cell.key, state="done", run=os.path.relpath(run, self.folder), progress=None)
+        self.update(cell.key, state="done", run=os.path.relpath(run, self.folder), result=_stamp(run / "result.json"), progress=None)
 
     def fail(self, key: str, message: str) -> None:
         """Note why a cell has no result."""
@@ -343,10 +348,18 @@ def _defaults_of(stored: dict[str, Any]) -> str:
 
 def same_spec(before: dict[str, Any], now: RunSpec) -> bool:
     """Whether a run made with `before` is the run that is asked for now; an option that was unknown then must stand at its default."""
+    if before == now.to_dict():
+        return True
     try:
         return RunSpec.from_dict(before) == now
     except SURPRISES:
         return False
+
+
+def _stamp(path: Path) -> list[int]:
+    """Time of change and size, by which a file that was written over shows."""
+    facts = path.stat()
+    return [facts.st_mtime_ns, facts.st_size]
 
 
 def fingerprint(path: Path) -> str:
