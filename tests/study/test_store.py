@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from rekindle.errors import UserError
+from rekindle.study import store
 from rekindle.study.grid import Cell
 from rekindle.study.grid_file import from_dict
 from rekindle.study.plan import plan
@@ -50,6 +51,19 @@ def test_blocks_come_one_after_the_other(tmp_path: Path) -> None:
     first = [("select", "dogs", 1000)] * 4 + [("final", "dogs", 0)] * 6 + [("final", "dogs", 7)] * 6
     second = [("select", "cats", 1000)] * 2 + [("final", "cats", 7)] * 3 + [("final", "cats", 1)] * 3 + [("final", "dogs", 1)] * 3
     assert cells == first + second
+
+
+def test_a_result_is_read_again_only_where_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make(tmp_path)
+    cell = study.cells()[0]
+    run_cell(study, cell, fakes.answer)
+    whole = (study.run_folder(cell) / "result.json").read_text()
+    monkeypatch.setattr(store, "read_result", lambda folder: pytest.fail("it did not change"))
+    assert Study.open(study.folder).state(cell) == "done"
+    monkeypatch.undo()
+    for text, state in (("{}", "waiting"), (whole + "\n", "done")):
+        (study.run_folder(cell) / "result.json").write_text(text)
+        assert study.state(cell) == Study.open(study.folder).state(cell) == state
 
 
 def test_done_is_done_for_later_commands_and_reopened_folders(tmp_path: Path) -> None:
