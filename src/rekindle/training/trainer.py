@@ -34,6 +34,7 @@ from rekindle.training.listener import Listener
 from rekindle.tuner import Tuner
 
 EVAL_BATCH = 64
+READING, AGREEING = 0.1, 10  # Seconds between looks at a GPU's numbers, and steps between questions whether to stop.
 STATE = {
     "model": dict, "optimizer": dict, "scheduler": dict, "tuner": dict, "ranks": list, "skip": int, "seconds": float, "history": list,
     "recorders": dict, "best": dict,
@@ -45,19 +46,25 @@ STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 @dataclass
 class Meter:
-    """Sums of loss, hits and images over an epoch; plain numbers, so that a checkpoint can hold them."""
+    """Sums of loss, hits and images over an epoch: plain numbers, or tensors on a device that need not be waited for."""
 
-    loss: float = 0.0
-    hits: int = 0
+    loss: float | Tensor = 0.0
+    hits: int | Tensor = 0
     count: int = 0
 
-    def add(self, loss: float, hits: int, count: int) -> None:
+    def add(self, loss: float | Tensor, hits: int | Tensor, count: int) -> None:
         """Add a batch: `loss` is its mean."""
         self.loss, self.hits, self.count = self.loss + loss * count, self.hits + hits, self.count + count
 
+    def numbers(self) -> tuple[float, int, int]:
+        """The sums as plain numbers, once the device has come so far."""
+        self.loss, self.hits = float(self.loss), int(self.hits)
+        return self.loss, self.hits, self.count
+
     def means(self) -> dict[str, float]:
         """Mean loss and accuracy."""
-        return {"loss": self.loss / self.count, "accuracy": self.hits / self.count}
+        loss, hits, count = self.numbers()
+        return {"loss": loss / count, "accuracy": hits / count}
 
 
 @dataclass(kw_only=True)
@@ -119,6 +126,7 @@ class Training:
         self._module, self._wrapped_optimizer = self.fabric.setup(self.model, self.optimizer)
         self._average = None if self.ema is None else averaged(self.model, self.ema)
         self._meter, self._skip, self._seconds, self._waited = Meter(), 0, 0.0, 0.0
+        self._waits, self._read = self.fabric.device.type == "cpu", 0.0
         # What is not finite from the start is meant so, such as a mask of -inf, or shows in the first loss.
         self._watched_weights = [
             name for name, value in self.model.state_dict().items() if value.is_floating_point() and bool(value.isfinite().all())
@@ -183,7 +191,7 @@ class Training:
                     continue
                 self._step(epoch, step, rows)
                 self._show(epoch, step, len(steps), time.perf_counter() - began)
-                if self._agreed(requested()) and step + 1 < len(steps):
+                if self._asked_to_stop(step, requested()) and step + 1 < len(steps):
                     self._seconds += time.perf_counter() - began
                     self._check_weights(epoch)
                     self._save(epoch, step + 1)
@@ -238,12 +246,16 @@ class Training:
         x, y = next(self._feed)
         self._waited += time.perf_counter() - asked
         loss = self.tuner.loss(self._module, x, y, self.criterion, indices=self.train.keys(rows))
-        value = float(loss.detach())
-        self.check(LOSSES["train"], value, epoch, step)
-        self.fabric.backward(loss * share)
         # Of a mixed picture the larger share counts.
         classes = y.argmax(1) if y.is_floating_point() else y
-        self._meter.add(value, int((self.tuner.outputs.argmax(1) == classes).sum()), len(rows))
+        hits = (self.tuner.outputs.argmax(1) == classes).sum()
+        if self._waits:
+            value = float(loss.detach())
+            self.check(LOSSES["train"], value, epoch, step)
+            self._meter.add(value, int(hits), len(rows))
+        else:
+            self._meter.add(loss.detach().double(), hits, len(rows))
+        self.fabric.backward(loss * share)
 
     def _rates(self) -> dict[str, float]:
         """Learning rate of backbone and head at the epoch's first step, wherever in it the run goes on; of scaled layers, the highest."""
@@ -253,9 +265,7 @@ class Training:
         return rates
 
     def _record(self, epoch: int, rates: dict[str, float], restarted: bool) -> None:
-        sums = self.fabric.all_reduce(
-            torch.tensor([self._meter.loss, self._meter.hits, self._meter.count], dtype=torch.float64), reduce_op="sum"
-        )
+        sums = self.fabric.all_reduce(torch.tensor(self._meter.numbers(), dtype=torch.float64), reduce_op="sum")
         train = Meter(float(sums[0]), int(sums[1]), int(sums[2])).means()
         angles = self.tuner.conflict_stats()
         record: dict[str, Any] = {
@@ -329,6 +339,12 @@ class Training:
         return {"loss": mean_nll(probabilities, samples.labels), "accuracy": float(hits.double().mean())}
 
     def _show(self, epoch: int, step: int, steps: int, seconds: float) -> None:
+        if not self._waits:
+            # Reading a number waits for all that the device was given, so that it runs dry.
+            if time.perf_counter() - self._read < READING and step + 1 < steps:
+                return
+            self.check(LOSSES["train"], self._meter.numbers()[0], epoch, step)
+            self._read = time.perf_counter()
         rate = (step + 1 - self._skip) / seconds
         left = ((self.tuner.epochs - epoch) * steps - step - 1) / rate
         means = self._meter.means()
@@ -337,6 +353,10 @@ class Training:
     def _device(self, x: Tensor) -> Tensor:
         return x.to(self.fabric.device, memory_format=torch.channels_last)
 
+    def _asked_to_stop(self, step: int, mine: bool) -> bool:
+        """Whether to stop after a step; several devices, which would wait for each other to agree, ask now and then."""
+        return (self._waits or self.fabric.world_size == 1 or (step + 1) % AGREEING == 0) and self._agreed(mine)
+
     def _agreed(self, mine: bool) -> bool:
         """Whether any rank was asked to stop; a signal may reach only one of them."""
         if self.fabric.world_size == 1:
@@ -344,7 +364,7 @@ class Training:
         return bool(self.fabric.all_reduce(torch.tensor(float(mine)), reduce_op="max") > 0)  # type: ignore[operator]
 
     def _save(self, epoch: int, step: int) -> None:
-        ranks = _gather_objects(self.fabric, {"random": random_state(), "meter": [self._meter.loss, self._meter.hits, self._meter.count]})
+        ranks = _gather_objects(self.fabric, {"random": random_state(), "meter": list(self._meter.numbers())})
         if self.fabric.is_global_zero:
             save_state(self.folder, epoch, step, {
                 "model": self.model.state_dict(),
