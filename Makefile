@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow chaos bench lint
+.PHONY: demo test test-slow chaos gpu bench lint
 demo: $(READY)
 	$(BIN)/rekindle demo
 
@@ -24,6 +24,10 @@ chaos: $(READY)
 	rm -rf build/chaos
 	$(BIN)/python -m pytest -m chaos tests/chaos --numprocesses 2 --chaos-share $(SHARE); \
 	status=$$?; $(BIN)/python -m tests.chaos.page && exit $$status
+
+# REKINDLE_GPU=cpu tries out all but the GPU itself.
+gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 # OPTIONS="--pairs 4 --batch-size 8 --image-size 64" tries it out on a busy machine.
 OPTIONS :=
