@@ -14,7 +14,8 @@ from benchmarks.ratios import in_turn
 from rekindle import models
 from rekindle.method import DataPasses, Source
 from rekindle.registry import directions, methods, parse, parse_direction
-from rekindle.training.defaults import automatic_precision, make_optimizer
+from rekindle.training.defaults import make_optimizer
+from rekindle.training.precision import automatic_precision
 from rekindle.training.speed import Trial
 from rekindle.tuner import Tuner
 
