@@ -60,7 +60,7 @@ def _print(found: "Cleaning", page: Path, file: Path) -> None:
     labels, outliers, duplicates = found.of("label"), found.of("outlier"), found.of("duplicate")
     if labels:
         rows = [[issue.path, issue.label, issue.suggestion, f"{issue.score:.2f}"] for issue in labels[:LISTED]]
-        table(["picture", "labelled", "looks like", "probability"], rows, words={"labelled", "looks like"})
+        table(["picture", "labelled", "looks like", "probability"], rows, names={"labelled", "looks like"})
     print(
         f"{sum(found.counts.values())} pictures by {found.model}: {len(labels)} labels look wrong"
         f"{f' (by the networks of {found.judges})' if found.judges else ''}, {len(outliers)} outliers, {len(duplicates)} near duplicates."

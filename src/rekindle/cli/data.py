@@ -196,7 +196,7 @@ def _print_cache(listed: list[dict[str, Any]]) -> None:
         for shard in one["shards"]:
             used = "now" if shard["in_use"] else datetime.fromtimestamp(shard["last_use"]).isoformat(" ", "minutes")
             rows.append([one["settings"], edge, shard["name"], f"{shard['bytes'] / 1e6:,.1f}", used])
-    table(["settings", "shorter edge", "file", "MB", "last used"], rows)
+    table(["settings", "shorter edge", "file", "MB", "last used"], rows, names={"shorter edge", "file"})
 
 
 def _add_check(parts: Any) -> None:

@@ -149,7 +149,7 @@ def _print_folds(found: "CrossValidation") -> None:
     result = found.result
     splits = [split for split in ("val", "test") if split in result]
     rows = [[str(row["fold"]), str(row["count"]), *(f"{100 * row[split]:.1f}" for split in splits), row["run"]] for row in result["runs"]]
-    table(["fold", "held out", *(f"{split_title(split)} %" for split in splits), "run"], rows)
+    table(["fold", "held out", *(f"{split_title(split)} %" for split in splits), "run"], rows, names={"run"})
     for split in splits:
         figures = result[split]
         low, high = figures["interval"] or (figures["mean"], figures["mean"])

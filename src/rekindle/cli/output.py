@@ -7,14 +7,18 @@ import io
 import re
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rekindle.training.progress import wrapped
+
+GAP = 2  # Columns between two of a table.
+LEAST_NAME, SENTENCE = 8, 30  # The least that a name is cut to, and that a sentence has room for.
 
 
 def prepare_output() -> None:
@@ -95,14 +99,50 @@ def option_texts(kind: type) -> dict[str, str]:
     return {field.name: texts.get(field.name, "") for field in dataclasses.fields(kind)}
 
 
-def table(header: list[str], rows: list[list[str]], words: Collection[str] = ()) -> None:
-    """Print a table, its first column and those of `words` to the left, and all others, of numbers, to the right."""
+def table(header: list[str], rows: list[list[str]], words: Collection[str] = (), names: Collection[str] = ()) -> None:
+    """Print a table; what is told of its columns stands at `drawn`. In a file or a pipe every name is whole."""
+    shown = console()
+    natural = sum(max(map(cell_len, column)) + GAP for column in zip(header, *rows, strict=True))
+    shown.width = shown.width if sys.stdout.isatty() else max(shown.width, natural)
+    shown.print(drawn(header, rows, shown.width, words, names))
+
+
+def drawn(
+    header: list[str], rows: Sequence[Sequence[str | Text]], width: int, words: Collection[str] = (), names: Collection[str] = ()
+) -> Table:
+    """A table for a terminal.
+
+    Args:
+        header: The columns' names. All columns but those below are of numbers, to the right.
+        rows: A cell for each.
+        width: The terminal's columns.
+        words: Columns of sentences, which go on in the next line.
+        names: Columns of names and paths beside the first, which is one. Where they do not fit, the widest lose their middles.
+    """
+    names = {header[0], *names}
+    wide = dict(zip(header, (max(cell_len(str(cell)) for cell in column) for column in zip(header, *rows, strict=True)), strict=True))
+    needed = sum(min(length, SENTENCE) if name in words else length for name, length in wide.items()) + GAP * (len(wide) - 1)
+    while needed > width and wide[widest := max(names, key=wide.__getitem__)] > LEAST_NAME:
+        wide[widest], needed = wide[widest] - 1, needed - 1
     made = Table(box=None, pad_edge=False)
-    for index, name in enumerate(header):
-        made.add_column(name, justify="left" if index == 0 or name in words else "right", overflow="fold")
+    for name in header:
+        made.add_column(name, justify="left" if name in names or name in words else "right", no_wrap=name in names, overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
-    show(made)
+        made.add_row(*(_cell(cell, wide[name] if name in names else None) for name, cell in zip(header, row, strict=True)))
+    return made
+
+
+def _cell(cell: str | Text, width: int | None) -> Text:
+    """A cell; of a name that is longer than `width` both ends."""
+    if isinstance(cell, Text):
+        return cell
+    return Text(cell if width is None or cell_len(cell) <= width else middle_cut(cell, width))
+
+
+def middle_cut(text: str, width: int) -> str:
+    """Beginning and end of a text with an ellipsis between, in so many columns of a terminal."""
+    tail = width // 2
+    return set_cell_size(text, width - 1 - tail).rstrip() + "…" + set_cell_size(text[::-1], tail)[::-1].lstrip()
 
 
 def say(text: str, hanging: str = "") -> None:

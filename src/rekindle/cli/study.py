@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rekindle.cli.output import add_command, console, table
+from rekindle.cli.output import add_command, console, drawn, table
 from rekindle.errors import UserError
 from rekindle.spec import Threads, Units, check_value
 from rekindle.training.progress import ProgressBar
@@ -209,15 +209,16 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(read_status(study).to_dict()))
         return OK
+    shown = console()
     if options.once or not sys.stdout.isatty():
-        console().print(_drawn(read_status(study)))
+        shown.print(_drawn(read_status(study), shown.width))
         return OK
     from rich.live import Live
 
-    with Live(_drawn(read_status(study)), console=console(), auto_refresh=False) as live:
+    with Live(_drawn(read_status(study), shown.width), console=shown, auto_refresh=False) as live:
         while True:
             status = read_status(study)
-            live.update(_drawn(status), refresh=True)
+            live.update(_drawn(status, shown.width), refresh=True)
             if status.finished:
                 return OK
             time.sleep(REFRESH)
@@ -237,28 +238,22 @@ def _report(options: argparse.Namespace) -> int:
     return OK
 
 
-def _drawn(status: "Status") -> Any:
+def _drawn(status: "Status", width: int) -> Any:
     """The status as tables: settings, runs in hand, failures."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     from rekindle.report.format import duration
 
-    shown = [state for state in ("done", "running", "stopped", "waiting", "failed")]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("setting")
-    for state in shown:
-        table.add_column(state, justify="right")
-    for setting, counts in status.settings.items():
-        table.add_row(
-            Text(str(setting)),
-            *(Text(str(counts[state] or "-"), style="red" if state == "failed" and counts[state] else "") for state in shown),
-        )
+    shown = ["done", "running", "stopped", "waiting", "failed"]
+    rows = [
+        [str(setting), *(Text(str(counts[state] or "-"), style="red" if state == "failed" and counts[state] else "") for state in shown)]
+        for setting, counts in status.settings.items()
+    ]
     waiting = f", {status.unknown} more after the selection" if status.unknown else ""
     parts: list[Any] = [
         Text(f"{status.name}: {status.counts['done']} of {status.total} runs done, {status.counts['failed']} failed{waiting}."),
-        table,
+        drawn(["setting", *shown], rows, width),
     ]
     for cell, progress in status.running:
         left = f", {duration(progress['left'])} left" if progress.get("left") else ""

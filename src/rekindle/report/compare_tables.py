@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
+
 from rekindle.report.compare import Comparison
 from rekindle.report.compare_rows import Row
 from rekindle.report.format import duration, escape, p_value, percent, place_name, short, split_title
@@ -103,7 +105,7 @@ def _fitted(header: list[str], rows: list[list[str]], width: int) -> tuple[list[
     for name in CUT:
         if name in columns and _width(columns) > width:
             columns[name] = _without_options(columns[name])
-    wide = {name: max(map(len, (name, *cells))) for name, cells in columns.items()}
+    wide = {name: max(map(cell_len, (name, *cells))) for name, cells in columns.items()}
     while sum(wide.values()) + GAP * len(wide) > width and any(wide[name] > LEAST_NAME for name in CUT if name in wide):
         wide[max((name for name in CUT if name in wide), key=wide.__getitem__)] -= 1
     cut = [[_cut(cell, wide[name]) for cell in cells] if name in CUT else cells for name, cells in columns.items()]
@@ -111,7 +113,7 @@ def _fitted(header: list[str], rows: list[list[str]], width: int) -> tuple[list[
 
 
 def _width(columns: dict[str, list[str]]) -> int:
-    return sum(max(map(len, (name, *cells))) + GAP for name, cells in columns.items())
+    return sum(max(map(cell_len, (name, *cells))) + GAP for name, cells in columns.items())
 
 
 def _without_options(cells: list[str]) -> list[str]:
