@@ -1,6 +1,7 @@
 """The page of a run answers as the run does, to this machine alone, and to nothing that is no picture."""
 
 import base64
+import io
 import json
 import os
 import re
@@ -12,12 +13,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 import uvicorn
+from PIL import Image
 
 import rekindle
 from rekindle.cli import main
+from rekindle.report.heat_cards import heat_picture
 from rekindle.run import Run
 from rekindle.serving import app
 from rekindle.serving.server import is_loopback
@@ -66,10 +70,29 @@ def test_it_answers_as_the_run_does(address: str, run: Run, photos: Path) -> Non
         assert reply.json() == {"classes": row.classes, "confidences": row.confidences, "unsure": row.unsure, "error": ""}
 
 
+def test_a_heat_map_is_of_the_class_that_is_named(address: str, run: Run, photos: Path) -> None:
+    """It is the one that a run's page draws of the same picture, only larger."""
+    path = pictures(photos)[0]
+    (row,) = run.predict([path])
+    found = requests.post(f"{address}/explain", path.read_bytes(), headers=BYTES, timeout=30).json()
+    assert found["class"] == row.classes[0] and not found["error"]
+    kind, _, text = found["heat"].partition(",")
+    assert kind == "data:image/jpeg;base64" and found["heat"] == heat_picture(run, path, row.classes[0], app.EDGE)
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")).astype(int)
+    assert max(image.shape) <= app.EDGE and np.ptp(image, axis=2).max() > 20  # In colour, over grey.
+
+
+def test_what_a_heat_map_lacks_is_told(address: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    reply = requests.post(f"{address}/explain", pictures(photos)[0].read_bytes(), headers=BYTES, timeout=30)
+    assert reply.status_code == 422 and "rekindle[explain]" in reply.json()["error"] and not reply.json()["heat"]
+
+
+@pytest.mark.parametrize("what", ["predict", "explain"])
 @pytest.mark.parametrize("bad", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40), b"<svg/>"], ids=repr)
-def test_what_is_no_picture_is_told(bad: bytes, address: str) -> None:
-    reply = requests.post(f"{address}/predict", bad, headers=BYTES, timeout=30)
-    assert reply.status_code == 422 and reply.json()["error"] and not reply.json()["classes"]
+def test_what_is_no_picture_is_told(bad: bytes, what: str, address: str) -> None:
+    reply = requests.post(f"{address}/{what}", bad, headers=BYTES, timeout=30)
+    assert reply.status_code == 422 and reply.json()["error"] and not any(reply.json().get(name) for name in ("classes", "heat"))
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_held(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,14 +107,15 @@ def test_other_sites_get_no_answer(address: str, photos: Path) -> None:
     assert requests.post(f"{address}/predict", picture, headers={"Content-Type": "text/plain"}, timeout=30).status_code == 415
     asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     assert "access-control-allow-origin" not in requests.options(f"{address}/predict", headers=asked, timeout=30).headers
-    for path, method in (("/", "GET"), ("/predict", "POST")):
+    for path, method in (("/", "GET"), ("/predict", "POST"), ("/explain", "POST")):
         reply = requests.request(method, address + path, data=picture, headers={**BYTES, "Host": "evil.example"}, timeout=30)
         assert reply.status_code == 400
 
 
 def test_nothing_is_kept(address: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert requests.post(f"{address}/predict", pictures(photos)[0].read_bytes(), headers=BYTES, timeout=30).status_code == 200
+    for what in ("predict", "explain"):
+        assert requests.post(f"{address}/{what}", pictures(photos)[0].read_bytes(), headers=BYTES, timeout=30).status_code == 200
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,6 +142,13 @@ def test_pictures_dropped_in_a_browser_are_classified(address: str, run: Run, ph
         tab.evaluate(DROP.replace("FILES", dropped))
         tab.wait_for(f"{CARDS}.length === 3")
         cards = tab.evaluate(CARDS)
+        buttons = "[...document.querySelectorAll('.look')].reverse().map((button) => button.hidden)"
+        assert tab.evaluate(buttons) == [False, False, True]
+        for shown in (True, False, True):
+            tab.evaluate("document.querySelector('.look:not([hidden])').click()")
+            tab.wait_for(
+                f"[...document.querySelectorAll('.heat')].some((heat) => heat.naturalWidth && heat.offsetWidth) === {json.dumps(shown)}"
+            )
     for card, path, row in zip(cards, files, run.predict(files, unsure=True), strict=True):
         assert path.name in card and ("unsure" in card) == bool(row.unsure)
         assert row.error in card if row.error else card.startswith(row.classes[0])

@@ -1,4 +1,4 @@
-"""Heat maps for a run's page: its surest mistakes and its surest right answers, each as the network saw it, and where it looked."""
+"""Heat maps over pictures: those of a run's page, its surest mistakes and its surest right answers, and that of any one picture."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -33,10 +33,30 @@ def heat_cards(run: Run, split: str, find: Callable[[str], Picture]) -> list[Car
     rows, pixels = _readable(run, [*worst_mistakes(run.folder, split, WRONG), *_surest_right(run, split)], find)
     if not rows:
         raise UserError("none of the pictures of the run's answers can be read, so there is nothing to explain.")
+    heats = _heats(run, pixels, [row["prediction"] for row in rows])
+    return [
+        card_of(row, image=_jpeg(image, EDGE), heat=_overlay(image, heat, EDGE))
+        for row, image, heat in zip(rows, pixels, heats, strict=True)
+    ]
+
+
+def heat_picture(run: Run, picture: Picture, label: str, edge: int) -> str:
+    """Where the network looks in a picture for a class: a data: address of a JPEG of at most `edge` pixels, the picture in grey below it.
+
+    Raises:
+        UserError: Without captum, or for a network without a feature map.
+        Undecodable: If it is no picture.
+    """
+    pixels = Preprocessing.from_recipe(run.model[1]).pixels(picture)
+    return _overlay(pixels, _heats(run, [pixels], [label])[0], edge)
+
+
+def _heats(run: Run, pixels: Sequence[np.ndarray], labels: Sequence[str]) -> Tensor:
+    """(N, S, S) from 0 to 1, of each picture for its class."""
     module, recipe = run.model
-    targets = torch.tensor([recipe["classes"].index(row["prediction"]) for row in rows])
-    maps = heat_maps(module, Preprocessing.from_recipe(recipe).normalize(np.stack(pixels)), targets)
-    return [card_of(row, image=_jpeg(image), heat=_overlay(image, heat)) for row, image, heat in zip(rows, pixels, maps, strict=True)]
+    device = next(module.parameters()).device
+    targets = torch.tensor([recipe["classes"].index(label) for label in labels], device=device)
+    return heat_maps(module, Preprocessing.from_recipe(recipe).normalize(np.stack(pixels)).to(device), targets).cpu()
 
 
 def _surest_right(run: Run, split: str) -> list[Answer]:
@@ -62,18 +82,18 @@ def _readable(run: Run, rows: Sequence[Answer], find: Callable[[str], Picture]) 
     return found, pixels
 
 
-def _overlay(image: np.ndarray, heat: Tensor) -> str:
+def _overlay(image: np.ndarray, heat: Tensor, edge: int) -> str:
     """The picture in grey with the heat over it, clear where there is none."""
     grey = image.mean(2, keepdims=True).repeat(3, 2) / 255
     share = heat.numpy()[:, :, None]
     color = colormaps["inferno"](heat.numpy())[:, :, :3]
     veil = VEIL * share**FADE
-    return _jpeg(((1 - veil) * grey + veil * color).clip(0, 1) * 255)
+    return _jpeg(((1 - veil) * grey + veil * color).clip(0, 1) * 255, edge)
 
 
-def _jpeg(image: np.ndarray) -> str:
+def _jpeg(image: np.ndarray, edge: int) -> str:
     picture = Image.fromarray(image.astype(np.uint8))
-    picture.thumbnail((EDGE, EDGE))
+    picture.thumbnail((edge, edge))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
     return embed(buffer.getvalue())

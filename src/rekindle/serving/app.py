@@ -1,8 +1,9 @@
-"""The web application of `rekindle serve`: one page, and one address that answers for one picture."""
+"""The web application of `rekindle serve`: one page, and two addresses that answer for one picture: what it is, and where the network looked."""
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 LARGEST = 64 * 2**20  # Bytes of one uploaded picture; a raw scan of 20 megapixels has 60 million.
 TOP_K = 3
+EDGE = 320  # Pixels of a heat map.
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self' blob: data:; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; "
@@ -31,7 +33,8 @@ def make_app(run: Run, hosts: tuple[str, ...] = LOCAL) -> "Starlette":
 
     `GET /` is the page. `POST /predict` takes the bytes of one picture file as `application/octet-stream`, which a page of another site
     cannot send without asking, and answers with JSON: `classes` and `confidences`, the best first; `unsure`, null where the run cannot tell;
-    `error`, empty if all went well.
+    `error`, empty if all went well. `POST /explain` takes the same, and answers with `class`, the best; `heat`, a data: address of the
+    picture with a heat map of what speaks for that class; `error`.
 
     Args:
         run: A finished run.
@@ -58,7 +61,10 @@ def make_app(run: Run, hosts: tuple[str, ...] = LOCAL) -> "Starlette":
     async def code(_: "Request") -> "Response":
         return Plain(script, media_type="text/javascript", headers=HEADERS)
 
-    routes = [Route("/", show), Route("/page.js", code), Route("/predict", _predict(answers), methods=["POST"])]
+    posts = [
+        Route(f"/{name}", _asking(ask), methods=["POST"]) for name, ask in (("predict", answers.predict), ("explain", answers.explain))
+    ]
+    routes = [Route("/", show), Route("/page.js", code), *posts]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))])
 
 
@@ -73,13 +79,32 @@ class Answers:
         self._run, self._one_by_one = run, threading.Lock()
         self.unsure = can_be_unsure(run)
 
-    def __call__(self, picture: bytes) -> dict[str, Any]:
+    def predict(self, picture: bytes) -> dict[str, Any]:
         """JSON of `POST /predict`."""
+        with self._held(picture) as path:
+            (row,) = self._run.predict([path], TOP_K, unsure=self.unsure)
+        return {"classes": row.classes, "confidences": row.confidences, "unsure": row.unsure, "error": row.error}
+
+    def explain(self, picture: bytes) -> dict[str, Any]:
+        """JSON of `POST /explain`."""
+        from rekindle.report.heat_cards import heat_picture
+
+        with self._held(picture) as path:
+            (row,) = self._run.predict([path])
+            if row.error:
+                return {"class": "", "heat": "", "error": row.error}
+            try:
+                return {"class": row.classes[0], "heat": heat_picture(self._run, path, row.classes[0], EDGE), "error": ""}
+            except UserError as error:
+                return {"class": row.classes[0], "heat": "", "error": str(error)}
+
+    @contextmanager
+    def _held(self, picture: bytes) -> Iterator[Path]:
+        """A picture as a file, while no other is looked at."""
         with self._one_by_one, TemporaryDirectory(prefix="rekindle-") as folder:
             path = Path(folder) / "picture"
             path.write_bytes(picture)
-            (row,) = self._run.predict([path], TOP_K, unsure=self.unsure)
-        return {"classes": row.classes, "confidences": row.confidences, "unsure": row.unsure, "error": row.error}
+            yield path
 
 
 def can_be_unsure(run: Run) -> bool:
@@ -90,14 +115,14 @@ def can_be_unsure(run: Run) -> bool:
         return False
 
 
-def _predict(answers: Answers) -> Callable[["Request"], Any]:
+def _asking(ask: Callable[[bytes], dict[str, Any]]) -> Callable[["Request"], Any]:
     from starlette.concurrency import run_in_threadpool
     from starlette.responses import Response
 
     def answer(content: dict[str, Any], status: int = 200) -> Response:
         return Response(json.dumps(content, ensure_ascii=False), status, HEADERS, "application/json")
 
-    async def predict(request: "Request") -> "Response":
+    async def asked(request: "Request") -> "Response":
         if request.headers.get("content-type") != "application/octet-stream":
             return answer({"error": "send the bytes of one picture file as application/octet-stream."}, 415)
         picture = bytearray()
@@ -105,10 +130,10 @@ def _predict(answers: Answers) -> Callable[["Request"], Any]:
             picture += part
             if len(picture) > LARGEST:
                 return answer({"error": f"the file has more than {LARGEST >> 20} MiB; make it smaller, or use rekindle predict."}, 413)
-        found = await run_in_threadpool(answers, bytes(picture))
+        found = await run_in_threadpool(ask, bytes(picture))
         return answer(found, 422 if found["error"] else 200)
 
-    return predict
+    return asked
 
 
 def _page(run: Run, unsure: bool) -> str:
