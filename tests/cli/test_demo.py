@@ -6,6 +6,7 @@ import pytest
 
 from rekindle.cli import demo, main
 from rekindle.cli.demo import Way, outcome
+from rekindle.training.listener import Silent
 
 
 @pytest.mark.parametrize(
@@ -32,9 +33,23 @@ def test_a_short_one_ends_in_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(reports) == 2 and all(f'href="{report}"' in page for report in reports)
 
 
+def test_cautions_of_the_way_of_old_are_not_told() -> None:
+    """All else is."""
+    told: list[str] = []
+
+    class Told(Silent):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+        caution = note
+
+    listener = demo._Uncautioned(Told())
+    listener.caution("it ended below its probe")
+    listener.note("a note")
+    assert told == ["a note"]
+
+
 @pytest.mark.slow
 def test_the_whole_one_shows_what_fine_tuning_gains(tmp_path: Path) -> None:
-    from rekindle.training.listener import Silent
-
     default, probe, released = demo.demo(tmp_path, Silent()).ways
     assert default.low > probe.high and default.low > released.high

@@ -12,6 +12,7 @@ from rekindle.cli.output import add_command, table
 from rekindle.errors import Busy
 from rekindle.files import embed, write_atomic
 from rekindle.locks import locked
+from rekindle.training.listener import Listener, Relay
 from rekindle.training.progress import ProgressBar
 
 OK = 0
@@ -59,6 +60,13 @@ class Demo:
     page: Path
 
 
+class _Uncautioned(Relay):
+    """Passes all on but cautions: that of rekindle 0.1.0's way is what the demonstration is there to show."""
+
+    def caution(self, text: str) -> None:
+        """Nothing."""
+
+
 def register(commands: Any) -> None:
     """Add the command."""
     command = add_command(
@@ -68,7 +76,7 @@ def register(commands: Any) -> None:
     command.set_defaults(act=_demo)
 
 
-def demo(out: Path, listener: Any) -> Demo:
+def demo(out: Path, listener: Listener) -> Demo:
     """Fine-tune the installed network by default and as rekindle 0.1.0 did, and write a page under `out`.
 
     Raises:
@@ -80,15 +88,16 @@ def demo(out: Path, listener: Any) -> Demo:
         return _demonstrate(out, listener)
 
 
-def _demonstrate(out: Path, listener: Any) -> Demo:
+def _demonstrate(out: Path, listener: Listener) -> Demo:
     from rekindle import fit
     from rekindle.models import boxed
     from rekindle.report.figures import save_svg, seed_curves
     from rekindle.report.template import render
 
     boxed.check_installed()
-    data, common = write_digits(out / "data"), {"out": out / "runs", "listener": listener, "model": boxed.NAME, **SETTINGS}
-    default, released = fit(data, **common), fit(data, defaults="0.1", **common)
+    data, common = write_digits(out / "data"), {"out": out / "runs", "model": boxed.NAME, **SETTINGS}
+    default = fit(data, listener=listener, **common)
+    released = fit(data, defaults="0.1", listener=_Uncautioned(listener), **common)
     count = default.result["test"]["count"]
     ways = [
         _way(DEFAULT, default.result["test"]["accuracy"], count, default.folder / "report.html"),
