@@ -47,9 +47,10 @@ COMMANDS = {
     "fit-misspelt": ["fit", "photos", "--epcohs", "3"],
     "predict": ["predict", "latest", "photos/val", "--top-k", "2"],
     "evaluate": ["evaluate", "latest", "photos"],
+    "compare": ["compare", "runs"],
     "study-status": ["study", "status", "study", "--once"],
 }  # In this order, since runs are made and then used.
-MEASURING = ("fit", "fit-again", "predict", "evaluate")
+MEASURING = ("fit", "fit-again", "predict", "evaluate", "compare")
 VERSIONED = ("help", "fit-help", "predict-help")  # Every version of Python lays help out in its own way.
 PYTHON = (3, 11)
 
@@ -76,6 +77,7 @@ def shown(place: Path) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(progress, "SLOW", 1e9)  # On a busy machine, too, nothing is slow.
+        patch.setattr("rekindle.report.compare_tables.duration", lambda _: "0 s")  # Where times differ, they are a column.
         for name, value in (("TERM", "dumb"), ("LINES", "40"), ("NO_COLOR", "1"), ("REKINDLE_HOME", str(place / "home"))):
             patch.setenv(name, value)
         for name, words in COMMANDS.items():

@@ -74,7 +74,7 @@ def test_no_name_breaks(shown: Callable[[], None], monkeypatch: pytest.MonkeyPat
         assert cell_len(line) <= WIDTH
 
 
-TEXT = st.text(st.characters(categories=("L", "N"), include_characters="-/_服"), min_size=1, max_size=70)
+TEXT = st.text("ab-/_服", min_size=1, max_size=70)
 
 
 @given(rows=st.lists(st.tuples(TEXT, TEXT, st.integers(0, 10**6).map(str)), min_size=1, max_size=4))

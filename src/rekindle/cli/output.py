@@ -18,7 +18,7 @@ from rich.text import Text
 from rekindle.training.progress import wrapped
 
 GAP = 2  # Columns between two of a table.
-LEAST_NAME, SENTENCE = 8, 30  # The least that a name is cut to, and that a sentence has room for.
+LEAST_NAME, SENTENCE = 8, 20  # The least that a name is cut to, and that a sentence has room for.
 
 
 def prepare_output() -> None:
