@@ -55,6 +55,11 @@ _CUT = reprlib.Repr()
 _CUT.maxlevel, _CUT.maxstring, _CUT.maxlong, _CUT.maxother = 4, LETTERS, LETTERS, LETTERS
 
 
+def number_of(count: int, noun: str) -> str:
+    """A count with its noun, in the plural but for one: "1 epoch", "2 epochs", "3 classes"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 def some(names: Sequence[str], shown: int = 5) -> str:
     """The first few names and how many more."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""

@@ -132,7 +132,7 @@ def test_a_program_hears_notes_in_its_log_and_cautions_as_warnings(
         rekindle.fit(folder, out=tmp_path, method=[Nothing()], **OPTIONS)
     assert [one.filename for one in caught if one.category is RekindleWarning] == [__file__]
     told = {record.getMessage(): record.levelname for record in caplog.records if record.name == "rekindle"}
-    assert any("1 epochs of" in text and level == "INFO" for text, level in told.items())
+    assert any("1 epoch of" in text and level == "INFO" for text, level in told.items())
     assert told["look twice."] == "WARNING"
     assert any(text.startswith("nothing stands in no package's entry point rekindle.methods") for text in told)
     assert capsys.readouterr() == ("", "")

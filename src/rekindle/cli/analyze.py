@@ -8,7 +8,7 @@ from typing import Any
 
 from rekindle.cli.output import add_command, option_texts, table
 from rekindle.cli.run_names import HELP, find_run
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.oracle.settings import OracleSettings
 from rekindle.training.progress import ProgressBar
 
@@ -90,7 +90,9 @@ def _rank(options: argparse.Namespace) -> int:
         answers = "-" if one.leep is None else f"{one.leep:.4f}"
         rows.append([one.label, str(one.image_size), str(one.features), f"{one.logme:.4f}", answers, f"{one.h_score:.3f}"])
     table(["network", "pixels", "features", "LogME", "LEEP", "H-score"], rows)
-    _end([f"{ranking.pictures} training pictures, {len(ranking.classes)} classes.", *SCORES.values(), ADVICE], paths)
+    _end(
+        [f"{number_of(ranking.pictures, 'training picture')}, {number_of(len(ranking.classes), 'class')}.", *SCORES.values(), ADVICE], paths
+    )
     return OK
 
 

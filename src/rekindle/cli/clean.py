@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.output import add_columns, add_command, add_json, asked_columns, table
 from rekindle.cli.run_names import find_run
+from rekindle.errors import number_of
 from rekindle.spec import RunSpec
 from rekindle.training.progress import ProgressBar
 
@@ -62,8 +63,8 @@ def _print(found: "Cleaning", page: Path, file: Path) -> None:
         rows = [[issue.path, issue.label, issue.suggestion, f"{issue.score:.2f}"] for issue in labels[:LISTED]]
         table(["picture", "labelled", "looks like", "probability"], rows, names={"labelled", "looks like"})
     print(
-        f"{sum(found.counts.values())} pictures by {found.model}: {len(labels)} labels look wrong"
-        f"{f' (by the networks of {found.judges})' if found.judges else ''}, {len(outliers)} outliers, {len(duplicates)} near duplicates."
+        f"{number_of(sum(found.counts.values()), 'picture')} by {found.model}: {number_of(len(labels), 'label')} look{'s' * (len(labels) == 1)} wrong"
+        f"{f' (by the networks of {found.judges})' if found.judges else ''}, {number_of(len(outliers), 'outlier')}, {number_of(len(duplicates), 'near duplicate')}."
     )
     if found.unjudged:
         print(f"Not judged, since they have a single picture: {', '.join(found.unjudged)}.")

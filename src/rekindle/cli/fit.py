@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from rekindle.cli.output import add_command, add_json, option_texts, table
 from rekindle.cli.run_names import RUNS, find_run
-from rekindle.errors import Stopped
+from rekindle.errors import Stopped, number_of
 from rekindle.report.format import split_title
 from rekindle.spec import EMA, NONE_WORDS, RunSpec, hints, read_options
 from rekindle.training.progress import ProgressBar
@@ -140,7 +140,7 @@ def _fit(options: argparse.Namespace) -> int:
     for split in ("val", "test"):
         if split in run.result:
             figures = run.result[split]
-            print(f"{split_title(split)} accuracy {100 * figures['accuracy']:.1f} % of {figures['count']} pictures")
+            print(f"{split_title(split)} accuracy {100 * figures['accuracy']:.1f} % of {number_of(figures['count'], 'picture')}")
     print(f"report: {run.folder / 'report.html'}\npredict: rekindle predict {run.folder} FILES")
     return OK
 

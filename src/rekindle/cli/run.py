@@ -8,6 +8,7 @@ from typing import Any
 
 from rekindle.cli.output import add_command, add_json, add_tta, console, show, table
 from rekindle.cli.run_names import HELP, find_run
+from rekindle.errors import number_of
 from rekindle.training.progress import ProgressBar
 
 OK = 0
@@ -50,7 +51,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(json.dumps(figures))
         return OK
     print(
-        f"accuracy {100 * figures['accuracy']:.1f} % of {figures['count']} pictures, calibration error {figures['calibration_error']:.3f}"
+        f"accuracy {100 * figures['accuracy']:.1f} % of {number_of(figures['count'], 'picture')}, calibration error {figures['calibration_error']:.3f}"
     )
     rows = [
         [row["name"], f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", str(row["support"])]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.output import add_command, console, drawn, table
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.spec import Threads, Units, check_value
 from rekindle.training.progress import ProgressBar
 
@@ -146,7 +146,7 @@ def _run_oracle(options: argparse.Namespace, study: "OracleStudy") -> int:
         print(json.dumps({"cells": study.cells, "seeds": study.settings.seeds, "done": done, "folder": str(folder)}))
     else:
         print(
-            f"{study.cells} cells (methods x rates x noises) of {study.settings.seeds} seeds each{', done before' if done else ''}: {folder}"
+            f"{study.cells} cells (methods x rates x noises) of {number_of(study.settings.seeds, 'seed')} each{', done before' if done else ''}: {folder}"
         )
     if done or options.dry_run:
         return OK
@@ -195,8 +195,8 @@ def _show_plan(planned: Any, jobs: int, study: "Study") -> None:
         else "short trials"
     )
     unknown = " plus the settings of unknown cost" if any(row["seconds"] is None for row in planned.rows) else ""
-    print(f"{planned.runs} runs, {planned.done} done, {planned.failed} failed; left: about {duration(planned.seconds)} of computing{unknown} (from {source}), "
-          f"{duration(planned.seconds / jobs)} with {jobs} job{'s' if jobs > 1 else ''} of {study.threads} thread{'s' if study.threads > 1 else ''} each.")  # fmt: skip
+    print(f"{number_of(planned.runs, 'run')}, {planned.done} done, {planned.failed} failed; left: about {duration(planned.seconds)} of computing{unknown} (from {source}), "
+          f"{duration(planned.seconds / jobs)} with {number_of(jobs, 'job')} of {number_of(study.threads, 'thread')} each.")  # fmt: skip
 
 
 def _status(options: argparse.Namespace) -> int:

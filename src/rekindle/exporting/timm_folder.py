@@ -13,7 +13,7 @@ from torch import Tensor
 from rekindle import data as data_room
 from rekindle.data import Picture
 from rekindle.data.samples import Preprocessing
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.files import write_atomic, write_json
 from rekindle.models.hub import first_line
 from rekindle.records import package_versions, read_spec
@@ -119,7 +119,7 @@ def _config(name: str, module: torch.nn.Module, classes: list[str], wanted: Prep
 def _card(run: Run) -> str:
     spec, recipe, result = read_spec(run.folder), run.model[1], run.result
     measured = [
-        f"Accuracy on the {result[split]['count']} {words} pictures: {100 * result[split]['accuracy']:.1f} %."
+        f"Accuracy on {number_of(result[split]['count'], f'{words} picture')}: {100 * result[split]['accuracy']:.1f} %."
         for split, words in (("test", "test"), ("val", "validation"))
         if result.get(split)
     ]

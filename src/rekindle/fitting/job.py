@@ -26,7 +26,7 @@ from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
-from rekindle.errors import Busy, Later, Unreadable, UserError
+from rekindle.errors import Busy, Later, Unreadable, UserError, number_of
 from rekindle.files import remove_temporaries, write_atomic
 from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
 from rekindle.fitting.folder_names import check_free, slug
@@ -403,7 +403,7 @@ class _Job:
         left = 60 * self.spec.minutes - (time.perf_counter() - self.began) - work.ending(train)
         epochs = max(1, min(choices.epochs, int(CAREFUL * left / every)))
         if epochs < choices.epochs:
-            self.listener.note(f"--minutes {self.spec.minutes:g} shortens the run from {choices.epochs} to {epochs} epochs.")
+            self.listener.note(f"--minutes {self.spec.minutes:g} shortens the run from {choices.epochs} to {number_of(epochs, 'epoch')}.")
         if CAREFUL * left < every:
             self.listener.note(f"one epoch takes {duration(every)}, which is more than --minutes {self.spec.minutes:g} leaves.")
         return replace(choices, epochs=self.fabric.broadcast(epochs) if self.fabric.world_size > 1 else epochs)
@@ -464,19 +464,21 @@ class _Job:
     def _announce(self, training: "Training", choices: Choices, splits: "dict[str, Samples]") -> None:
         tuner = training.tuner
         counts = ", ".join(f"{len(split.paths)} {name}" for name, split in self.dataset.splits.items())
-        self.listener.note(f"{self.folder}: {len(self.dataset.classes)} classes; images: {counts}.")
+        self.listener.note(f"{self.folder}: {number_of(len(self.dataset.classes), 'class')}; images: {counts}.")
         if self.spec.epochs and tuner.epochs != self.spec.epochs:
-            self.listener.note(f"the method trims the run to {tuner.epochs} of {self.spec.epochs} epochs.")
+            self.listener.note(f"the method trims the run to {tuner.epochs} of {number_of(self.spec.epochs, 'epoch')}.")
         for text in tuner.warnings():
             self.listener.note(text)
         if training.resumed:
-            self.listener.note(f"continuing after {len(training.history)} of {tuner.epochs} epochs.")
+            self.listener.note(f"continuing after {len(training.history)} of {number_of(tuner.epochs, 'epoch')}.")
         if (checked := self._checked(splits)) is not None and len(checked) < len(splits["val"]):
-            self.listener.note(f"each epoch measures {len(checked)} of the {len(splits['val'])} validation pictures, the end all of them.")
+            self.listener.note(
+                f"each epoch measures {len(checked)} of the {number_of(len(splits['val']), 'validation picture')}, the end all of them."
+            )
         in_half = " in bfloat16" if self.spec.precision == "bf16" else ""
         start = {"linear_probe": "from the linear probe", "zero": "from zero", "random": "from a random draw"}[choices.head_init]
         self.listener.note(
-            f"{tuner.epochs} epochs of {tuner.steps_per_epoch} steps on {self.fabric.device}{in_half}; learning rate {choices.lr:g}, of the "
+            f"{number_of(tuner.epochs, 'epoch')} of {number_of(tuner.steps_per_epoch, 'step')} on {self.fabric.device}{in_half}; learning rate {choices.lr:g}, of the "
             f"head {choices.head_lr:.2g}, which starts {start}" + ("; BatchNorm frozen." if choices.batchnorm == "frozen" else ".")
         )
         if self._seconds is not None:

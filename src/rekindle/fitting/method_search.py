@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.analysis.classification import beyond_luck
-from rekindle.errors import Diverged, UserError
+from rekindle.errors import Diverged, UserError, number_of
 from rekindle.fitting.folder_names import slug
 from rekindle.fitting.freeze_search import stages_of
 from rekindle.fitting.job import Shared, execute
@@ -96,7 +96,7 @@ def search_method(
     def train(candidate: Candidate, share: float) -> Tried | None:
         epochs = max(1, int(share * plain.epochs))
         given = replace(trial, minutes=None, **{"epochs": epochs, **candidate.options})
-        listener.note(f"method auto: {candidate.name}, {epochs} epochs:")
+        listener.note(f"method auto: {candidate.name}, {number_of(epochs, 'epoch')}:")
         try:
             return Tried.of(candidate.name, execute(given, out=folder, listener=listener, shared=shared, **options))
         except Diverged as error:

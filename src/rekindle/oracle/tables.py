@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from rekindle.errors import number_of
 from rekindle.files import csv_text, write_atomic
 from rekindle.oracle.experiment import METHODS
 from rekindle.oracle.settings import OracleSettings
@@ -213,7 +214,7 @@ def figure(rows: Rows, settings: OracleSettings) -> Figure:
             panel.set_xlabel("learning rate")
         named = {label: artist for panel in panels.flat for artist, label in zip(*panel.get_legend_handles_labels(), strict=True)}
         picture.legend(list(named.values()), list(named), loc="outside lower center", ncols=len(named))
-        heading = f"mean and standard deviation of {settings.seeds} seeds, {settings.epochs} epochs"
+        heading = f"mean and standard deviation of {number_of(settings.seeds, 'seed')}, {number_of(settings.epochs, 'epoch')}"
         diverged = "; a cross on top: diverged" if any(None in row.values() for row in rows if row["method"] != SOURCE) else ""
         picture.suptitle(heading + diverged, fontsize=10, x=0.01, ha="left")
     return picture

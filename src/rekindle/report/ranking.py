@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rekindle.analysis.ranking import Ranking
+from rekindle.errors import number_of
 from rekindle.files import csv_text, write_atomic
 from rekindle.report.colors import BLUE, GREY
 from rekindle.report.figures import STYLE, save
@@ -40,7 +41,7 @@ def figure(ranking: Ranking) -> Figure:
             panel.set_ylim(len(names) - 0.5, -0.5)
             panel.margins(x=0.12)
             panel.set_title(title)
-        text = f"higher is better; {ranking.pictures} training pictures, {len(ranking.classes)} classes"
+        text = f"higher is better; {number_of(ranking.pictures, 'training picture')}, {number_of(len(ranking.classes), 'class')}"
         made.suptitle(text, fontsize=10, x=0.01, ha="left")
     return made
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from rekindle.errors import number_of
+
 Filters = dict[str, Callable[..., Any]]
 
 
@@ -12,7 +14,7 @@ def render(name: str, content: dict[str, Any], filters: Filters | None = None) -
     Args:
         name: Path of a file in the package, such as "report/run.html.j2".
         content: What the template shows, by name.
-        filters: The template's own, by name.
+        filters: The template's own, by name, beside `number_of`.
 
     Raises:
         jinja2.UndefinedError: If the template uses a name that `content` lacks.
@@ -26,5 +28,5 @@ def render(name: str, content: dict[str, Any], filters: Filters | None = None) -
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= filters or {}
+    environment.filters |= {"number_of": number_of, **(filters or {})}
     return environment.get_template(name).render(content)

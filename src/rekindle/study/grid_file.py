@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rekindle.errors import UserError, shorter, shown
+from rekindle.errors import UserError, number_of, shorter, shown
 from rekindle.files import read_yaml
 from rekindle.spec import AUTO, NONE_WORDS, RunSpec, fits, hints, option_words
 from rekindle.study.grid import FIRST_SELECTION_SEED, Grid, Group, Selection, Setting
@@ -295,7 +295,7 @@ def _equal_budgets(groups: tuple[Group, ...]) -> None:
     if groups[0].selection.equal_budgets and len(set(counts.values())) > 1:
         (few, least), (many, most) = min(counts.items(), key=lambda item: item[1]), max(counts.items(), key=lambda item: item[1])
         raise UserError(
-            f"method {few} has {least} candidate{'s' if least > 1 else ''} but {many} has {most}, which favours {many}; "
+            f"method {few} has {number_of(least, 'candidate')} but {many} has {most}, which favours {many}; "
             "give every method as many, or set selection.equal_budgets to false, and the report says so."
         )
 

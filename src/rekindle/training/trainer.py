@@ -22,7 +22,7 @@ from rekindle.analysis.recorders import Recorder
 from rekindle.data import balanced_order, order, shard, split_batches
 from rekindle.data.prefetch import prefetch
 from rekindle.data.samples import Samples
-from rekindle.errors import Diverged, Stopped, UserError, some
+from rekindle.errors import Diverged, Stopped, UserError, number_of, some
 from rekindle.method import noop
 from rekindle.models.weights import misfits
 from rekindle.records import DECISIVE, current_names, package_versions
@@ -152,7 +152,9 @@ class Training:
         with _stop_requests() as requested:
             for epoch in range(len(self.history), self.tuner.epochs):
                 if self._has_stalled():
-                    self.listener.note(f"validation accuracy has not risen for {self.patience} epochs; the run ends after {epoch}.")
+                    self.listener.note(
+                        f"validation accuracy has not risen for {number_of(self.patience, 'epoch')}; the run ends after {epoch}."
+                    )
                     break
                 self._epoch(epoch, requested)
                 self._save(epoch + 1, 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rekindle.data.formats.names import PICTURES, is_document, is_hidden, is_picture, printable
 from rekindle.data.formats.outputs import MOST_LEVELS, is_figure, is_output
-from rekindle.errors import UserError, some
+from rekindle.errors import UserError, number_of, some
 
 SHOWN = 50
 NOTES_OF_A_KIND = 5
@@ -57,7 +57,7 @@ class Findings:
         """Raise a UserError that lists all problems, if there are some."""
         if not self.problems:
             return
-        head = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        head = number_of(len(self.problems), "problem")
         raise UserError(printable("\n".join([f"{self.root} has {head}; mend it and start again:", *shortened(self.problems)])))
 
 
