@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 import rekindle
-from rekindle.analysis.cleaning import EDGE, label_errors, near_duplicates, outliers, small_grey
+from rekindle.analysis.cleaning import EDGE, label_errors, members, near_duplicates, outliers, small_grey
 from rekindle.analysis.linear_probe import out_of_fold
 from rekindle.cli import main
 from rekindle.data import decode
@@ -57,6 +57,48 @@ def test_classes_of_one_and_two_pictures_do_not_stop_it() -> None:
     features, labels = torch.cat([features[keep], features[:1] + 9]), torch.cat([labels[keep], torch.tensor([4])])
     assert 62 not in [row for row, _, _ in label_errors(features, labels)]
     assert label_errors(features[:3], torch.tensor([0, 1, 2])) == []
+
+
+def test_a_group_is_not_judged_by_a_probe_that_has_seen_one_of_it() -> None:
+    """Twenty copies of one picture, all with one wrong label, learn it from each other; as a group they do not."""
+    features, labels = clusters(3)
+    features, labels = torch.cat([features, features[:1].repeat(20, 1)]), torch.cat([labels, torch.ones(20, dtype=torch.int64)])
+    groups = [str(min(row, 80)) for row in range(100)]
+    copies = set(range(80, 100))
+    assert not copies & {row for row, _, _ in label_errors(features, labels)}
+    assert copies == {row for row, like, _ in label_errors(features, labels, groups=groups) if like == 0}
+
+
+def test_a_class_of_one_group_is_not_judged() -> None:
+    features, labels = clusters(4)
+    groups = ["one" if label == 3 else str(row) for row, label in enumerate(labels.tolist())]
+    labels[60] = 0  # Looks like class 3, of which nothing is known.
+    assert members(labels, groups).tolist() == [21, 20, 20, 1]
+    found = label_errors(features, labels, groups=groups)
+    assert all(labels[row] != 3 and like != 3 for row, like, _ in found)
+
+
+def test_the_command_takes_groups_from_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All pictures of a class of one group stay unjudged, and a pattern that names do not hold is refused."""
+    folder = picture_folder(tmp_path, {"train": 4, "val": 4})
+    words = [
+        "data",
+        "clean",
+        str(folder),
+        "--model",
+        "tiny",
+        "--weights",
+        "none",
+        "--image-size",
+        "32",
+        "--out",
+        str(tmp_path / "clean"),
+        "--json",
+    ]
+    assert main([*words, "--group-pattern", "([^/]+)/[^/]+$"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["unjudged"] == found["classes"] and not [issue for issue in found["issues"] if issue["kind"] == "label"]
+    assert main([*words, "--group-pattern", "patient(.)"]) == 2
 
 
 def test_a_picture_of_something_else_is_an_outlier_and_a_clean_set_has_hardly_any() -> None:

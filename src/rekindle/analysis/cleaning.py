@@ -58,7 +58,7 @@ class Cleaning:
         classes: In the order of their labels.
         counts: {split: pictures}.
         issues: Labels first, then outliers, then duplicates; each kind with the surest first.
-        unjudged: Classes of a single picture, whose labels nothing can be said about.
+        unjudged: Classes of a single picture, or group of pictures, whose labels nothing can be said about.
         judges: The folder of the cross-validation by whose networks labels were judged; "" where linear probes on the features did it.
         pictures: By name, those of the issues and what they repeat.
     """
@@ -82,13 +82,16 @@ class Cleaning:
         return {**facts, "issues": [asdict(issue) for issue in self.issues]}
 
 
-def label_errors(features: Tensor, labels: Tensor, progress: Callable[..., None] = noop) -> list[tuple[int, int, float]]:
+def label_errors(
+    features: Tensor, labels: Tensor, progress: Callable[..., None] = noop, groups: Sequence[str] | None = None
+) -> list[tuple[int, int, float]]:
     """Labels that look wrong by confident learning on what linear probes say of pictures that they have not seen.
 
     Args:
         features: (N, D).
-        labels: (N,); those of classes with a single picture are not judged.
+        labels: (N,); those of classes with a single picture, or group of them, are not judged.
         progress: Told (what, done, total).
+        groups: Of each picture; no probe judges pictures of a group that it has seen. None takes each picture alone.
 
     Returns:
         (row, class that it looks like, probability of that), the least probable label first.
@@ -97,8 +100,10 @@ def label_errors(features: Tensor, labels: Tensor, progress: Callable[..., None]
         UserError: If cleanlab is not installed, or features are not finite.
     """
     _cleanlab()
-    judged, given = _judged(labels)
-    return _improbable(out_of_fold(features[judged], given, progress=progress), labels) if len(given.unique()) > 1 else []
+    judged, given = _judged(labels, groups)
+    kept = None if groups is None else [groups[row] for row in judged.tolist()]
+    found = out_of_fold(features[judged], given, progress=progress, groups=kept) if len(given.unique()) > 1 else None
+    return [] if found is None else _improbable(found, labels, groups)
 
 
 def improbable_labels(probabilities: Tensor, labels: Tensor) -> list[tuple[int, int, float]]:
@@ -108,15 +113,22 @@ def improbable_labels(probabilities: Tensor, labels: Tensor) -> list[tuple[int, 
     return _improbable((answers / answers.sum(1, keepdim=True).clamp(min=TINY)).numpy(), labels) if len(given.unique()) > 1 else []
 
 
-def _judged(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows whose class has more than one picture, and the place of that class among such classes."""
-    judged = torch.nonzero(torch.bincount(labels)[labels] > 1).flatten()
+def members(labels: Tensor, groups: Sequence[str] | None, classes: int = 0) -> Tensor:
+    """How many pictures, or groups of them, each class has; of at least so many classes."""
+    if groups is None:
+        return torch.bincount(labels, minlength=classes)
+    return torch.bincount(torch.tensor([label for label, _ in sorted(set(zip(labels.tolist(), groups, strict=True)))]), minlength=classes)
+
+
+def _judged(labels: Tensor, groups: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
+    """Rows whose class has more than one picture, or group of them, and the place of that class among such classes."""
+    judged = torch.nonzero(members(labels, groups)[labels] > 1).flatten()
     return judged, labels[judged].unique(return_inverse=True)[1]
 
 
-def _improbable(answers: np.ndarray, labels: Tensor) -> list[tuple[int, int, float]]:
+def _improbable(answers: np.ndarray, labels: Tensor, groups: Sequence[str] | None = None) -> list[tuple[int, int, float]]:
     filters, _ = _cleanlab()
-    judged, given = _judged(labels)
+    judged, given = _judged(labels, groups)
     classes = labels[judged].unique()
     # Those that are least probable, as many as are estimated to be wrong: that finds more of them than its other filters.
     wrong = filters.find_label_issues(given.numpy(), answers, filter_by="low_self_confidence", n_jobs=1)

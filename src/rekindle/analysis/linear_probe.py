@@ -5,7 +5,8 @@ logits are calibrated: where training starts from them, the loss that it meets i
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rekindle.data.grouping import Part, allocate
 from rekindle.errors import UserError
 from rekindle.method import noop
 
@@ -143,31 +145,50 @@ def _quiet(model, x: np.ndarray, y: np.ndarray):  # type: ignore[no-untyped-def]
 
 
 @_one_thread()
-def out_of_fold(features: Tensor, labels: Tensor, repeats: int = 3, progress: Callable[..., None] = noop) -> np.ndarray:
+def out_of_fold(
+    features: Tensor, labels: Tensor, repeats: int = 3, progress: Callable[..., None] = noop, groups: Sequence[str] | None = None
+) -> np.ndarray:
     """(N, C) probabilities of each picture by probes that have not seen it, of a stratified cross-validation that is repeated and averaged.
 
     Args:
         features: (N, D).
-        labels: (N,) from 0 to C - 1, each class at least twice.
+        labels: (N,) from 0 to C - 1, each class at least twice, and in at least two groups.
         repeats: How often the pictures are divided anew; more are steadier.
         progress: Told (what, done, total).
+        groups: Of each picture; none is in two folds. None takes each picture alone.
 
     Raises:
         UserError: If features are not finite.
     """
-    from sklearn.model_selection import StratifiedKFold
-
     strength = fit_probe(features, labels).strength  # Of one number for all pictures no label can be learnt by heart.
     x, y = features.double(), labels.numpy()
     x = x - x.mean(0)
     z = _compressed(x / x.square().sum(1).mean().sqrt().clamp(min=1e-12))[0].numpy()
     folds, found = min(FOLDS, int(np.bincount(y).max())), np.zeros((len(y), int(y.max()) + 1))
     for repeat in range(repeats):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # A class with fewer pictures than folds is in some of them alone, as it should be.
-            parts = list(StratifiedKFold(folds, shuffle=True, random_state=repeat).split(z, y))
+        parts = _stratified(y, folds, repeat) if groups is None else _grouped(y, groups, folds, repeat)
         for number, (train, held) in enumerate(parts, 1):
             model = _quiet(_regression(len(train), strength), z[train], y[train])
             found[np.ix_(held, model.classes_)] += model.predict_proba(z[held]) / repeats
             progress("cross-validation", repeat * folds + number, repeats * folds)
     return found
+
+
+def _stratified(y: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to train on and to hold out."""
+    from sklearn.model_selection import StratifiedKFold
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # A class with fewer pictures than folds is in some of them alone, as it should be.
+        return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y))
+
+
+def _grouped(y: np.ndarray, groups: Sequence[str], folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The same with no group in two folds; a class of several groups is in several."""
+    counts: dict[str, Counter[str]] = {}
+    for group, label in zip(groups, y.tolist(), strict=True):
+        counts.setdefault(group, Counter())[str(label)] += 1
+    names = np.random.default_rng(seed).permutation(sorted(counts)).tolist()
+    place = dict(zip(names, allocate([counts[name] for name in names], [Part(1 / folds)] * folds), strict=True))
+    held = np.array([place[group] for group in groups])
+    return [(np.flatnonzero(held != number), np.flatnonzero(held == number)) for number in range(folds) if (held == number).any()]

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,13 @@ def add_clean(parts: Any) -> None:
     )  # fmt: skip
     command.add_argument("--image-size", type=int, help="edge of the crop in pixels (default: what the weights were trained on)")
     add_columns(command)
+    for name, metavar in (("group-column", "NAME"), ("group-pattern", "TEXT")):
+        command.add_argument(
+            f"--{name}",
+            default="none",
+            metavar=metavar,
+            help="as for fit: no probe judges a picture of a group that it has seen (default: none)",
+        )
     command.add_argument("--out", default="clean", metavar="FOLDER", help="folder for clean.html and clean.csv (default: clean)")
     add_json(command)
     command.set_defaults(act=_clean)
@@ -44,10 +52,11 @@ def _clean(options: argparse.Namespace) -> int:
     from rekindle.fitting.cleaning import clean
     from rekindle.report.clean_page import write_cleaning
 
+    spec = RunSpec(options.data, group_column=options.group_column, group_pattern=options.group_pattern)
     with ProgressBar() as bar:
         found = clean(
             options.data, predictions=options.predictions and find_run(options.predictions), model=options.model, weights=options.weights, image_size=options.image_size,
-            columns=ColumnNames(*asked_columns(options)), listener=bar,
+            columns=replace(ColumnNames(*asked_columns(options)), group=spec.group_column or ""), group_pattern=spec.group_pattern, listener=bar,
         )  # fmt: skip
     page, file = write_cleaning(Path(options.out), found)
     if options.json:

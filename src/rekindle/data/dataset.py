@@ -32,6 +32,7 @@ class Dataset:
         notes: Sentences on what was left out or is unusual.
         choices: Seed, fractions and subset size that the splits came from.
         cautions: Sentences on why figures measured on the splits may mislead.
+        groups: What each picture belongs to, such as its patient; empty where nobody asked.
     """
 
     root: Path
@@ -40,6 +41,7 @@ class Dataset:
     notes: list[str] = field(default_factory=list)
     choices: dict[str, Any] = field(default_factory=dict)
     cautions: list[str] = field(default_factory=list)
+    groups: dict[Picture, str] = field(default_factory=dict)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """{split: {class: pictures}}."""

@@ -296,7 +296,7 @@ class FoundData:
         tested = splits["test"].paths if "test" in splits else []
         notes = [*self.findings.notes, *rules.exclusion.notes(tested)]
         torn = straddling(chosen, self.groups) if self.groups else []
-        return Dataset(self.root, self.classes, splits, notes, {**rules.choices(), **self.choices}, torn)
+        return Dataset(self.root, self.classes, splits, notes, {**rules.choices(), **self.choices}, torn, self.groups)
 
 
 def as_split(found: Found, classes: list[str]) -> Split:
