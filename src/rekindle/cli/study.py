@@ -246,7 +246,7 @@ def _drawn(status: "Status", width: int) -> Any:
     from rekindle.report.format import duration
 
     shown = ["done", "running", "stopped", "waiting", "failed"]
-    rows = [
+    rows: list[list[Any]] = [
         [str(setting), *(Text(str(counts[state] or "-"), style="red" if state == "failed" and counts[state] else "") for state in shown)]
         for setting, counts in status.settings.items()
     ]

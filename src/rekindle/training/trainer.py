@@ -153,7 +153,7 @@ class Training:
             for epoch in range(len(self.history), self.tuner.epochs):
                 if self._has_stalled():
                     self.listener.note(
-                        f"validation accuracy has not risen for {number_of(self.patience, 'epoch')}; the run ends after {epoch}."
+                        f"validation accuracy has not risen for {number_of(self.patience or 0, 'epoch')}; the run ends after {epoch}."
                     )
                     break
                 self._epoch(epoch, requested)
