@@ -12,6 +12,7 @@ from rekindle.cli.grouped import GroupedParser
 from rekindle.cli.output import add_debug, prepare_output
 from rekindle.errors import UserError
 from rekindle.files import drop_output, expand
+from rekindle.training.allocator import keep_freed_memory
 
 PIPE_CLOSED = 141  # As shells count what a signal ended.
 
@@ -19,6 +20,7 @@ PIPE_CLOSED = 141  # As shells count what a signal ended.
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status: 0 only when it did the job."""
     prepare_output()
+    keep_freed_memory()
     try:
         try:
             return _act(arguments)

@@ -166,7 +166,7 @@ class Shared:
 
     Attributes:
         look: At the features, by the first run.
-        baseline: What result.json says of the linear probe.
+        answers: Probabilities that the linear probe gave the pictures of a split, by its name; None where features overflow there.
         batchnorm: The statistics that were found to suit.
         start: Checkpoints of a run that differs in nothing but that it did not read the test split; it is gone on from there.
         tried: What a search tried, for the report.
@@ -174,7 +174,7 @@ class Shared:
     """
 
     look: Look | None = None
-    baseline: dict[str, Any] = field(default_factory=dict)
+    answers: dict[str, Tensor | None] = field(default_factory=dict)
     batchnorm: str = ""
     start: Path | None = None
     tried: list[dict[str, Any]] = field(default_factory=list)
@@ -310,9 +310,8 @@ class _Job:
             raise UserError(str(error)) from None
         if self.fabric.is_global_zero and not (self.folder / "spec.yaml").is_file():
             open_folder(self.folder, self.run_id, spec, self.dataset)
-        writer = _MetricsWriter(
-            self.listener, self.folder, self.fabric.is_global_zero, lambda: self._write_samples(train), self._workload(splits)
-        )
+        begun = partial(self._first_epoch, choices.probe, source.model, splits)
+        writer = _MetricsWriter(self.listener, self.folder, self.fabric.is_global_zero, begun, self._workload(splits))
         training = Training(
             fabric=self.fabric, model=model, tuner=tuner, optimizer=optimizer, criterion=criterion, train=train, val=self._checked(splits),
             batch_size=spec.batch_size, seed=spec.seed, folder=self.folder / "checkpoints", keep=spec.keep, listener=writer,
@@ -329,8 +328,15 @@ class _Job:
         most = max(LEAST_CHECKED, int(CHECKING * len(splits["train"]) / EVALUATION))
         return val if len(val) <= most else val.subset(data_room.order(len(val), spec.seed, 0)[:most].sort().values)
 
+    def _first_epoch(self, probe: LinearProbe | None, model: nn.Module, splits: "dict[str, Samples]") -> None:
+        """What takes as long as a small epoch, and is not needed before there is one to show."""
+        if probe is not None and "val" in splits and "val" not in self.shared.answers:
+            for figures in self._probe_on(probe, model, splits, "val").values():
+                self.listener.note(f"linear probe: validation accuracy {100 * figures['accuracy']:.1f} %.")
+        self._write_samples(splits["train"])
+
     def _write_samples(self, train: "Samples") -> None:
-        """Draw samples.png, once; after the first epoch, since drawing takes as long as a small epoch."""
+        """Draw samples.png, once."""
         if not self.shared.trial and not (self.folder / "samples.png").is_file():
             from rekindle.report.run_pictures import write_samples
 
@@ -343,14 +349,11 @@ class _Job:
         began, watch = time.perf_counter(), Stopwatch(self.listener.progress)
         with self._first_pass():
             look = look_at(model, splits["train"], self.spec.seed, self.fabric.device, watch, self.listener.progress)
-        self.shared.baseline = look.summary()
-        if "val" in splits:
-            self.shared.baseline |= self._probe_on(look.probe, model, splits, "val", watch)
-        told = self.shared.baseline["val"]["accuracy"] if "val" in self.shared.baseline else look.probe.accuracy
         self._seconds = watch.seconds
-        kind = "validation" if "val" in self.shared.baseline else "cross-validated"
-        if told is not None:
-            self.listener.note(f"linear probe: {kind} accuracy {100 * told:.1f} %, after {time.perf_counter() - began:.0f} s.")
+        if look.probe.accuracy is not None:
+            self.listener.note(
+                f"linear probe: cross-validated accuracy {100 * look.probe.accuracy:.1f} %, after {time.perf_counter() - began:.0f} s."
+            )
         self.shared.look = look
         return look
 
@@ -367,19 +370,25 @@ class _Job:
                 f"try --image-size {self.loaded.input_size}."
             ) from error
 
-    def _probe_on(
-        self, probe: LinearProbe, model: nn.Module, splits: "dict[str, Samples]", name: str, progress: Callable[..., None] | None = None
-    ) -> dict[str, dict[str, float]]:
+    def _probe_on(self, probe: LinearProbe, model: nn.Module, splits: "dict[str, Samples]", name: str) -> dict[str, dict[str, float]]:
         """{split: accuracy and loss of a linear probe on it}, or nothing where the pre-trained network `model` overflows there."""
-        samples = splits[name]
-        answers = probe.probabilities(features_at(model, samples, None, self.fabric.device, progress or self.listener.progress))
-        if not answers.isfinite().all():
-            self.listener.note(
-                f"{self.spec.model} has features that are not finite on the {split_title(name)} pictures; its linear probe has no figures there."
-            )
+        answers, samples = self._probe_answers(probe, model, splits, name), splits[name]
+        if answers is None:
             return {}
         hits = answers.argmax(1) == samples.labels
         return {name: {"accuracy": float(hits.double().mean()), "loss": mean_nll(answers, samples.labels), "count": len(samples)}}
+
+    def _probe_answers(self, probe: LinearProbe, model: nn.Module, splits: "dict[str, Samples]", name: str) -> Tensor | None:
+        """(N, C) probabilities that a linear probe gives a split, computed once; None where the pre-trained network `model` overflows there."""
+        known = self.shared.answers
+        if name not in known:
+            answers = probe.probabilities(features_at(model, splits[name], None, self.fabric.device, self.listener.progress))
+            known[name] = answers if answers.isfinite().all() else None
+            if known[name] is None:
+                self.listener.note(
+                    f"{self.spec.model} has features that are not finite on the {split_title(name)} pictures; its linear probe has no figures there."
+                )
+        return known[name]
 
     def _choose(self, model: nn.Module, splits: "dict[str, Samples]", look: Look | None) -> Choices:
         """The same on every rank."""
@@ -391,7 +400,7 @@ class _Job:
             )
         if batchnorm == "auto":
             batchnorm = self.shared.batchnorm or "batch"
-        choices = replace(choose(spec, len(train), self.methods, look, batchnorm), baseline=self.shared.baseline if look else {})
+        choices = replace(choose(spec, len(train), self.methods, look, batchnorm), baseline=look.summary() if look else {})
         return self.fabric.broadcast(choices) if self.fabric.world_size > 1 else choices
 
     def _in_time(self, choices: Choices, model: nn.Module, splits: "dict[str, Samples]", criterion: Any) -> Choices:
@@ -487,17 +496,18 @@ class _Job:
             self.listener.note(f"by the pace so far, about {duration(left)} to go.")
 
     def _finish(self, training: "Training", splits: "dict[str, Samples]", choices: Choices) -> None:
-        found = self._evaluated(training, splits)
-        kept = training.kept_epoch
+        found, kept = self._evaluated(training, splits, "val"), training.kept_epoch
         if self._probe_is_better(choices, training, splits, found):
             assert choices.probe is not None
             back_to_probe(training.tuner, choices.probe)
-            found, kept = self._evaluated(training, splits), -1
+            found, kept = self._evaluated(training, splits, "val"), -1
+        if self.spec.test:
+            found |= self._evaluated(training, splits, "test")
         if not self.fabric.is_global_zero:
             return
         baseline = dict(choices.baseline)
-        if choices.probe is not None and "test" in found:
-            baseline |= self._probe_on(choices.probe, training.tuner.source.model, splits, "test")
+        for name in found if choices.probe is not None else ():
+            baseline |= self._probe_on(choices.probe, training.tuner.source.model, splits, name)
         temperature = self._temperature(found, splits)
         answers = {name: at_temperature(logits, temperature) for name, logits in found.items()}
         write_predictions(self.folder, self.dataset, answers)
@@ -534,22 +544,19 @@ class _Job:
         if not (self.keep_checkpoints or self.shared.trial):  # The best trial is gone on from.
             remove_states(self.folder / "checkpoints")
 
-    def _evaluated(self, training: "Training", splits: "dict[str, Samples]") -> dict[str, Tensor]:
-        """Logits of the splits that the run is measured on.
+    def _evaluated(self, training: "Training", splits: "dict[str, Samples]", name: str) -> dict[str, Tensor]:
+        """{split: logits of it}, or nothing where there is no such split.
 
         Raises:
             Diverged: If they are not finite.
         """
+        if name not in splits:
+            return {}
         from rekindle.training.trainer import evaluate
 
-        names = [name for name in splits if name == "val" or (name == "test" and self.spec.test)]
-        found = {
-            name: evaluate(self.fabric, training.model, splits[name], partial(self.listener.progress, f"measuring {split_title(name)}"))
-            for name in names
-        }
-        for name, logits in found.items():
-            training.check(f"the {split_title(name)} loss", mean_nll(logits.softmax(1), splits[name].labels), training.kept_epoch)
-        return found
+        logits = evaluate(self.fabric, training.model, splits[name], partial(self.listener.progress, f"measuring {split_title(name)}"))
+        training.check(f"the {split_title(name)} loss", mean_nll(logits.softmax(1), splits[name].labels), training.kept_epoch)
+        return {name: logits}
 
     def _temperature(self, found: dict[str, Tensor], splits: "dict[str, Samples]") -> float:
         """That of the validation split; 1 without one, and under the defaults of 0.1, which had none."""
@@ -576,10 +583,8 @@ class _Job:
         if self.spec.keep != "auto" or choices.head_init != "linear_probe" or choices.probe is None or "val" not in found:
             return False
         labels = splits["val"].labels
-        answers = choices.probe.probabilities(
-            features_at(training.tuner.source.model, splits["val"], None, self.fabric.device, self.listener.progress)
-        )
-        if not answers.isfinite().all():
+        answers = self._probe_answers(choices.probe, training.tuner.source.model, splits, "val")
+        if answers is None:
             return False
         rights = [(answer.argmax(1) == labels).tolist() for answer in (answers, found["val"])]
         if not beyond_luck(*rights):
@@ -601,9 +606,9 @@ class _Job:
 class _MetricsWriter(Relay):
     """Writes each epoch's line to metrics.jsonl and passes everything on."""
 
-    def __init__(self, listener: "Listener", folder: Path, writes: bool, draw: Callable[[], None], work: Workload) -> None:
+    def __init__(self, listener: "Listener", folder: Path, writes: bool, begun: Callable[[], None], work: Workload) -> None:
         super().__init__(listener)
-        self._draw, self._work = draw, work
+        self._begun, self._work = begun, work
         self._path = folder / "metrics.jsonl" if writes else None
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
@@ -615,7 +620,8 @@ class _MetricsWriter(Relay):
         if self._path is not None:
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(METRICS.line(record))
-            self._draw()
+            if record["epoch"] == 0:
+                self._begun()
         super().epoch(record)
 
 

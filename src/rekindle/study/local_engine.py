@@ -14,6 +14,7 @@ from rekindle.errors import Stopped
 from rekindle.report.format import split_title
 from rekindle.study.store import Study
 from rekindle.study.worker import TrainCell, run_cell, train
+from rekindle.training.allocator import keep_freed_memory
 
 POLL = 0.2
 PATIENCE = 60.0
@@ -99,6 +100,7 @@ def _worker(folder: Path, train_cell: TrainCell) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C is for the command alone, which passes one signal on, so that the run in hand saves its state.
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    keep_freed_memory()
     study = Study.open(folder)
     with suppress(Stopped):  # A run that was asked to stop has saved its state: that is no error.
         while not finished(study):
