@@ -10,6 +10,7 @@ import pytest
 
 from rekindle.study.grid_file import from_dict
 from rekindle.study.store import Study
+from tests.toys import picture_folder
 
 SRC = Path(__file__).resolve().parents[2] / "src" / "rekindle"
 ROOMS = (
@@ -82,9 +83,34 @@ def test_only_the_command_prints() -> None:
         assert not calls or path.parent.name == "cli", path
 
 
+HEAVY = ("lightning_fabric", "matplotlib", "pandas", "pyarrow", "scipy", "sklearn", "timm", "torch", "torchmetrics", "torchvision")
+
+
 def test_import_is_light() -> None:
-    code = "import sys, rekindle; rekindle.fit; print(*[m for m in ('matplotlib', 'lightning', 'timm', 'transformers', 'ray') if m in sys.modules])"
+    code = f"import sys, rekindle, rekindle.cli; rekindle.fit; print(*set({HEAVY}) & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+FIRST_STEP = """
+import sys, rekindle
+from rekindle.errors import Stopped
+from rekindle.training.listener import Silent
+class First(Silent):
+    def step(self, *args):
+        print(*set({later}) & set(sys.modules))
+        raise Stopped("seen")
+try:
+    rekindle.fit("photos", model="tiny", image_size=16, batch_size=4, device="cpu", workers=0, listener=First())
+except Stopped:
+    pass
+"""
+LATER = ("lightning.pytorch", "matplotlib", "timm", "torchmetrics", "transformers")
+
+
+def test_the_first_step_waits_for_nothing_that_is_needed_later(tmp_path: Path) -> None:
+    picture_folder(tmp_path / "photos", {"train": 4, "val": 2, "test": 2})
+    done = subprocess.run([sys.executable, "-c", FIRST_STEP.format(later=LATER)], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
 STATIC = [

@@ -5,6 +5,7 @@ import json
 import sys
 from typing import Any
 
+from rekindle.cli.networks import network_names
 from rekindle.cli.output import add_command, add_json, say
 from rekindle.errors import UserError
 from rekindle.methods._catalog import VARIANTS, MethodEntry, card, library, others_bring_some
@@ -58,13 +59,13 @@ def _list(entries: dict[str, MethodEntry]) -> None:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from rekindle import models
-
-    found = models.names(options.pattern)
+    found = network_names(options.pattern)
     if not found:
         raise UserError(f"no network matches {options.pattern!r}; try 'resnet*' or 'torchvision:*'.")
     print("\n".join(found))
     if found == [options.pattern]:
+        from rekindle import models
+
         module = models.build(options.pattern, weights="none").module
         head = models.find_classifier(module)
         print(f"classifier: {', '.join(head)}\nstages: {', '.join(models.stages(module, head))}")

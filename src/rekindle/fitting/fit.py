@@ -1,4 +1,4 @@
-"""`rekindle.fit`: fine-tune a network on labelled images."""
+"""`rekindle.fit`: fine-tune a network on labelled images. What needs torch is loaded by the call."""
 
 import os
 import shlex
@@ -7,50 +7,45 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from rekindle.data import open_data
 from rekindle.errors import RekindleWarning, UserError
 from rekindle.files import expand
 from rekindle.fitting.folder_names import check_name
-from rekindle.fitting.folds import CrossValidation, cross_validate
-from rekindle.fitting.freeze_search import search_freeze
-from rekindle.fitting.job import execute
-from rekindle.fitting.method_search import search_method
-from rekindle.fitting.model_choice import with_model
-from rekindle.method import Direction, Method
 from rekindle.records import folds_of, read_environment, read_spec
-from rekindle.registry import describe, unparse
-from rekindle.registry import methods as registered
-from rekindle.run import Run
 from rekindle.spec import AUTO, NONE_WORDS, PLACES, Folds, RunOptions, RunSpec, check_names, check_value
 from rekindle.training.listener import Listener
 from rekindle.training.trackers import Log, tracking
 from rekindle.training.watching import watching
 
-
-@overload
-def fit(
-    data: str | Path | None = ..., *, folds: None = ..., method: str | Method | Sequence[Method] | None = ..., direction: str | Direction | None = ...,
-    out: str | Path = ..., resume: str | Path | None = ..., listener: Listener | None = ..., cache: bool = ..., workers: int | None = ...,
-    device: str = ..., name: str | None = ..., keep_checkpoints: bool = ..., log: Log | None = ..., **options: Unpack[RunOptions],
-) -> Run: ...  # fmt: skip
+if TYPE_CHECKING:
+    from rekindle.fitting.folds import CrossValidation
+    from rekindle.method import Direction, Method
+    from rekindle.run import Run
 
 
 @overload
 def fit(
-    data: str | Path | None = ..., *, folds: int, method: str | Method | Sequence[Method] | None = ..., direction: str | Direction | None = ...,
+    data: str | Path | None = ..., *, folds: None = ..., method: "str | Method | Sequence[Method] | None" = ..., direction: "str | Direction | None" = ...,
     out: str | Path = ..., resume: str | Path | None = ..., listener: Listener | None = ..., cache: bool = ..., workers: int | None = ...,
     device: str = ..., name: str | None = ..., keep_checkpoints: bool = ..., log: Log | None = ..., **options: Unpack[RunOptions],
-) -> CrossValidation: ...  # fmt: skip
+) -> "Run": ...  # fmt: skip
+
+
+@overload
+def fit(
+    data: str | Path | None = ..., *, folds: int, method: "str | Method | Sequence[Method] | None" = ..., direction: "str | Direction | None" = ...,
+    out: str | Path = ..., resume: str | Path | None = ..., listener: Listener | None = ..., cache: bool = ..., workers: int | None = ...,
+    device: str = ..., name: str | None = ..., keep_checkpoints: bool = ..., log: Log | None = ..., **options: Unpack[RunOptions],
+) -> "CrossValidation": ...  # fmt: skip
 
 
 def fit(
-    data: str | Path | None = None, *, folds: int | None = None, method: str | Method | Sequence[Method] | None = None,
-    direction: str | Direction | None = None, out: str | Path = "runs", resume: str | Path | None = None, listener: Listener | None = None,
+    data: str | Path | None = None, *, folds: int | None = None, method: "str | Method | Sequence[Method] | None" = None,
+    direction: "str | Direction | None" = None, out: str | Path = "runs", resume: str | Path | None = None, listener: Listener | None = None,
     cache: bool = True, workers: int | None = None, device: str = "auto", name: str | None = None, keep_checkpoints: bool = False,
     log: Log | None = None, **options: Unpack[RunOptions],
-) -> Run | CrossValidation:  # fmt: skip
+) -> "Run | CrossValidation":  # fmt: skip
     """Fine-tune a network on a folder of photographs and return the finished run.
 
     Args:
@@ -89,9 +84,9 @@ def fit(
     methods = _objects(method)
     given: dict[str, Any] = {**options}
     if method is not None:
-        given["method"] = method if isinstance(method, str) else unparse(methods or [])
+        given["method"] = method if isinstance(method, str) else _joined(methods or [])
     if direction is not None:
-        given["direction"] = describe(direction) if isinstance(direction, Direction) else direction
+        given["direction"] = direction if isinstance(direction, str) else _term(direction)
     if resume is not None:
         if name is not None:
             raise UserError(
@@ -118,6 +113,8 @@ def fit(
         if count is None:
             run = _run(spec, methods, Path(out), folder, name=name, **common)
         else:
+            from rekindle.fitting.folds import cross_validate
+
             train = partial(_fold, methods, common)
             run = cross_validate(spec, count, train, out=Path(out), name=name, resumed=folder, listener=watcher)
     for text in watcher.cautions:
@@ -125,8 +122,14 @@ def fit(
     return run
 
 
-def _run(spec: RunSpec, methods: list[Method] | None, out: Path, resumed: Path | None, **common: Any) -> Run:
+def _run(spec: RunSpec, methods: "list[Method] | None", out: Path, resumed: Path | None, **common: Any) -> "Run":
     """Train as the spec says, with its searches; `common` is what they and a single run take alike."""
+    from rekindle.data import open_data
+    from rekindle.fitting.freeze_search import search_freeze
+    from rekindle.fitting.job import execute
+    from rekindle.fitting.method_search import search_method
+    from rekindle.fitting.model_choice import with_model
+
     # Under "auto" what is wrong with the data is said before a word of networks.
     dataset = open_data(spec.data, **spec.data_options()) if spec.model == AUTO else None
     spec = with_model(spec, dataset=dataset, **{name: common[name] for name in ("listener", "cache", "device")})
@@ -137,15 +140,19 @@ def _run(spec: RunSpec, methods: list[Method] | None, out: Path, resumed: Path |
     return execute(spec, out=out, resumed=resumed, methods=methods, dataset=dataset, **common)
 
 
-def _fold(methods: list[Method] | None, common: dict[str, Any], spec: RunSpec, out: Path, resumed: Path | None) -> Run:
+def _fold(methods: "list[Method] | None", common: dict[str, Any], spec: RunSpec, out: Path, resumed: Path | None) -> "Run":
     """Train one of several folds, or go on with it; what it chose by itself stands in its folder."""
     if resumed is not None:
         spec = replace(read_spec(resumed), **{name: getattr(spec, name) for name in PLACES})
     return _run(spec, methods, out, resumed, name=None, **common)
 
 
-def _tell_own(chosen: Sequence[Method], listener: Listener) -> None:
+def _tell_own(chosen: "Sequence[Method]", listener: Listener) -> None:
     """Say what a run of classes that only this program knows cannot do."""
+    if not chosen:
+        return
+    from rekindle.registry import methods as registered
+
     own = [method.name for method in chosen if method.name not in registered()]
     if own:
         listener.note(
@@ -204,10 +211,27 @@ def _check_places(spec: RunSpec, folder: Path) -> None:
         )
 
 
-def _objects(method: str | Method | Sequence[Method] | None) -> list[Method] | None:
+def _joined(methods: "list[Method]") -> str:
+    """The recipe of methods that were given as objects."""
+    from rekindle.registry import unparse
+
+    return unparse(methods)
+
+
+def _term(direction: Any) -> Any:
+    """The text of a direction that was given as an object; anything else is for the spec to refuse."""
+    from rekindle.method import Direction
+    from rekindle.registry import describe
+
+    return describe(direction) if isinstance(direction, Direction) else direction
+
+
+def _objects(method: "str | Method | Sequence[Method] | None") -> "list[Method] | None":
     """Methods that were given as objects; None where a recipe was, or nothing."""
     if method is None or isinstance(method, str):
         return None
+    from rekindle.method import Method
+
     methods = [method] if isinstance(method, Method) else list(method)
     wrong = next((one for one in methods if not isinstance(one, Method)), None)
     if wrong is not None:

@@ -330,6 +330,8 @@ class _Job:
 
     def _first_epoch(self, probe: LinearProbe | None, model: nn.Module, splits: "dict[str, Samples]") -> None:
         """What takes as long as a small epoch, and is not needed before there is one to show."""
+        if not self.shared.trial:
+            _import_ahead("rekindle.report.run_pictures")
         if probe is not None and "val" in splits and "val" not in self.shared.answers:
             for figures in self._probe_on(probe, model, splits, "val").values():
                 self.listener.note(f"linear probe: validation accuracy {100 * figures['accuracy']:.1f} %.")
@@ -496,6 +498,7 @@ class _Job:
             self.listener.note(f"by the pace so far, about {duration(left)} to go.")
 
     def _finish(self, training: "Training", splits: "dict[str, Samples]", choices: Choices) -> None:
+        _import_ahead("torchmetrics.functional.classification")
         found, kept = self._evaluated(training, splits, "val"), training.kept_epoch
         if self._probe_is_better(choices, training, splits, found):
             assert choices.probe is not None
@@ -506,8 +509,9 @@ class _Job:
         if not self.fabric.is_global_zero:
             return
         baseline = dict(choices.baseline)
-        for name in found if choices.probe is not None else ():
-            baseline |= self._probe_on(choices.probe, training.tuner.source.model, splits, name)
+        if choices.probe is not None:
+            for name in found:
+                baseline |= self._probe_on(choices.probe, training.tuner.source.model, splits, name)
         temperature = self._temperature(found, splits)
         answers = {name: at_temperature(logits, temperature) for name, logits in found.items()}
         write_predictions(self.folder, self.dataset, answers)
@@ -626,7 +630,7 @@ class _MetricsWriter(Relay):
 
 
 def _import_ahead(*names: str) -> None:
-    """Import what the linear probe needs while pictures are read and looked at."""
+    """Import what is needed next, while the network looks at pictures."""
 
     def imports() -> None:
         # A program whose run is finished already ends meanwhile and lets nothing be imported; who needs it imports it again.
