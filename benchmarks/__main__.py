@@ -14,7 +14,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # Without it the profiler that 
 
 import torch
 
-from benchmarks import methods, page
+from benchmarks import epochs, methods, page, starting
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES, PAGE = ROOT / "build" / "performance.json", ROOT / "docs" / "performance.md"
@@ -28,7 +28,18 @@ def of_methods(options: argparse.Namespace) -> dict[str, Any]:
     return {"setting": vars(setting), "threads": torch.get_num_threads(), "rows": rows}
 
 
-PARTS: dict[str, Part] = {"methods": of_methods}
+def of_starting(options: argparse.Namespace) -> dict[str, Any]:
+    """Commands until they begin, and a short run."""
+    return starting.measure(options.rounds, partial(print, file=sys.stderr, flush=True))
+
+
+def of_epochs(options: argparse.Namespace) -> dict[str, Any]:
+    """A run's epoch over a hand-written one."""
+    rows = epochs.measure(options.rounds, partial(print, file=sys.stderr, flush=True))
+    return {"threads": torch.get_num_threads(), "batch_size": epochs.BATCH, "rounds": options.rounds, "rows": rows}
+
+
+PARTS: dict[str, Part] = {"epochs": of_epochs, "starting": of_starting, "methods": of_methods}
 """What can be measured, by name. A part gives figures that JSON can hold; `page.SECTIONS` has the section that shows them."""
 
 
@@ -38,6 +49,7 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="(default: all)")
     parser.add_argument("--only", nargs="*", default=[], metavar="RECIPE", help="methods to measure (default: all); nothing is written")
     parser.add_argument("--pairs", type=int, default=12, help="steps of each side (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="epochs and starts that are measured (default: %(default)s)")
     parser.add_argument("--model", default="torchvision:resnet18", help="(default: %(default)s)")
     parser.add_argument("--image-size", type=int, default=96, help="(default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="(default: %(default)s)")

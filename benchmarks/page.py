@@ -14,6 +14,28 @@ with the quartiles in brackets: it says what something costs beside something el
 
 Machine: {cores} cores, {system}; Python {python}, torch {torch}.
 """
+EPOCHS = """\
+## A run's epoch
+
+Steps of `rekindle.fit` with plain L2, batch {batch_size}, with {threads} thread(s) and random weights, over those of a loop that is written by
+hand (decoded pictures in memory, random crops, torch's SGD), and over the bare step on one batch: forward, backward, optimiser. Medians of
+{rounds} epochs in turn, with the range in brackets, on {date}. The last column is the share of a run's epoch outside the bare step.
+
+| network | pixels | run over hand-written | run over bare step | hand-written over bare step | outside the step |
+|---|---:|---:|---:|---:|---:|
+{rows}
+"""
+STARTING = """\
+## Until it begins
+
+Seconds of processes of their own, of the clock and of the processor, and the processor's as a multiple of what importing torch and
+torchvision takes; medians of {rounds} rounds in turn, with the range in brackets, on {date}. The run is of one epoch on {pictures} cached
+pictures at 128 pixels with the installed network; it spends {share:.0%} of its processor time before its first step has ended.
+
+| what | clock, s | processor, s | over importing torch and torchvision |
+|---|---:|---:|---:|
+{rows}
+"""
 METHODS = """\
 ## What a method adds to a training step
 
@@ -32,7 +54,20 @@ def methods_section(found: dict[str, Any]) -> str:
     return METHODS.format(**found["setting"], **{**found, "rows": "\n".join(_row(row) for row in found["rows"])})
 
 
-SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {"methods": methods_section}
+def epochs_section(found: dict[str, Any]) -> str:
+    """The table of networks."""
+    columns = ("over_hand", "over_bare", "hand_over_bare", "outside")
+    rows = [f"| {row['model']} | {row['image_size']} | {' | '.join(_range(row[name]) for name in columns)} |" for row in found["rows"]]
+    return EPOCHS.format(**{**found, "rows": "\n".join(rows)})
+
+
+def starting_section(found: dict[str, Any]) -> str:
+    """The table of commands."""
+    rows = [f"| {row['name']} | {row['clock']:.2f} | {row['processor']:.2f} | {_range(row)} |" for row in found["rows"]]
+    return STARTING.format(**{**found, "rows": "\n".join(rows)})
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {"epochs": epochs_section, "starting": starting_section, "methods": methods_section}
 
 
 def text(found: dict[str, Any]) -> str:
@@ -48,6 +83,10 @@ def text(found: dict[str, Any]) -> str:
         torch=metadata.version("torch"),
     )
     return "\n".join([head, *(SECTIONS[name](figures) for name, figures in found.items())])
+
+
+def _range(found: dict[str, Any]) -> str:
+    return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
 
 
 def _row(row: dict[str, Any]) -> str:

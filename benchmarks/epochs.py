@@ -1,0 +1,124 @@
+"""A run's epoch against a loop that is written by hand, and against the bare step: forward, backward, optimiser."""
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import rekindle
+from benchmarks.pictures import CLASSES, picture_folder
+from rekindle import models
+from rekindle.training.allocator import keep_freed_memory
+from rekindle.training.defaults import automatic_precision
+from rekindle.training.listener import Silent
+
+NETWORKS = {"torchvision:squeezenet1_0": 128, "torchvision:resnet18": 128, "tf_efficientnet_lite0": 128, "torchvision:resnet50": 224}
+BATCH, STEPS = 32, 5
+SPLITS = {"train": BATCH * STEPS // CLASSES, "val": 1, "test": 1}  # Pictures a class.
+
+
+def measure(rounds: int, told: Callable[[str], None]) -> list[dict[str, Any]]:
+    """A row for each network: a run's step over that of the hand-written loop, both over the bare step, and the share outside it.
+
+    Args:
+        rounds: Epochs, after one of warm-up.
+        told: Given each row.
+    """
+    keep_freed_memory()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = picture_folder(Path(folder, "photos"), SPLITS)
+        for name, size in NETWORKS.items():
+            turns = _Turns(name, size)
+            rekindle.fit(
+                pictures, out=folder, model=name, weights="none", image_size=size, batch_size=BATCH, epochs=1 + rounds, method="l2",
+                cache=False, listener=turns,
+            )  # fmt: skip
+            row = {"model": name, "image_size": size, **_ratios(turns.found[1:])}
+            told(f"{name}: {row}")
+            rows.append(row)
+    return rows
+
+
+class _Turns(Silent):
+    """Takes the time of a run's steps, its first one of an epoch left out, and then gives the others as many."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+        self._others, self._began = [_by_hand(name, size), _bare(name, size)], 0.0
+        self.found: list[tuple[float, ...]] = []
+
+    def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
+        if step == 1:
+            self._began = self._clock()
+        if step == steps:
+            self.found.append((self._clock() - self._began, *(self._spent(other, steps - 1) for other in self._others)))
+
+    def _spent(self, other: Callable[[], None], steps: int) -> float:
+        began = self._clock()
+        for _ in range(steps):
+            other()
+        return self._clock() - began
+
+
+def _ratios(found: list[tuple[float, ...]]) -> dict[str, Any]:
+    """Median and range over epochs."""
+    columns = {
+        "over_hand": [run / hand for run, hand, _ in found],
+        "over_bare": [run / bare for run, _, bare in found],
+        "hand_over_bare": [hand / bare for _, hand, bare in found],
+        "outside": [1 - bare / run for run, _, bare in found],
+    }
+    return {name: {"low": min(values), "median": statistics.median(values), "high": max(values)} for name, values in columns.items()}
+
+
+def _stepper(name: str) -> Callable[[Tensor, Tensor], None]:
+    """What everyone writes: one step of SGD with weight decay, in the precision that a run chooses."""
+    model = models.build(name, weights="none").module.to(memory_format=torch.channels_last).train()
+    models.replace_classifier(model, CLASSES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    half = automatic_precision(model) == "bf16"
+
+    def step(x: Tensor, y: Tensor) -> None:
+        with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+            loss = nn.functional.cross_entropy(model(x).float(), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()
+
+    return step
+
+
+def _bare(name: str, size: int) -> Callable[[], None]:
+    x = torch.rand(BATCH, 3, size, size).to(memory_format=torch.channels_last)
+    return partial(_stepper(name), x, torch.arange(BATCH) % CLASSES)
+
+
+def _by_hand(name: str, size: int) -> Callable[[], None]:
+    """Steps on random crops of pictures that lie decoded in memory, mirrored by chance."""
+    edge = round(size * 256 / 224)
+    pictures = torch.randint(0, 256, (BATCH * STEPS, 3, edge, edge), dtype=torch.uint8)
+    mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    batches = itertools.chain.from_iterable(iter(lambda: torch.randperm(len(pictures)).split(BATCH), None))
+    step = _stepper(name)
+
+    def crop(picture: Tensor) -> Tensor:
+        top, left = torch.randint(0, edge - size + 1, (2,)).tolist()
+        part = picture[:, top : top + size, left : left + size]
+        return part.flip(2) if torch.rand(()) < 0.5 else part
+
+    def take() -> None:
+        rows = next(batches)
+        x = torch.stack([(crop(pictures[row]).float() / 255 - mean) / std for row in rows.tolist()])
+        step(x.to(memory_format=torch.channels_last), rows % CLASSES)
+
+    return take
