@@ -35,7 +35,7 @@ def of_starting(options: argparse.Namespace) -> dict[str, Any]:
 
 def of_epochs(options: argparse.Namespace) -> dict[str, Any]:
     """A run's epoch over a hand-written one."""
-    rows = epochs.measure(options.rounds, partial(print, file=sys.stderr, flush=True))
+    rows = epochs.measure(options.rounds, options.only, partial(print, file=sys.stderr, flush=True))
     return {"threads": torch.get_num_threads(), "batch_size": epochs.BATCH, "rounds": options.rounds, "rows": rows}
 
 
@@ -47,7 +47,9 @@ def main() -> None:
     """Measure the parts asked for and write figures and page; parts measured before stay as they were."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--part", choices=PARTS, action="append", help="(default: all)")
-    parser.add_argument("--only", nargs="*", default=[], metavar="RECIPE", help="methods to measure (default: all); nothing is written")
+    parser.add_argument(
+        "--only", nargs="*", default=[], metavar="NAME", help="methods or networks to measure (default: all); nothing is written"
+    )
     parser.add_argument("--pairs", type=int, default=12, help="steps of each side (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="epochs and starts that are measured (default: %(default)s)")
     parser.add_argument("--model", default="torchvision:resnet18", help="(default: %(default)s)")

@@ -4,7 +4,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -17,26 +17,27 @@ import rekindle
 from benchmarks.pictures import CLASSES, picture_folder
 from rekindle import models
 from rekindle.training.allocator import keep_freed_memory
-from rekindle.training.defaults import automatic_precision
 from rekindle.training.listener import Silent
+from rekindle.training.precision import automatic_precision
 
 NETWORKS = {"torchvision:squeezenet1_0": 128, "torchvision:resnet18": 128, "tf_efficientnet_lite0": 128, "torchvision:resnet50": 224}
 BATCH, STEPS = 32, 5
 SPLITS = {"train": BATCH * STEPS // CLASSES, "val": 1, "test": 1}  # Pictures a class.
 
 
-def measure(rounds: int, told: Callable[[str], None]) -> list[dict[str, Any]]:
+def measure(rounds: int, only: Sequence[str], told: Callable[[str], None]) -> list[dict[str, Any]]:
     """A row for each network: a run's step over that of the hand-written loop, both over the bare step, and the share outside it.
 
     Args:
         rounds: Epochs, after one of warm-up.
+        only: Networks; empty takes all.
         told: Given each row.
     """
     keep_freed_memory()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         pictures = picture_folder(Path(folder, "photos"), SPLITS)
-        for name, size in NETWORKS.items():
+        for name, size in ((name, size) for name, size in NETWORKS.items() if not only or name in only):
             turns = _Turns(name, size)
             rekindle.fit(
                 pictures, out=folder, model=name, weights="none", image_size=size, batch_size=BATCH, epochs=1 + rounds, method="l2",
@@ -80,12 +81,12 @@ def _ratios(found: list[tuple[float, ...]]) -> dict[str, Any]:
     return {name: {"low": min(values), "median": statistics.median(values), "high": max(values)} for name, values in columns.items()}
 
 
-def _stepper(name: str) -> Callable[[Tensor, Tensor], None]:
+def _stepper(name: str, size: int) -> Callable[[Tensor, Tensor], None]:
     """What everyone writes: one step of SGD with weight decay, in the precision that a run chooses."""
     model = models.build(name, weights="none").module.to(memory_format=torch.channels_last).train()
     models.replace_classifier(model, CLASSES)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    half = automatic_precision(model) == "bf16"
+    half = automatic_precision(model, size) == "bf16"
 
     def step(x: Tensor, y: Tensor) -> None:
         with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
@@ -100,7 +101,7 @@ def _stepper(name: str) -> Callable[[Tensor, Tensor], None]:
 
 def _bare(name: str, size: int) -> Callable[[], None]:
     x = torch.rand(BATCH, 3, size, size).to(memory_format=torch.channels_last)
-    return partial(_stepper(name), x, torch.arange(BATCH) % CLASSES)
+    return partial(_stepper(name, size), x, torch.arange(BATCH) % CLASSES)
 
 
 def _by_hand(name: str, size: int) -> Callable[[], None]:
@@ -109,7 +110,7 @@ def _by_hand(name: str, size: int) -> Callable[[], None]:
     pictures = torch.randint(0, 256, (BATCH * STEPS, 3, edge, edge), dtype=torch.uint8)
     mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     batches = itertools.chain.from_iterable(iter(lambda: torch.randperm(len(pictures)).split(BATCH), None))
-    step = _stepper(name)
+    step = _stepper(name, size)
 
     def crop(picture: Tensor) -> Tensor:
         top, left = torch.randint(0, edge - size + 1, (2,)).tolist()
