@@ -9,8 +9,8 @@ from typing import Any
 HEAD = """\
 # Performance
 
-`make bench` measured this and wrote this page. Every figure is a ratio of two things that took turns in one process, the median of pairs
-with the quartiles in brackets: it says what something costs beside something else, whatever the machine.
+`make bench` measured this and wrote this page. Ratios are of two things that took turns, with their spread in brackets: they say what
+something costs beside something else, whatever the machine.
 
 Machine: {cores} cores, {system}; Python {python}, torch {torch}.
 """
@@ -39,7 +39,8 @@ pictures at 128 pixels with the installed network; it spends {share:.0%} of its 
 METHODS = """\
 ## What a method adds to a training step
 
-A step of {model} at {image_size} pixels, batch {batch_size}, with {threads} thread(s), over one with plain L2, on {date}. Memory is counted in copies
+A step of {model} at {image_size} pixels, batch {batch_size}, with {threads} thread(s), over one with plain L2, the median of pairs with the quartiles
+in brackets, on {date}. Memory is counted in copies
 of the weights in float32, beyond what L2 takes: what is held from step to step beside the frozen source, and the most that is held while the
 gradients of penalties are added.
 

@@ -54,7 +54,8 @@ def measure(rounds: int, told: Callable[[str], None]) -> dict[str, Any]:
         pictures = picture_folder(Path(folder, "photos"), SPLITS)
         for number in range(1 + rounds):
             for name, program in PROGRAMS.items():
-                figures = _seconds([*program, str(pictures), str(Path(folder, f"runs{number}{name == WHOLE}"))])
+                given = [str(pictures), str(Path(folder, f"{name} {number}"))] if name in (FIRST, WHOLE) else []
+                figures = _seconds([*program, *given])
                 told(f"{name}: {figures[0]:.2f} s, of the processor {figures[1]:.2f} s")
                 found[name] += [figures] if number else []
     rows = [_row(name, figures, found[BASE]) for name, figures in found.items()]
