@@ -39,10 +39,9 @@ pictures at 128 pixels with the installed network; it spends {share:.0%} of its 
 METHODS = """\
 ## What a method adds to a training step
 
-A step of {model} at {image_size} pixels, batch {batch_size}, with {threads} thread(s), over one with plain L2, the median of pairs with the quartiles
-in brackets, on {date}. Memory is counted in copies
-of the weights in float32, beyond what L2 takes: what is held from step to step beside the frozen source, and the most that is held while the
-gradients of penalties are added.
+A step of {model} at {image_size} pixels, batch {batch_size}, with {threads} thread(s), over one with plain L2, on {date}: the median of pairs,
+with the quartiles in brackets. Memory is counted in copies of the weights in float32, beyond what L2 takes: what is held from step to step
+beside the frozen source, and the most that is held while the gradients of penalties are added.
 
 | method | step over an L2 step | goal | held | at most |
 |---|---:|---:|---:|---:|
