@@ -279,6 +279,11 @@ class Method:
         """The factor on the base learning rate of a group ("backbone" or "head"); None where the method does not set that group's rate."""
         return None
 
+    @property
+    def draws_head(self) -> bool:
+        """Whether it may draw the head anew in a run, so that the head needs a rate at which it can be fitted from nothing."""
+        return False
+
     def restart_(self, clock: Clock, optimizer: Optimizer) -> bool:
         """Re-initialise in place at the start of a step; True if it did. Called once a step, first at step 0."""
         return False

@@ -191,7 +191,7 @@ class RunSpec:
         minutes: Shorten the run to what this machine trains in so many minutes from now on; "none" sets no limit.
         patience: Stop when validation accuracy has not risen for so many epochs; "none" trains all of them.
         lr: Base learning rate, that of the backbone; "auto" measures a few gradients for SGD (Polyak's step, from 0.002 to 0.03).
-        head_lr: Learning rate of the new classifier: a number, a multiple of --lr such as "x10", or "tied" for the same, as in the papers; "auto" takes the one at which it learns at its best pace on the network's features.
+        head_lr: Learning rate of the new classifier: a number, a multiple of --lr such as "x10", or "tied" for the same, as in the papers; "auto" takes the one at which it learns at its best pace on the network's features, and at most "x4" where it starts at the linear probe and no method draws it anew.
         head_init: Start of the new classifier: "random", "zero", or "linear_probe", fitted on frozen features; "auto" takes the probe where the network was pre-trained.
         batchnorm: Statistics that BatchNorm normalises by in training: "frozen" ones of pre-training, or each "batch"; "auto" takes those under which a linear probe cross-validates better.
         warmup: Share of the run's steps in which the learning rates rise from nearly 0.
@@ -223,7 +223,7 @@ class RunSpec:
         test: Measure on the test split at the end; leave it unread while you choose among settings.
         test_every_epoch: Measure on the test split after every epoch, for learning curves; it chooses nothing.
         record: What to write down every epoch, joined by commas, such as "gradient_norms,weight_distance"; `rekindle analyze` draws it.
-        keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart, and maybe the linear probe that training began with); "auto" is the last, unless that probe is right on more validation pictures than luck explains.
+        keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart, and maybe the linear probe that training began with); "auto" is the last, unless that probe is right on more validation pictures (never in a fold, which is measured on them).
         precision: "auto", "32" or "bf16".
         devices: Processes that train together.
         seed: Key of every random draw.

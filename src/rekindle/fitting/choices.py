@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rekindle.fitting.look import Look
     from rekindle.tuner import Tuner
 
+WARM_MULTIPLE = 4.0
+"""A head that starts at the linear probe is fitted, and has to follow the backbone alone: at most this many times the backbone's rate."""
+
 ADAPTIVE_MULTIPLE = "x10"  # The head's rate under optimisers that scale gradients themselves.
 CLOSE = 1e-2  # Relative difference of features that counts as none: those of the look are in float32, on another batch.
 
@@ -88,13 +91,18 @@ def choose(spec: RunSpec, images: int, methods: list[Method], look: "Look | None
     if any(method.name in ("freeze_batchnorm", "stoch_norm") for method in methods):
         batchnorm = "batch"  # The recipe says it already.
     probe = None if look is None else look.probe
-    return at_rate(Choices(lr, lr, epochs_of(spec, images), head_init, batchnorm, probe), lr, spec, look)
+    choices = Choices(lr, lr, epochs_of(spec, images), head_init, batchnorm, probe)
+    return with_head_rate(choices, spec, methods, look)
 
 
-def at_rate(choices: Choices, lr: float, spec: RunSpec, look: "Look | None") -> Choices:
-    """The same choices at a rate of the backbone, and the head's beside it."""
+def with_head_rate(choices: Choices, spec: RunSpec, methods: list[Method], look: "Look | None") -> Choices:
+    """The choices with the head's rate, which rests on the backbone's, on the head's start, and on whether a method draws it anew."""
     head_lr = spec.head_lr or (TIED if look is None else _own_rate(spec, look))
-    return replace(choices, lr=lr, head_lr=read_head_lr(head_lr, lr))
+    rate = read_head_lr(head_lr, choices.lr)
+    fitted = choices.head_init == "linear_probe" and not any(method.draws_head for method in methods)
+    if fitted and look is not None and not spec.head_lr and spec.optimizer == "SGD":
+        rate = min(rate, WARM_MULTIPLE * choices.lr)
+    return replace(choices, head_lr=rate)
 
 
 def epochs_of(spec: RunSpec, images: int) -> int:

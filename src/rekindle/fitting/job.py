@@ -20,7 +20,7 @@ from rekindle import data as data_room
 from rekindle import models
 from rekindle.analysis import mean_nll, summarize
 from rekindle.analysis.calibration import at_temperature, fit_temperature
-from rekindle.analysis.classification import beyond_luck, reliability
+from rekindle.analysis.classification import reliability
 from rekindle.analysis.familiarity import Familiarity
 from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
@@ -28,7 +28,7 @@ from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import Busy, Later, Unreadable, UserError, number_of
 from rekindle.files import remove_temporaries, write_atomic
-from rekindle.fitting.choices import Choices, at_rate, back_to_probe, choose, from_checkpoint, reads, start_head, write_probe
+from rekindle.fitting.choices import Choices, back_to_probe, choose, from_checkpoint, reads, start_head, with_head_rate, write_probe
 from rekindle.fitting.folder_names import check_free, slug
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
 from rekindle.fitting.memory import size_warnings
@@ -302,6 +302,7 @@ class _Job:
             if state is None:
                 read = look if look is not None and reads(tuner, look.features, self._first(train)) else None
                 choices = start_head(self._rate(choices, tuner, read, train), tuner, read)
+                choices = with_head_rate(choices, spec, self.methods, look)
                 if tuner.needs_data:
                     tuner.prepare(self._passes(train, read))
             watching = recorders(spec.record or "", tuner.net, tuner.source)
@@ -438,7 +439,7 @@ class _Job:
         sharp = make_criterion(replace(spec, label_smoothing=0.0), train.labels, len(self.dataset.classes))
         batches = ((x, y.argmax(1) if y.is_floating_point() else y) for x, y in self._some(train))
         rate = polyak_lr(twin, [name for name in tuner.net.parameters() if name not in head], batches, sharp, self.fabric.autocast)
-        return at_rate(choices, self.fabric.broadcast(rate) if self.fabric.world_size > 1 else rate, spec, look)
+        return replace(choices, lr=self.fabric.broadcast(rate) if self.fabric.world_size > 1 else rate)
 
     def _some(self, train: "Samples") -> Iterator[tuple[Tensor, Tensor]]:
         """A few batches of training pictures as the run will see them."""
@@ -583,17 +584,18 @@ class _Job:
         Familiarity.learn(training, validation, answers["val"][own]).write(self.folder)
 
     def _probe_is_better(self, choices: Choices, training: "Training", splits: "dict[str, Samples]", found: dict[str, Tensor]) -> bool:
-        """With `keep="auto"`: whether the linear probe that training began with is right on more validation pictures than luck explains."""
+        """With `keep="auto"`: whether the linear probe that training began with is right on more validation pictures."""
         if self.spec.keep != "auto" or choices.head_init != "linear_probe" or choices.probe is None or "val" not in found:
+            return False
+        if self.spec.fold:  # The better of two on the pictures that the fold is measured on would flatter it.
             return False
         labels = splits["val"].labels
         answers = self._probe_answers(choices.probe, training.tuner.source.model, splits, "val")
         if answers is None:
             return False
-        rights = [(answer.argmax(1) == labels).tolist() for answer in (answers, found["val"])]
-        if not beyond_luck(*rights):
+        shares = [100 * float((answer.argmax(1) == labels).double().mean()) for answer in (answers, found["val"])]
+        if shares[0] <= shares[1]:
             return False
-        shares = [100 * sum(right) / len(right) for right in rights]
         self.listener.note(
             f"the linear probe is kept: it is right on {shares[0]:.1f} % of the validation pictures, and after fine-tuning it is {shares[1]:.1f} %."
         )

@@ -136,8 +136,13 @@ class Rifle(Method):
         self._parameters = list(net.head_parameters().values())
         self._rectified = any(is_rectified(net.model, name) for name in net.head)
         self._scale = (1.0 if _normalises(net.model) else GENTLE) if self.scale is None else self.scale
-        if self.reinitialize and (self.periods > 1 or self.period):
+        if self.draws_head:
             _check_head(net)
+
+    @property
+    def draws_head(self) -> bool:
+        """Unless one period is the whole run, or the cycle is left alone."""
+        return self.reinitialize and (self.periods > 1 or bool(self.period))
 
     def restarts(self, clock: Clock) -> list[int]:
         """Epochs, or global steps, before which the head is drawn anew; with `when="fitted"` those that are known by now."""
