@@ -10,7 +10,8 @@ from typing import Any
 
 from rekindle import models
 from rekindle.errors import Diverged, UserError
-from rekindle.fitting.job import Shared, execute
+from rekindle.fitting.job import execute
+from rekindle.fitting.shared import Shared
 from rekindle.method import Method
 from rekindle.run import Run
 from rekindle.spec import RunSpec

@@ -33,6 +33,7 @@ from rekindle.fitting.folder_names import check_free, slug
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
 from rekindle.fitting.memory import size_warnings
 from rekindle.fitting.setup import check_mixing, dark, data_hash, launch, leaks, make_criterion, uneven, weights_hash
+from rekindle.fitting.shared import Shared, recall, remember
 from rekindle.fitting.source_data import SourceData, one_pass
 from rekindle.fitting.workload import EVALUATION, KNOWN, Stopwatch, Workload
 from rekindle.locks import locked, remove_if_unused
@@ -68,7 +69,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 def execute(
     spec: RunSpec, *, out: Path, listener: Listener, resumed: Path | None = None, cache: bool = True, workers: int | None = None,
     device: str = "auto", methods: Sequence[Method] | None = None, name: str | None = None, keep_checkpoints: bool = False,
-    shared: "Shared | None" = None, dataset: data_room.Dataset | None = None,
+    shared: Shared | None = None, dataset: data_room.Dataset | None = None,
 ) -> Run:  # fmt: skip
     """Train one run, or go on with it, or find it finished.
 
@@ -134,7 +135,8 @@ def execute(
         source_data = SourceData.load(spec.source_data, preprocessing, data_room.Cache.default() if cache else None, listener)
         if not any(method.needs_data for method in chosen):
             listener.note("--source-data is read for nothing: no method looks at data before training; take l2_sp_fisher, or leave it out.")
-    run_id = spec.run_id(data_hash(dataset, pixels, source_data), weights_hash(loaded.module))
+    content, weights = data_hash(dataset, pixels, source_data), weights_hash(loaded.module)
+    run_id = spec.run_id(content, weights)
     made = f"{slug(Path(spec.data.removeprefix('hf:')).resolve().name)}-{slug(spec.model)}-{slug(spec.method)}-s{spec.seed}-{run_id}"
     folder = resumed or out / (name or made)
     if resumed is not None and began_as(resumed) != run_id:
@@ -152,33 +154,15 @@ def execute(
         else:
             if resumed is not None and fabric.is_global_zero and read_spec(folder) != spec:
                 write_spec(folder, spec)  # The data or the weights lie elsewhere now.
-            _Job(
+            sight = f"{content} {spec.model} {weights} {preprocessing} {spec.seed} {spec.batch_size} {spec.head} {fabric.device} {fabric.world_size}"
+            job = _Job(
                 spec=spec, fabric=fabric, loaded=loaded, methods=chosen, direction=direction, dataset=dataset, pixels=pixels,
                 preprocessing=preprocessing, run_id=run_id, folder=folder, listener=listener, began=began, workers=workers, augment=augment,
-                source_data=source_data, shared=shared or Shared(), keep_checkpoints=keep_checkpoints,
-            ).run()  # fmt: skip
+                source_data=source_data, shared=shared or recall(sight), keep_checkpoints=keep_checkpoints,
+            )  # fmt: skip
+            job.run()
+            remember(sight, job.shared)
     return Run(folder)
-
-
-@dataclass
-class Shared:
-    """What the runs of a search have in common.
-
-    Attributes:
-        look: At the features, by the first run.
-        answers: Probabilities that the linear probe gave the pictures of a split, by its name; None where features overflow there.
-        batchnorm: The statistics that were found to suit.
-        start: Checkpoints of a run that differs in nothing but that it did not read the test split; it is gone on from there.
-        tried: What a search tried, for the report.
-        trial: Whether the run is but a trial, whose cautions concern nobody, and which draws nothing.
-    """
-
-    look: Look | None = None
-    answers: dict[str, Tensor | None] = field(default_factory=dict)
-    batchnorm: str = ""
-    start: Path | None = None
-    tried: list[dict[str, Any]] = field(default_factory=list)
-    trial: bool = False
 
 
 @dataclass(kw_only=True)
@@ -333,7 +317,7 @@ class _Job:
         """What takes as long as a small epoch, and is not needed before there is one to show."""
         if not self.shared.trial:
             _import_ahead("rekindle.report.run_pictures")
-        if probe is not None and "val" in splits and "val" not in self.shared.answers:
+        if probe is not None and "val" in splits and not (self.shared.trial and "val" in self.shared.answers):
             for figures in self._probe_on(probe, model, splits, "val").values():
                 self.listener.note(f"linear probe: validation accuracy {100 * figures['accuracy']:.1f} %.")
         self._write_samples(splits["train"])
@@ -346,18 +330,18 @@ class _Job:
             write_samples(self.folder, train, self.dataset.classes, self.spec.seed)
 
     def _look(self, model: nn.Module, splits: "dict[str, Samples]") -> Look:
-        """What is seen of the features; by the first run of a search for all."""
-        if self.shared.look is not None:
-            return self.shared.look
-        began, watch = time.perf_counter(), Stopwatch(self.listener.progress)
-        with self._first_pass():
-            look = look_at(model, splits["train"], self.spec.seed, self.fabric.device, watch, self.listener.progress)
-        self._seconds = watch.seconds
-        if look.probe.accuracy is not None:
+        """What is seen of the features, which the first run of a search tells, and any other run."""
+        began, told, look = time.perf_counter(), self.shared.trial and self.shared.look is not None, self.shared.look
+        if look is None:
+            watch = Stopwatch(self.listener.progress)
+            with self._first_pass():
+                look = look_at(model, splits["train"], self.spec.seed, self.fabric.device, watch, self.listener.progress)
+            self.shared.look, self.shared.pace = look, watch.seconds
+        self._seconds = None if told else self.shared.pace
+        if look.probe.accuracy is not None and not told:
             self.listener.note(
                 f"linear probe: cross-validated accuracy {100 * look.probe.accuracy:.1f} %, after {time.perf_counter() - began:.0f} s."
             )
-        self.shared.look = look
         return look
 
     @contextmanager

@@ -13,7 +13,8 @@ from rekindle.analysis.classification import beyond_luck
 from rekindle.errors import Diverged, UserError, number_of
 from rekindle.fitting.folder_names import slug
 from rekindle.fitting.freeze_search import stages_of
-from rekindle.fitting.job import Shared, execute
+from rekindle.fitting.job import execute
+from rekindle.fitting.shared import Shared
 from rekindle.records import read_predictions
 from rekindle.report.format import duration
 from rekindle.run import Run
