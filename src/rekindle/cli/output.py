@@ -126,7 +126,8 @@ def drawn(
         wide[widest], needed = wide[widest] - 1, needed - 1
     made = Table(box=None, pad_edge=False)
     for name in header:
-        made.add_column(name, justify="left" if name in names or name in words else "right", no_wrap=name in names, overflow="fold")
+        title = _cell(name, wide[name] if name in names else None)
+        made.add_column(title, justify="left" if name in names or name in words else "right", no_wrap=name in names, overflow="fold")
     for row in rows:
         made.add_row(*(_cell(cell, wide[name] if name in names else None) for name, cell in zip(header, row, strict=True)))
     return made

@@ -69,8 +69,9 @@ def _predict(options: argparse.Namespace) -> int:
         _table(found, options.unsure is not False)
     for sentence in [*new.told(), *_few(run, options.unsure)]:
         print(f"rekindle: {sentence}", file=sys.stderr)
-    if options.html:
-        print(f"page: {options.html}", file=sys.stderr)  # In a pipe standard output holds the table alone.
+    for what, place in (("answers", options.out), ("page", options.html)):  # In a pipe standard output holds the table alone.
+        if place:
+            print(f"{what}: {place}", file=sys.stderr)
     broken = sum(bool(row.error) for row in found)
     if broken:
         print(f"rekindle: {broken} of {len(found)} files could not be classified; their rows say why.", file=sys.stderr)

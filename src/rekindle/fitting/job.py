@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 CHECKING = 0.25  # Work of looking at validation pictures after an epoch, in that of the epoch, where they choose nothing.
 LEAST_CHECKED = 64
 CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods and checkpoints take some too.
+LONG = 900.0  # Seconds that may be more than somebody meant to wait.
 LOCK = ".lock"
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -480,7 +481,8 @@ class _Job:
         if self._seconds is not None:
             seconds, work = self._seconds / self.fabric.world_size, self._workload(splits)
             left = (tuner.epochs - len(training.history)) * work.epoch(seconds) + work.ending(seconds)
-            self.listener.note(f"by the pace so far, about {duration(left)} to go.")
+            hint = "; --minutes 10 trains as well as that allows" if left > LONG and self.spec.minutes is None else ""
+            self.listener.note(f"by the pace so far, about {duration(left)} to go{hint}.")
 
     def _finish(self, training: "Training", splits: "dict[str, Samples]", choices: Choices) -> None:
         _import_ahead("torchmetrics.functional.classification")
