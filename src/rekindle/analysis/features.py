@@ -49,7 +49,8 @@ def _classifiers(module: nn.Module) -> list[str]:
 
 
 def _pooled(activation: Tensor) -> Tensor:
-    """(B, D) from (B, D), (B, D, H, W) or (B, T, D)."""
+    """(B, D) from (B, D), (B, D, H, W) or (B, T, D), in float32 or better: means in half precision lose what tells pictures apart."""
+    activation = activation.to(torch.promote_types(activation.dtype, torch.float32))
     if activation.ndim == 4:
         return activation.mean((2, 3))
     return activation.mean(1) if activation.ndim == 3 else activation

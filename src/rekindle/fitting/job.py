@@ -155,7 +155,7 @@ def execute(
         else:
             if resumed is not None and fabric.is_global_zero and read_spec(folder) != spec:
                 write_spec(folder, spec)  # The data or the weights lie elsewhere now.
-            sight = f"{content} {spec.model} {weights} {preprocessing} {spec.seed} {spec.batch_size} {spec.head} {fabric.device} {fabric.world_size}"
+            sight = f"{content} {spec.model} {weights} {preprocessing} {spec.seed} {spec.batch_size} {spec.head} {fabric.device} {fabric.world_size} {spec.precision}"
             job = _Job(
                 spec=spec, fabric=fabric, loaded=loaded, methods=chosen, direction=direction, dataset=dataset, pixels=pixels,
                 preprocessing=preprocessing, run_id=run_id, folder=folder, listener=listener, began=began, workers=workers, augment=augment,
@@ -285,7 +285,8 @@ class _Job:
         try:
             tuner = self._tuner(model, source, head, choices, len(train))
             if state is None:
-                read = look if look is not None and reads(tuner, look.features, self._first(train)) else None
+                with self.fabric.autocast():
+                    read = look if look is not None and reads(tuner, look.features, self._first(train)) else None
                 choices = start_head(self._rate(choices, tuner, read, train), tuner, read)
                 choices = with_head_rate(choices, spec, self.methods, look)
                 if tuner.needs_data:
@@ -335,7 +336,7 @@ class _Job:
         began, told, look = time.perf_counter(), self.shared.trial and self.shared.look is not None, self.shared.look
         if look is None:
             watch = Stopwatch(self.listener.progress)
-            with self._first_pass():
+            with self._first_pass(), self.fabric.autocast():  # As the run will see them, and at its pace.
                 look = look_at(model, splits["train"], self.spec.seed, self.fabric.device, watch, self.listener.progress)
             self.shared.look, self.shared.pace = look, watch.seconds
         self._seconds = None if told else self.shared.pace
@@ -370,7 +371,8 @@ class _Job:
         """(N, C) probabilities that a linear probe gives a split, computed once; None where the pre-trained network `model` overflows there."""
         known = self.shared.answers
         if name not in known:
-            answers = probe.probabilities(features_at(model, splits[name], None, self.fabric.device, self.listener.progress))
+            with self.fabric.autocast():
+                answers = probe.probabilities(features_at(model, splits[name], None, self.fabric.device, self.listener.progress))
             known[name] = answers if answers.isfinite().all() else None
             if known[name] is None:
                 self.listener.note(
@@ -383,9 +385,10 @@ class _Job:
         spec, train = self.spec, splits["train"]
         batchnorm: str = spec.batchnorm
         if batchnorm == "auto" and look is not None:
-            self.shared.batchnorm = self.shared.batchnorm or batchnorm_for(
-                model, train, look, spec.seed, self.fabric.device, spec.batch_size, self.listener.progress
-            )
+            with self.fabric.autocast():
+                self.shared.batchnorm = self.shared.batchnorm or batchnorm_for(
+                    model, train, look, spec.seed, self.fabric.device, spec.batch_size, self.listener.progress
+                )
         if batchnorm == "auto":
             batchnorm = self.shared.batchnorm or "batch"
         choices = replace(choose(spec, len(train), self.methods, look, batchnorm), baseline=look.summary() if look else {})
