@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rekindle.errors import Stopped
 from rekindle.records import METRICS, RESULT
 from rekindle.study.grid import Cell
 
@@ -49,6 +50,11 @@ def half_broken(cell: Cell, runs: Path, listener: Any) -> Path:
     if cell.method == "RIFLE" and cell.spec.seed == 1 and cell.setting.task == "cats":
         os.kill(os.getpid(), signal.SIGKILL)
     return write(cell, runs, accuracy(cell))
+
+
+def interrupted(cell: Cell, runs: Path, listener: Any) -> Path:
+    """Is told to stop, as a job whose time is over."""
+    raise Stopped(str(runs))
 
 
 def busy_second(cell: Cell, runs: Path, listener: Any) -> Path:

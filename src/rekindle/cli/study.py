@@ -42,7 +42,10 @@ def _add_run(actions: Any) -> None:
     run.add_argument("--out", help="the study's folder (default: study-NAME, or study-NAME-small)")
     run.add_argument("--jobs", type=int, help="runs at a time (default: one for each GPU, or else one for each core, at most 4)")
     run.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="processes on this machine, or a Ray cluster (default: local)"
+        "--engine",
+        choices=("local", "ray", "slurm"),
+        default="local",
+        help="processes on this machine, a Ray cluster, or jobs on a Slurm cluster (default: local)",
     )
     run.add_argument(
         "--address",
@@ -52,6 +55,13 @@ def _add_run(actions: Any) -> None:
     run.add_argument("--cpus-per-run", type=float, default=1.0, metavar="N", help="Ray: CPUs that a run takes (default: 1)")
     run.add_argument(
         "--gpus-per-run", type=float, metavar="N", help="Ray: GPUs that a run takes, such as 0.25 (default: 1 where there are any)"
+    )
+    run.add_argument(
+        "--slurm",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="Slurm: options of sbatch, such as partition=gpu time=120 gpus_per_node=1",
     )
     run.add_argument(
         "--threads", type=int, help="threads of each run, one number for the whole study (default: 1, or what the study began with)"
@@ -117,8 +127,10 @@ def _run(options: argparse.Namespace) -> int:
         _show_plan(planned, jobs, study)
     if options.dry_run:
         return OK
-    if options.engine == "local" and (options.address != "local" or options.cpus_per_run != 1 or options.gpus_per_run is not None):
+    if options.engine != "ray" and (options.address != "local" or options.cpus_per_run != 1 or options.gpus_per_run is not None):
         raise UserError("--address, --cpus-per-run and --gpus-per-run are for --engine ray; add it, or leave them out.")
+    if options.slurm and options.engine != "slurm":
+        raise UserError("--slurm is for --engine slurm; add it, or leave it out.")
     _engine(options, study, jobs)
     status = read_status(study)
     if options.json:
@@ -166,9 +178,22 @@ def _engine(options: argparse.Namespace, study: "Study", jobs: int) -> None:
 
         run_ray(study, address=options.address, jobs=options.jobs, cpus=options.cpus_per_run, gpus=options.gpus_per_run, notice=notice)
         return
+    if options.engine == "slurm":
+        from rekindle.study.slurm_engine import run_slurm
+
+        run_slurm(study, jobs=jobs, settings=_settings(options.slurm), notice=notice)
+        return
     from rekindle.study.local_engine import run_local
 
     run_local(study, jobs=jobs, notice=notice)
+
+
+def _settings(texts: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for name, sign, value in pairs:
+        if not (name and sign and value):
+            raise UserError(f"--slurm takes options of sbatch as NAME=VALUE, such as partition=gpu, found {name + sign + value!r}.")
+    return {name: value for name, _, value in pairs}
 
 
 def _jobs() -> int:

@@ -96,12 +96,16 @@ def outcome(study: Study, cell: Any) -> str:
 
 
 def _worker(folder: Path, train_cell: TrainCell) -> None:
-    """Take cells until none is left. Runs in a process of its own."""
+    """Take cells in a process of its own."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C is for the command alone, which passes one signal on, so that the run in hand saves its state.
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    take_cells(Study.open(folder), train_cell)
+
+
+def take_cells(study: Study, train_cell: TrainCell) -> None:
+    """Do the next free cell until none is left."""
     keep_freed_memory()
-    study = Study.open(folder)
     with suppress(Stopped):  # A run that was asked to stop has saved its state: that is no error.
         while not finished(study):
             if not any(run_cell(study, cell, train_cell) for cell in study.cells() if not study.settled(cell)):
