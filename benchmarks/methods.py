@@ -56,7 +56,11 @@ def measure(setting: Setting, pairs: int, only: Sequence[str], told: Callable[[s
     base, copies = trial(setting, BASE), _copies(setting, BASE)
     rows = []
     for recipe in only or list(recipes()):
-        found = trial(setting, recipe)
+        try:
+            found = trial(setting, recipe)
+        except ValueError as error:  # It is for other networks.
+            told(f"{recipe} is left out: {error}")
+            continue
         ratio = in_turn(found, base, pairs, time.process_time if torch.get_num_threads() == 1 else time.perf_counter)
         kept, peak = (mine - plain for mine, plain in zip(_copies(setting, recipe), copies, strict=True))
         rows.append({"recipe": recipe, **vars(ratio), "goal": GOALS.get(recipe), "kept": kept, "peak": peak})
