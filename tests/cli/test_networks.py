@@ -32,7 +32,8 @@ def test_another_version_makes_it_anew(asked: list[str], monkeypatch: pytest.Mon
 def test_a_damaged_list_or_a_home_that_takes_none_is_no_fault(asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     networks.network_names()
     [path] = (tmp_path / "home").iterdir()
-    path.write_text("[", "utf-8")
-    assert networks.network_names("tiny") == ["tiny"] and len(asked) == 2
+    for number, text in enumerate(("[", "5", '{"names": 3}', '{"names": [1]}'), 2):
+        path.write_text(text, "utf-8")
+        assert networks.network_names("tiny") == ["tiny"] and len(asked) == number
     monkeypatch.setenv("REKINDLE_HOME", str(path / "below"))
     assert networks.network_names("tiny") == ["tiny"]
