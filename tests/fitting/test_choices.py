@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.fitting.choices import WARM_MULTIPLE, Choices, choose, with_head_rate
@@ -13,14 +14,20 @@ from rekindle.registry import parse
 from rekindle.spec import RunSpec
 from rekindle.tuner.head_rate import head_rate
 
+BARE, NORMALISED = nn.Sequential(nn.Linear(3, 3)), nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
 PROBE = LinearProbe(torch.zeros(2, 3).double(), torch.zeros(2).double(), 0.5, 1e-3)
 LR = 0.002
 
 
-def chosen(mean_square: float, method: str = "l2", **options: Any) -> Choices:
+def chosen(mean_square: float, method: str = "l2", module: nn.Module = BARE, **options: Any) -> Choices:
     spec = RunSpec(**{"data": "photos", "method": method, "lr": LR, **options})
     look = Look(torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]), PROBE, mean_square)
-    return choose(spec, 100, parse(method), look, "batch")
+    methods = parse(method)
+    return with_head_rate(choose(spec, 100, methods, look, "batch"), spec, methods, look, module)
+
+
+def test_a_network_that_normalises_leaves_the_head_its_own_rate() -> None:
+    assert chosen(80.0, module=NORMALISED).head_lr == pytest.approx(head_rate(80.0))
 
 
 @pytest.mark.parametrize(("mean_square", "limit"), [(80.0, WARM_MULTIPLE * LR), (100_000.0, head_rate(100_000.0))])
@@ -51,7 +58,7 @@ def test_the_rate_is_found_again_where_the_head_could_not_start_at_the_probe() -
     spec = RunSpec(data="photos", lr=LR)
     look = Look(torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]), PROBE, 80.0)
     made = replace(choose(spec, 100, [], look, "batch"), head_init="random")
-    assert with_head_rate(made, spec, [], look).head_lr == pytest.approx(head_rate(80.0))
+    assert with_head_rate(made, spec, [], look, BARE).head_lr == pytest.approx(head_rate(80.0))
 
 
 @pytest.mark.parametrize("method", ["rifle(periods=1)", "rifle_b"])

@@ -10,6 +10,7 @@ from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.hooks import INPUT, FeatureHooks
 from rekindle.method import Method
 from rekindle.methods.layer_wise.freeze_batchnorm import FreezeBatchNorm
+from rekindle.models.structure import normalises
 from rekindle.spec import RunSpec
 from rekindle.training.defaults import automatic_epochs, automatic_lr, released_epochs
 from rekindle.tuner.head_rate import TIED, head_rate, read_head_lr
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from rekindle.tuner import Tuner
 
 WARM_MULTIPLE = 4.0
-"""A head that starts at the linear probe is fitted, and has to follow the backbone alone: at most this many times the backbone's rate."""
+"""A head that starts at the linear probe is fitted, and has to follow the backbone alone. In a network that normalises nothing its own
+rate is thirty times the backbone's and makes runs unsteady, so that it gets at most this many times the backbone's (docs/results/defaults)."""
 
 ADAPTIVE_MULTIPLE = "x10"  # The head's rate under optimisers that scale gradients themselves.
 CLOSE = 1e-2  # Relative difference of features that counts as none: those of the look are in float32, on another batch.
@@ -91,16 +93,23 @@ def choose(spec: RunSpec, images: int, methods: list[Method], look: "Look | None
     if any(method.name in ("freeze_batchnorm", "stoch_norm") for method in methods):
         batchnorm = "batch"  # The recipe says it already.
     probe = None if look is None else look.probe
-    choices = Choices(lr, lr, epochs_of(spec, images), head_init, batchnorm, probe)
-    return with_head_rate(choices, spec, methods, look)
+    return Choices(lr, lr, epochs_of(spec, images), head_init, batchnorm, probe)
 
 
-def with_head_rate(choices: Choices, spec: RunSpec, methods: list[Method], look: "Look | None") -> Choices:
-    """The choices with the head's rate, which rests on the backbone's, on the head's start, and on whether a method draws it anew."""
+def with_head_rate(choices: Choices, spec: RunSpec, methods: list[Method], look: "Look | None", module: nn.Module) -> Choices:
+    """The choices with the head's rate, which rests on the backbone's, on the head's start, and on whether a method draws it anew.
+
+    Args:
+        choices: With the backbone's rate and the head's start.
+        spec: The run.
+        methods: The spec's.
+        look: What was seen of the features; None where the weights are random.
+        module: The network.
+    """
     head_lr = spec.head_lr or (TIED if look is None else _own_rate(spec, look))
     rate = read_head_lr(head_lr, choices.lr)
     fitted = choices.head_init == "linear_probe" and not any(method.draws_head for method in methods)
-    if fitted and look is not None and not spec.head_lr and spec.optimizer == "SGD":
+    if fitted and look is not None and not spec.head_lr and spec.optimizer == "SGD" and not normalises(module):
         rate = min(rate, WARM_MULTIPLE * choices.lr)
     return replace(choices, head_lr=rate)
 

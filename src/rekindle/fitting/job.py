@@ -288,7 +288,7 @@ class _Job:
                 with self.fabric.autocast():
                     read = look if look is not None and reads(tuner, look.features, self._first(train)) else None
                 choices = start_head(self._rate(choices, tuner, read, train), tuner, read)
-                choices = with_head_rate(choices, spec, self.methods, look)
+                choices = with_head_rate(choices, spec, self.methods, look, model)
                 if tuner.needs_data:
                     tuner.prepare(self._passes(train, read))
             watching = recorders(spec.record or "", tuner.net, tuner.source)

@@ -196,6 +196,11 @@ def logits(outputs: Any) -> Tensor:
     raise ValueError(f"the network returned a {type(outputs).__name__}; wanted are logits, or an object with .logits.")
 
 
+def normalises(model: nn.Module) -> bool:
+    """Whether any layer is a normalisation, by its name: BatchNorm2d, LayerNorm, RMSNorm and what timm derives from them."""
+    return any("Norm" in type(module).__name__ for module in model.modules())
+
+
 def watched_layers(net: Net) -> dict[str, nn.Parameter]:
     """{layer: its weight}: the last 3x3 convolution of each stage behind the stem, of those that train.
 

@@ -29,6 +29,7 @@ from rekindle.methods._features import collect_features
 from rekindle.methods.restarts._fitted import FITTED, TIMES, TrainingAccuracy, steps_of_a_fresh_head
 from rekindle.methods.restarts.cosine import half_cosine
 from rekindle.models.classifier import is_rectified
+from rekindle.models.structure import normalises
 from rekindle.rng import use_generator
 from rekindle.spec import Count, Means, Positive
 
@@ -135,7 +136,7 @@ class Rifle(Method):
         self._net, self._modules = net, net.head_modules()
         self._parameters = list(net.head_parameters().values())
         self._rectified = any(is_rectified(net.model, name) for name in net.head)
-        self._scale = (1.0 if _normalises(net.model) else GENTLE) if self.scale is None else self.scale
+        self._scale = (1.0 if normalises(net.model) else GENTLE) if self.scale is None else self.scale
         if self.draws_head:
             _check_head(net)
 
@@ -294,11 +295,6 @@ def reinitialize_(modules: list[nn.Module], stream: torch.Generator, scale: floa
                     for parameter in part.parameters(recurse=False):
                         if parameter.ndim > 1:
                             parameter.mul_(scale)
-
-
-def _normalises(model: nn.Module) -> bool:
-    """Whether any layer is a normalisation, by its name: BatchNorm2d, LayerNorm, RMSNorm and what timm derives from them."""
-    return any("Norm" in type(module).__name__ for module in model.modules())
 
 
 def _on_cpu(part: nn.Module) -> None:
