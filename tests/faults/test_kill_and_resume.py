@@ -1,10 +1,7 @@
 """A run killed at any moment and resumed gives the bits of an undisturbed one, apart from what stands under `timing`."""
 
-import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,9 @@ from safetensors.torch import save_file
 import rekindle
 from rekindle import models
 from tests.faults.equal_runs import assert_equal_runs
+from tests.faults.kill_at import fit_until
 from tests.faults.stops import stopped_at
+from tests.faults.warm import start
 from tests.toys import Notes, picture_folder
 
 EPOCHS = 6
@@ -48,9 +47,10 @@ def undisturbed(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactor
 def killed(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders named as the points, in each a run that was killed there."""
     out = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, str(Path(__file__).with_name("kill_at.py")), json.dumps({**options, "out": str(out)}), *POINTS]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
-    assert json.loads(ended.stdout.splitlines()[-1]) == dict.fromkeys(POINTS, int(signal.SIGKILL)), ended.stderr
+    processes = {point: start(fit_until, point, {**options, "out": out / point}, said=out / "said") for point in POINTS}
+    for point, process in processes.items():
+        process.join(300)
+        assert process.exitcode == -signal.SIGKILL, (point, (out / "said").read_text("utf-8"))
     return out
 
 

@@ -1,9 +1,13 @@
 """HTML pages from templates of this package: everything that is put in is escaped, and a name without a value is an error."""
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rekindle.errors import number_of
+
+if TYPE_CHECKING:
+    import jinja2
 
 Filters = dict[str, Callable[..., Any]]
 
@@ -19,6 +23,14 @@ def render(name: str, content: dict[str, Any], filters: Filters | None = None) -
     Raises:
         jinja2.UndefinedError: If the template uses a name that `content` lacks.
     """
+    environment = _environment(name)
+    environment.filters |= filters or {}
+    return environment.get_template(name).render(content)
+
+
+@functools.cache
+def _environment(name: str) -> "jinja2.Environment":
+    """What a template is filled in with, made once for each: it keeps the compiled template, whose making takes longer than its filling in."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -28,5 +40,5 @@ def render(name: str, content: dict[str, Any], filters: Filters | None = None) -
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number_of": number_of, **(filters or {})}
-    return environment.get_template(name).render(content)
+    environment.filters["number_of"] = number_of
+    return environment

@@ -146,11 +146,11 @@ def _stop(workers: list[Any]) -> None:
 
 def _gpus() -> list[str]:
     """GPUs of this machine by number, or those that CUDA_VISIBLE_DEVICES allows."""
-    import torch
-
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         return [name for name in allowed.split(",") if name]
+    import torch
+
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
