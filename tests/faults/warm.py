@@ -25,6 +25,13 @@ def start(action: Callable[..., Any], *arguments: Any, said: Path | None = None)
     return process
 
 
+def draw_nothing() -> None:
+    """Let runs in this process draw no pictures, as `tests.conftest` has it for runs in the test's own."""
+    from rekindle.report import run_pictures
+
+    run_pictures.write_pictures = run_pictures.write_samples = lambda *_: None
+
+
 def _run(environment: dict[str, str], said: str, action: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     os.environ.update(environment)
     handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

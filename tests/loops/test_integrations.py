@@ -23,9 +23,11 @@ RECIPES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("accumulate", [1, 2, 3])
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    ("recipe", "accumulate"), [(recipe, accumulate) for number, recipe in enumerate(RECIPES) for accumulate in (2, 1 + 2 * (number % 2))]
+)
 def test_three_loops_are_one(recipe: str, accumulate: int, tmp_path: Path) -> None:
+    """Each recipe with micro-batches and BatchNorm, and on a network with masks of its own with one or three of them."""
     setting = Setting(recipe, accumulate=accumulate, network="convolutions" if accumulate == 2 else "dropout")
     expected = plain(setting)
     assert differing(expected, lightning(setting)) == []
@@ -121,11 +123,7 @@ def test_a_network_of_transformers(accumulate: int, tmp_path: Path) -> None:
     assert found.metrics["test_loss"] == pytest.approx(float(CE(torch.tensor(found.predictions), y)), abs=1e-6)
 
 
-STOPS = [
-    pytest.param(0, 7, "6", id="the-end-of-an-epoch"),
-    pytest.param(2, 6, "4", id="in-mid-epoch"),
-    pytest.param(3, 5, "3", id="the-last-step-of-an-epoch"),
-]
+STOPS = {"the-end-of-an-epoch": (0, 7, "6"), "in-mid-epoch": (2, 6, "4"), "the-last-step-of-an-epoch": (3, 5, "3")}
 LASTING = [
     "l2_sp(alpha=0.1)+rifle(periods=2)",
     "l2_sp(alpha=0.1)+rifle(periods=4, unit='step')",
@@ -135,9 +133,14 @@ LASTING = [
 ]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize(("save", "kill", "step"), STOPS)
-@pytest.mark.parametrize("recipe", LASTING)
+PAIRWISE = [
+    pytest.param(recipe, *stop, 1 + (row + column) % 2, id=f"{recipe}-{name}-{1 + (row + column) % 2}")
+    for row, recipe in enumerate(LASTING)
+    for column, (name, stop) in enumerate(STOPS.items())
+]  # Each recipe with each stop, and each of both with one and with two micro-batches.
+
+
+@pytest.mark.parametrize(("recipe", "save", "kill", "step", "accumulate"), PAIRWISE)
 def test_kill_and_resume(recipe: str, save: int, kill: int, step: str, accumulate: int, tmp_path: Path) -> None:
     """Fresh objects, the network drawn from another seed: anchors and masks come from the checkpoint alone."""
     setting = Setting(recipe, accumulate=accumulate, network="dropout")

@@ -18,15 +18,17 @@ from rekindle.study.report.page import write
 from rekindle.study.status import read_status
 from rekindle.study.store import Study
 from tests.study import fakes
+from tests.study.shells import run_fakes
 
 
 def make(folder: Path, **changes: object) -> Study:
     return Study.create(folder, from_dict({**copy.deepcopy(fakes.GRID), "seeds": 2, "sizes": [10], **changes}))
 
 
-def command(folder: Path, jobs: int) -> None:
-    """What a shell does."""
-    run_local(Study.open(folder), jobs=jobs, train_cell=fakes.slow)
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then a command need not load torch to look for one."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
 
 def calls(study: Study) -> Counter[str]:
@@ -41,7 +43,7 @@ def table(study: Study) -> list[str]:
 def test_killed_and_restarted_from_two_shells_equals_an_undisturbed_study(tmp_path: Path) -> None:
     study = make(tmp_path / "disturbed")
     spawn = multiprocessing.get_context("spawn")
-    first = spawn.Process(target=command, args=(study.folder, 2))
+    first = spawn.Process(target=run_fakes, args=(study.folder, 2))
     first.start()
     while read_status(study).counts["done"] < 3:
         assert first.is_alive()
@@ -49,7 +51,7 @@ def test_killed_and_restarted_from_two_shells_equals_an_undisturbed_study(tmp_pa
     os.kill(first.pid or 0, signal.SIGKILL)
     first.join()
     begun = {key for key in calls(study)}
-    shells = [spawn.Process(target=command, args=(study.folder, 1)) for _ in range(2)]
+    shells = [spawn.Process(target=run_fakes, args=(study.folder, 1)) for _ in range(2)]
     for shell in shells:
         shell.start()
     for shell in shells:
@@ -82,7 +84,7 @@ def test_a_failing_and_a_dying_cell_are_shown_and_the_rest_goes_on(tmp_path: Pat
 
 def test_stopping_by_a_signal_leaves_no_process_behind(tmp_path: Path) -> None:
     study = make(tmp_path / "study", seeds=20)
-    shell = multiprocessing.get_context("spawn").Process(target=command, args=(study.folder, 2))
+    shell = multiprocessing.get_context("spawn").Process(target=run_fakes, args=(study.folder, 2))
     shell.start()
     while not read_status(study).counts["done"]:
         time.sleep(0.02)

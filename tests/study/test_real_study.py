@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +16,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from rekindle.cli import main
+from tests.faults.warm import start
+from tests.study.shells import run_grid
 
 GRID: dict[str, Any] = {
     "name": "digits", "seeds": 2, "sizes": [5], "base": {"model": "tiny", "epochs": 2, "lr": 0.01, "batch_size": 5, "precision": "32"},
@@ -37,18 +37,6 @@ def place(tmp_path: Path) -> Path:
             Image.fromarray((digits.images[index] * 255 / 16).round().astype(np.uint8)).save(path)
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID), "utf-8")
     return tmp_path
-
-
-def start(place: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "rekindle", "study", *arguments]
-    environment = {
-        **os.environ,
-        "REKINDLE_DATA": str(place / "data"),
-        "REKINDLE_HOME": str(place / "home"),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    return subprocess.Popen(command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.fixture
@@ -73,17 +61,17 @@ def records(place: Path) -> list[dict[str, Any]]:
 def test_killed_taken_up_by_two_shells_and_reported(place: Path, ended: Ended) -> None:
     status, text, _ = ended("run", "grid.yaml", "--dry-run")
     assert status == 0 and "4 runs, 0 done, 0 failed" in text and "images/s" in text and not (place / "study-digits").exists()
-    first = start(place, "run", "grid.yaml", "--jobs", "1")
+    first = start(run_grid, place, "spawn", said=place / "first")
     while not any(record["state"] == "done" for record in records(place)):
-        assert first.poll() is None, first.communicate()
+        assert first.is_alive(), (place / "first").read_text("utf-8")
         time.sleep(0.05)
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
+    os.kill(first.pid or 0, signal.SIGKILL)
+    first.join()
     finished = {path.parent.name: path.stat().st_mtime_ns for path in (place / "study-digits" / "runs").glob("*/result.json")}
-    shells = [start(place, "run", "grid.yaml", "--jobs", "1") for _ in range(2)]
-    told = [shell.communicate(timeout=300) for shell in shells]
-    assert all(shell.returncode == 0 for shell in shells), told
-    assert all("4 of 4 runs done, 0 failed" in out for out, _ in told)
+    shells = {place / name: start(run_grid, place, "fork", said=place / name) for name in ("second", "third")}
+    for said, process in shells.items():
+        process.join(300)
+        assert process.exitcode == 0 and "4 of 4 runs done, 0 failed" in said.read_text("utf-8"), said.read_text("utf-8")
     after = {path.parent.name: path.stat().st_mtime_ns for path in (place / "study-digits" / "runs").glob("*/result.json")}
     assert len(after) == 4 and finished.items() <= after.items()
     # A run goes through its two epochs once, also where it was begun again.
@@ -107,9 +95,11 @@ def test_missing_data_fail_cell_by_cell_and_the_status_says_so(place: Path, ende
     (place / "grid.yaml").write_text(yaml.safe_dump({**GRID, "seeds": 1, "tasks": tasks, "methods": {"Original": "l2"}}), "utf-8")
     _, text, _ = ended("run", "grid.yaml", "--dry-run")
     assert "lost does not exist" in text and "unknown" in text
-    status, out, err = ended("run", "grid.yaml", "--jobs", "1")
-    assert status == 1 and "1 of 2 runs done, 1 failed" in out
-    assert "failed: Original, lost, 5 a class, seed 0: lost does not exist" in err
+    process = start(run_grid, place, "fork", said=place / "said")
+    process.join(300)
+    said = (place / "said").read_text("utf-8")
+    assert process.exitcode == 1 and "1 of 2 runs done, 1 failed" in said
+    assert "failed: Original, lost, 5 a class, seed 0: lost does not exist" in said
     assert "lost does not exist" in ended("status", "study-digits")[1]
 
 

@@ -16,6 +16,7 @@ from rekindle.models.build import IMAGENET_MEAN, IMAGENET_STD
 from rekindle.registry import parse, parse_direction
 from rekindle.tuner import Tuner
 from tests.toys import picture_folder
+from tests.training import two_ranks
 
 METHODS = "l2_sp+rifle(periods=2)"
 
@@ -96,14 +97,11 @@ def test_plain_loop_equals_the_trainer_to_the_bit(recipe: str, direction: str, a
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """Gloo, equal global batch, an odd last batch: weights agree to 1e-6, and heads on both ranks after each draw."""
     picture_folder(tmp_path / "data", {"train": 11, "val": 3})
-    script = Path(__file__).with_name("two_ranks.py")
-    outputs = []
-    for devices in (1, 2):
-        command = [sys.executable, str(script), str(tmp_path / "data"), str(devices), str(tmp_path / f"out{devices}")]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        assert ended.returncode == 0, ended.stderr[-3000:]
-        outputs.append([load_file(path) for path in sorted((tmp_path / f"out{devices}").glob("rank*.safetensors"))])
-    [[single], ranks] = outputs
+    two_ranks.main(tmp_path / "data", 1, tmp_path / "one")
+    command = [sys.executable, two_ranks.__file__, str(tmp_path / "data"), "2", str(tmp_path / "two")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    [single], ranks = ([load_file(path) for path in sorted((tmp_path / name).glob("rank*.safetensors"))] for name in ("one", "two"))
     assert len(ranks) == 2
     for key, value in single.items():
         assert torch.equal(ranks[0][key], ranks[1][key]), key
