@@ -3,13 +3,12 @@
 import contextlib
 import io
 import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from rekindle.cli import main
-from tests.faults.warm import PRELOAD, WARM
+from tests.faults.warm import check_loaded, warm
 
 
 class Ended(NamedTuple):
@@ -26,8 +25,9 @@ def race(commands: list[list[str]]) -> list[Ended]:
 
 def race_of(actions: Sequence[Callable[[], int]]) -> list[Ended]:
     """The same with functions that return an exit status."""
-    barrier, answers = WARM.Barrier(len(actions)), WARM.SimpleQueue()
-    processes = [WARM.Process(target=_run, args=(dict(os.environ), action, barrier, answers)) for action in actions]
+    context = warm()
+    barrier, answers = context.Barrier(len(actions)), context.SimpleQueue()
+    processes = [context.Process(target=_run, args=(dict(os.environ), action, barrier, answers)) for action in actions]
     for process in processes:
         process.start()
     ended = [answers.get() for _ in processes]
@@ -41,8 +41,7 @@ def _run(environment: dict[str, str], action: Callable[[], int], barrier: Any, a
     said = io.StringIO()
     status = 99
     try:
-        if PRELOAD not in sys.modules:
-            raise RuntimeError(f"{PRELOAD} is not loaded")
+        check_loaded()
         barrier.wait(120)
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
             status = action()
