@@ -1,18 +1,22 @@
 """The pictures that a run leaves."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rekindle
 from rekindle.analysis.calibration import at_temperature
 from rekindle.errors import Unreadable
 from rekindle.report import figures, run_pictures
 from rekindle.report.cards import mistake_cards, read_cards, write_cards
 from rekindle.report.results import worst_mistakes
 from rekindle.report.run_page import write_report
+from rekindle.training.listener import Silent
+from tests.toys import picture_folder
 
 from .conftest import MakeRun
 
@@ -69,3 +73,16 @@ def test_a_further_picture_is_one_entry(make_run: MakeRun, monkeypatch: pytest.M
     page = (folder / "report.html").read_text("utf-8")
     assert (folder / "support.svg").is_file()
     assert "<h2>Support</h2>" in page and 'alt="A bar a class"' in page and page.count("data:image/svg") == len(run_pictures.PICTURES) - 1
+
+
+def test_the_samples_are_drawn_once_the_first_epoch_is_over(tmp_path: Path) -> None:
+    drawn: list[tuple[int, bool]] = []
+    data = picture_folder(tmp_path / "data", {"train": 4, "val": 2})
+
+    class Looks(Silent):
+        def step(self, epoch: int, *rest: Any) -> None:
+            drawn.append((epoch, any(tmp_path.glob("runs/*/samples.png"))))
+
+    options: dict[str, Any] = {"model": "tiny", "weights": "none", "epochs": 2, "lr": 0.05, "image_size": 16, "batch_size": 4}
+    rekindle.fit(data, out=tmp_path / "runs", listener=Looks(), precision="32", **options)
+    assert {done for epoch, done in drawn if epoch == 0} == {False} and {done for epoch, done in drawn if epoch == 1} == {True}
