@@ -73,55 +73,55 @@ def test_editors_complete_them() -> None:
     assert {line.strip(' ",') for line in written if line.startswith("    ")} == {entry.kind for entry in library().values()}
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Path:
-    """A folder of installed packages, with one that brings a method, three broken ones, and no more."""
-    (tmp_path / "plugged_in.py").write_text(PLUGIN)
-    info = tmp_path / "plugged_in-1.0.dist-info"
+# Each command's exit status, what it prints and what it says, from a process that finds the packages of a folder; drawing is looked at elsewhere.
+COMMANDS = """
+import contextlib, io, json, sys
+sys.path.insert(0, sys.argv[1])
+from rekindle.cli import main
+from rekindle.report import run_pictures
+run_pictures.write_pictures = run_pictures.write_samples = lambda *_: None
+found = []
+for words in json.loads(sys.argv[2]):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(io.StringIO()) as said:
+        status = main(words)
+    found.append([status, printed.getvalue(), said.getvalue()])
+print(json.dumps(found))
+"""
+Answers = list[tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """What commands answer where a package brings a method, three are broken, and there are no more."""
+    site, root = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("training")
+    (site / "plugged_in.py").write_text(PLUGIN)
+    info = site / "plugged_in-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged-in\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(POINTS)
-    return tmp_path
-
-
-def commands(site: Path, *commands: list[str]) -> tuple[list[int], str, str]:
-    """What commands return one after the other in a process that finds the packages, and all that it prints and says."""
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); from rekindle.cli import main; print([main(one) for one in {list(commands)}])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), done.stdout, done.stderr
-
-
-def test_methods_of_other_packages_are_listed_and_broken_ones_named(site: Path) -> None:
-    statuses, printed, said = commands(site, ["methods"], ["methods", "fade"])
-    assert statuses == [0, 0]
-    assert "plugged-in" in printed and "fade(alpha=0.5)" in printed and "nobody, 2026" in printed
-    assert [line.split()[1] for line in said.splitlines()[:3]] == ["gone", "no_module", "stolen"]
-    assert all("plugged-in cannot be used" in line for line in said.splitlines())
-    assert "`alpha=0.5` (a finite number of at least 0): How much." in printed
-
-
-def test_methods_of_other_packages_train(site: Path, tmp_path: Path) -> None:
-    picture_folder(tmp_path / "data", {"train": 4, "val": 2})
-    fast = [
-        "--model",
-        "cifar_resnet8",
-        "--weights",
-        "none",
-        "--epochs",
-        "1",
-        "--lr",
-        "0.01",
-        "--batch-size",
-        "4",
-        "--out",
-        str(tmp_path / "runs"),
-    ]
+    fit = f"fit {picture_folder(root / 'data', {'train': 4, 'val': 2})} --model tiny --weights none --image-size 16 --epochs 1 --lr 0.01 --batch-size 4"
     recipes = ("l2+fade(alpha=0.1)", "fade(alpha=-1)", "gone")
-    statuses, _, said = commands(site, *(["fit", str(tmp_path / "data"), *fast, "--method", recipe] for recipe in recipes))
-    assert statuses == [0, 2, 2], said
-    assert "fade: alpha must be a finite number of at least 0, found -1" in said.splitlines()[-2]
-    assert "gone of plugged-in cannot be used" in said.splitlines()[-1]
+    commands = [["methods"], ["methods", "fade"], *([*fit.split(), "--out", str(root), "--method", recipe] for recipe in recipes)]
+    done = subprocess.run([sys.executable, "-c", COMMANDS, str(site), json.dumps(commands)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: Answers = json.loads(done.stdout)
+    return found
+
+
+def test_methods_of_other_packages_are_listed_and_broken_ones_named(answers: Answers) -> None:
+    [(status, listed, said), (status_of_one, one, _), *_] = answers
+    assert status == status_of_one == 0
+    assert "plugged-in" in listed and "fade(alpha=0.5)" in listed and "nobody, 2026" in listed
+    assert [line.split()[1] for line in said.splitlines()] == ["gone", "no_module", "stolen"]
+    assert all("plugged-in cannot be used" in line for line in said.splitlines())
+    assert "`alpha=0.5` (a finite number of at least 0): How much." in one
+
+
+def test_methods_of_other_packages_train(answers: Answers) -> None:
+    [trained, wrong, gone] = answers[2:]
+    assert [trained[0], wrong[0], gone[0]] == [0, 2, 2], trained
+    assert "fade: alpha must be a finite number of at least 0, found -1" in wrong[2].splitlines()[-1]
+    assert "gone of plugged-in cannot be used" in gone[2].splitlines()[-1]
 
 
 @dataclass
