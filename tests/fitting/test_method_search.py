@@ -16,7 +16,15 @@ from tests.toys import picture_folder
 def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("search")
     picture_folder(root / "data", {"train": 8, "val": 4, "test": 2})
-    return {"data": str(root / "data"), "model": "tiny", "epochs": 8, "batch_size": 8, "image_size": 16, "out": root / "runs", "precision": "32"}
+    return {
+        "data": str(root / "data"),
+        "model": "tiny",
+        "epochs": 8,
+        "batch_size": 8,
+        "image_size": 16,
+        "out": root / "runs",
+        "precision": "32",
+    }
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "rival"])
