@@ -72,7 +72,7 @@ def test_the_timm_folder_says_what_it_is(exported: exporting.Exported) -> None:
     config = json.loads((exported.folder / "timm" / "config.json").read_text("utf-8"))
     assert config["label_names"] == ["pears, ripe", "äpfel"]
     card = (exported.folder / "timm" / "README.md").read_text("utf-8")
-    assert "library_name: timm" in card and "Accuracy on the 10 test pictures" in card
+    assert "library_name: timm" in card and "Accuracy on 10 test pictures" in card
 
 
 def test_int8_is_smaller_and_measured(exported: exporting.Exported) -> None:
