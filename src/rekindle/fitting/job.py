@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 CHECKING = 0.25  # Work of looking at validation pictures after an epoch, in that of the epoch, where they choose nothing.
 LEAST_CHECKED = 64
 CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods and checkpoints take some too.
+LEAD = 2  # Validation pictures: fine-tuning gains much where it gains, and one picture of a few is luck (docs/results/defaults).
 LONG = 900.0  # Seconds that may be more than somebody meant to wait.
 LOCK = ".lock"
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -573,7 +574,7 @@ class _Job:
         Familiarity.learn(training, validation, answers["val"][own]).write(self.folder)
 
     def _probe_is_better(self, choices: Choices, training: "Training", splits: "dict[str, Samples]", found: dict[str, Tensor]) -> bool:
-        """With `keep="auto"`: whether the linear probe that training began with is right on more validation pictures."""
+        """With `keep="auto"`: whether the linear probe that training began with is right on `LEAD` more validation pictures, or more than that."""
         if self.spec.keep != "auto" or choices.head_init != "linear_probe" or choices.probe is None or "val" not in found:
             return False
         if self.spec.fold:  # The better of two on the pictures that the fold is measured on would flatter it.
@@ -582,9 +583,10 @@ class _Job:
         answers = self._probe_answers(choices.probe, training.tuner.source.model, splits, "val")
         if answers is None:
             return False
-        shares = [100 * float((answer.argmax(1) == labels).double().mean()) for answer in (answers, found["val"])]
-        if shares[0] <= shares[1]:
+        right = [int((answer.argmax(1) == labels).sum()) for answer in (answers, found["val"])]
+        if right[0] - right[1] < LEAD:
             return False
+        shares = [100 * count / len(labels) for count in right]
         self.listener.note(
             f"the linear probe is kept: it is right on {shares[0]:.1f} % of the validation pictures, and after fine-tuning it is {shares[1]:.1f} %."
         )
