@@ -8,7 +8,7 @@ which stated none; all versions up to a format's own are read. Tables, pages and
 import json
 import stat
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -74,6 +74,16 @@ class FileFormat(Generic[Shape]):
             Unreadable: If the file is missing, damaged, foreign, or (`Later`) of a later version.
         """
         return self._one(path, json.loads, LARGEST)
+
+    def kept(self, path: Path, make: Callable[[], Shape]) -> Shape:
+        """What a file holds, or else what `make` gives, which is kept there for the next time where anything can be written."""
+        with suppress(Unreadable):
+            return self.read(path)
+        made = make()
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.write(path, made)
+        return made
 
     def read_yaml(self, path: Path) -> Shape:
         """Read YAML; raises as `read` does."""

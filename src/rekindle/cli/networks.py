@@ -1,13 +1,11 @@
 """Names of networks, written down once for the timm and torchvision that are installed: asking the two takes seconds."""
 
 import fnmatch
-from contextlib import suppress
 from importlib.metadata import version
 
 from typing_extensions import TypedDict
 
 from rekindle.data.cache.cache_dir import home
-from rekindle.errors import Unreadable
 from rekindle.stored import FileFormat
 
 LIBRARIES = ("rekindle", "timm", "torchvision")
@@ -25,13 +23,10 @@ NETWORKS = FileFormat(1, Networks, "it is written again")
 def network_names(pattern: str = "*") -> list[str]:
     """Names of networks that match a shell pattern, ours first, as `rekindle.models.names` gives them."""
     path = home() / f"networks-{'-'.join(version(name) for name in LIBRARIES)}.json"
-    try:
-        known = NETWORKS.read(path)
-    except Unreadable:
-        from rekindle import models
+    return fnmatch.filter(NETWORKS.kept(path, _asked)["names"], pattern)
 
-        known = {"names": models.names()}
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            NETWORKS.write(path, known)
-    return fnmatch.filter(known["names"], pattern)
+
+def _asked() -> Networks:
+    from rekindle import models
+
+    return {"names": models.names()}

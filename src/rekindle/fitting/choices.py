@@ -24,7 +24,7 @@ WARM_MULTIPLE = 4.0
 rate is thirty times the backbone's and makes runs unsteady, so that it gets at most this many times the backbone's (docs/results/defaults)."""
 
 ADAPTIVE_MULTIPLE = "x10"  # The head's rate under optimisers that scale gradients themselves.
-CLOSE = 1e-2  # Relative difference of features that counts as none: those of the look are in float32, on another batch.
+CLOSE = 1e-2  # Relative difference of features that counts as none: those of the look are of another batch.
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def from_checkpoint(state: dict[str, Any], spec: RunSpec, images: int) -> Choice
 
 
 def choose(spec: RunSpec, images: int, methods: list[Method], look: "Look | None", batchnorm: str) -> Choices:
-    """Fill in what the spec leaves open.
+    """Fill in what the spec leaves open but the head's rate, for which see `with_head_rate`.
 
     Args:
         spec: The run.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import torch
 from annotated_types import Interval
@@ -65,6 +65,7 @@ CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods
 LEAD = 2  # Validation pictures: fine-tuning gains much where it gains, and one picture of a few is luck (docs/results/defaults).
 LONG = 900.0  # Seconds that may be more than somebody meant to wait.
 LOCK = ".lock"
+Found = TypeVar("Found")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -289,7 +290,7 @@ class _Job:
                 with self.fabric.autocast():
                     read = look if look is not None and reads(tuner, look.features, self._first(train)) else None
                 choices = start_head(self._rate(choices, tuner, read, train), tuner, read)
-                choices = with_head_rate(choices, spec, self.methods, look, model)
+                choices = self._agreed(with_head_rate(choices, spec, self.methods, look, model))
                 if tuner.needs_data:
                     tuner.prepare(self._passes(train, read))
             watching = recorders(spec.record or "", tuner.net, tuner.source)
@@ -393,7 +394,11 @@ class _Job:
         if batchnorm == "auto":
             batchnorm = self.shared.batchnorm or "batch"
         choices = replace(choose(spec, len(train), self.methods, look, batchnorm), baseline=look.summary() if look else {})
-        return self.fabric.broadcast(choices) if self.fabric.world_size > 1 else choices
+        return self._agreed(choices)
+
+    def _agreed(self, value: Found) -> Found:
+        """What the first rank found, on all of them: each looks for itself, and may round otherwise."""
+        return self.fabric.broadcast(value) if self.fabric.world_size > 1 else value
 
     def _in_time(self, choices: Choices, model: nn.Module, splits: "dict[str, Samples]", criterion: Any) -> Choices:
         """The choices with as many epochs, up to those chosen, as the rest of the time allows; the same on every rank."""
@@ -407,7 +412,7 @@ class _Job:
             self.listener.note(f"--minutes {self.spec.minutes:g} shortens the run from {choices.epochs} to {number_of(epochs, 'epoch')}.")
         if CAREFUL * left < every:
             self.listener.note(f"one epoch takes {duration(every)}, which is more than --minutes {self.spec.minutes:g} leaves.")
-        return replace(choices, epochs=self.fabric.broadcast(epochs) if self.fabric.world_size > 1 else epochs)
+        return replace(choices, epochs=self._agreed(epochs))
 
     def _workload(self, splits: "dict[str, Samples]") -> Workload:
         return Workload(
@@ -428,7 +433,7 @@ class _Job:
         sharp = make_criterion(replace(spec, label_smoothing=0.0), train.labels, len(self.dataset.classes))
         batches = ((x, y.argmax(1) if y.is_floating_point() else y) for x, y in self._some(train))
         rate = polyak_lr(twin, [name for name in tuner.net.parameters() if name not in head], batches, sharp, self.fabric.autocast)
-        return replace(choices, lr=self.fabric.broadcast(rate) if self.fabric.world_size > 1 else rate)
+        return replace(choices, lr=self._agreed(rate))
 
     def _some(self, train: "Samples") -> Iterator[tuple[Tensor, Tensor]]:
         """A few batches of training pictures as the run will see them."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.study.local_engine import POLL, THREADS, Notice, Reporter, finished, take_cells
 from rekindle.study.store import Study
 from rekindle.study.worker import TrainCell, train
@@ -42,7 +42,7 @@ def run_slurm(
     news = Reporter(study, notice)
     with executor.batch():
         sent = [executor.submit(_job, str(study.folder.resolve()), train_cell) for _ in range(jobs)]
-    notice(f"{len(sent)} Slurm jobs sent: {', '.join(job.job_id for job in sent)}.")
+    notice(f"{number_of(len(sent), 'Slurm job')} sent: {', '.join(job.job_id for job in sent)}.")
     ended: set[str] = set()
     try:
         while not finished(study):
@@ -110,5 +110,5 @@ def _refuse_what_is_left(study: Study) -> None:
     left = sum(not study.settled(cell) for cell in study.cells()) + study.unknown_cells()
     if left:
         raise UserError(
-            f"all Slurm jobs ended with {left} runs to do; what they said is in {study.folder / 'slurm'}. Give the command again to go on."
+            f"all Slurm jobs ended with {number_of(left, 'run')} to do; what they said is in {study.folder / 'slurm'}. Give the command again to go on."
         )

@@ -3,7 +3,6 @@
 import hashlib
 import platform
 import time
-from contextlib import suppress
 from typing import Literal
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from rekindle.data.cache.cache_dir import home
-from rekindle.errors import Unreadable
 from rekindle.stored import FileFormat
 
 Precision = Literal["bf16", "32"]
@@ -59,13 +57,7 @@ def automatic_precision(module: nn.Module | None = None, image_size: int | None 
 def kept_speeds(module: nn.Module, image_size: int) -> Speeds:
     """What was measured of a network of this structure on this machine, else what is measured now."""
     path = home() / "precision" / f"{_name(module, image_size)}.json"
-    with suppress(Unreadable):
-        return SPEEDS.read(path)
-    speeds = measured_speeds(module, image_size)
-    with suppress(OSError):  # A cache that cannot be written is no reason to stop.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        SPEEDS.write(path, speeds)
-    return speeds
+    return SPEEDS.kept(path, lambda: measured_speeds(module, image_size))
 
 
 def measured_speeds(module: nn.Module, image_size: int) -> Speeds:
