@@ -105,6 +105,7 @@ def _run(options: argparse.Namespace) -> int:
 
     for name, hint in {"jobs": Threads | None, "threads": Threads | None, "cpus_per_run": Units, "gpus_per_run": Units | None}.items():
         check_value(f"--{name.replace('_', '-')}", getattr(options, name), hint)
+    settings = _settings(options)  # Before the forecast, which takes a while.
     oracle = load_oracle(options.grid)
     if oracle is not None:
         return _run_oracle(options, oracle)
@@ -127,11 +128,7 @@ def _run(options: argparse.Namespace) -> int:
         _show_plan(planned, jobs, study)
     if options.dry_run:
         return OK
-    if options.engine != "ray" and (options.address != "local" or options.cpus_per_run != 1 or options.gpus_per_run is not None):
-        raise UserError("--address, --cpus-per-run and --gpus-per-run are for --engine ray; add it, or leave them out.")
-    if options.slurm and options.engine != "slurm":
-        raise UserError("--slurm is for --engine slurm; add it, or leave it out.")
-    _engine(options, study, jobs)
+    _engine(options, study, jobs, settings)
     status = read_status(study)
     if options.json:
         print(json.dumps(status.to_dict()))
@@ -169,7 +166,7 @@ def _run_oracle(options: argparse.Namespace, study: "OracleStudy") -> int:
     return OK
 
 
-def _engine(options: argparse.Namespace, study: "Study", jobs: int) -> None:
+def _engine(options: argparse.Namespace, study: "Study", jobs: int, settings: dict[str, str]) -> None:
     def notice(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
@@ -181,15 +178,20 @@ def _engine(options: argparse.Namespace, study: "Study", jobs: int) -> None:
     if options.engine == "slurm":
         from rekindle.study.slurm_engine import run_slurm
 
-        run_slurm(study, jobs=jobs, settings=_settings(options.slurm), notice=notice)
+        run_slurm(study, jobs=jobs, settings=settings, notice=notice)
         return
     from rekindle.study.local_engine import run_local
 
     run_local(study, jobs=jobs, notice=notice)
 
 
-def _settings(texts: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
+def _settings(options: argparse.Namespace) -> dict[str, str]:
+    """What is told to Slurm, after a look at whether each engine has options of its own alone."""
+    if options.engine != "ray" and (options.address != "local" or options.cpus_per_run != 1 or options.gpus_per_run is not None):
+        raise UserError("--address, --cpus-per-run and --gpus-per-run are for --engine ray; add it, or leave them out.")
+    if options.slurm and options.engine != "slurm":
+        raise UserError("--slurm is for --engine slurm; add it, or leave it out.")
+    pairs = [text.partition("=") for text in options.slurm]
     for name, sign, value in pairs:
         if not (name and sign and value):
             raise UserError(f"--slurm takes options of sbatch as NAME=VALUE, such as partition=gpu, found {name + sign + value!r}.")
