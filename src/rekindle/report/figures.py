@@ -19,10 +19,10 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import HashableList
 
 from rekindle.files import write_atomic
-from rekindle.report.colors import BLUE, COLORS, DASHES, GREEN, GREY, ORANGE, PINK, RED, method_styles
+from rekindle.report.colors import BLUE, COLORS, DASHES, GREEN, GREY, ORANGE, PAGE, PINK, RED, method_styles, palette
 from rekindle.report.format import short
 
-INK = "#1c2733"  # Of text and axes; a page's own ink takes its place in an SVG.
+INK = PAGE["ink"][0]  # Of text and axes; a page's own ink takes its place in an SVG.
 # Matplotlib's own font lacks most of Asia's scripts; these are asked, in turn, where they are installed.
 FALLBACK_FONTS = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei",
@@ -37,10 +37,7 @@ STYLE: Any = {
     # Equal figures are equal bytes, and letters stay letters.
     "svg.fonttype": "none", "svg.hashsalt": "rekindle",
 }  # fmt: skip
-THEME = (
-    "<style>:root{color-scheme:light dark;--ink:" + INK + "}@media(prefers-color-scheme:dark){:root{--ink:#e6ebf1}}"
-    "text{font-family:system-ui,sans-serif!important}</style>"
-)
+THEME = f"<style>{palette('ink')}text{{font-family:system-ui,sans-serif!important}}</style>"
 DPI = 150
 NUMBERED = 20
 COLUMNS = 4

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rekindle.errors import number_of
+from rekindle.report.colors import palette
 
 if TYPE_CHECKING:
     import jinja2
@@ -41,4 +42,5 @@ def _environment(name: str) -> "jinja2.Environment":
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["number_of"] = number_of
+    environment.globals["palette"] = palette()
     return environment
