@@ -1,5 +1,6 @@
 """A study's numbers as tables and sentences. The number of seeds stands beside each."""
 
+from rekindle.errors import alternatives, number_of
 from rekindle.report.format import duration, escape, p_value
 from rekindle.report.statistics import LEVEL, smallest_p
 from rekindle.study.grid import Setting, size_text
@@ -25,7 +26,7 @@ def sentences(numbers: StudyNumbers) -> list[str]:
     where = split.get(frozenset(numbers.splits), "the test split where there is one, or else the validation split")
     failed = f", {len(numbers.failures)} failed" if numbers.failures else ""
     text = [
-        f"{len(numbers.methods)} methods in {len(numbers.study.grid.settings)} settings with {' or '.join(map(str, seeds))} seeds: {done} of {planned} runs done{failed}.",
+        f"{number_of(len(numbers.methods), 'method')} in {number_of(len(numbers.study.grid.settings), 'setting')} with {alternatives(seeds, 'seed')}: {done} of {number_of(planned, 'run')} done{failed}.",
         f"Accuracy is on {where}; means and standard deviations (ddof 1) are over seeds.",
         "Runs of one seed share their pictures, splits and batch order across methods.",
     ]
@@ -122,12 +123,13 @@ def over_tasks_notes(overall: Overall) -> list[str]:
     if overall.tests:
         p = overall.tests[0]
         notes.append(
-            f"Friedman's test over {overall.ranked} tasks: p {_p(p)}" + ("." if p < LEVEL else "; so the ranks show no difference.")
+            f"Friedman's test over {number_of(overall.ranked, 'task')}: p {_p(p)}"
+            + ("." if p < LEVEL else "; so the ranks show no difference.")
         )
         pairs = len(overall.ranks) * (len(overall.ranks) - 1) // 2
         least = min(1.0, pairs * smallest_p(overall.ranked))
         notes.append(
-            f"With {overall.ranked} tasks and {pairs} pairs of methods the smallest p after Holm's correction is {least:.3g}"
+            f"With {number_of(overall.ranked, 'task')} and {number_of(pairs, 'pair')} of methods the smallest p after Holm's correction is {least:.3g}"
             + (
                 "."
                 if least < LEVEL
