@@ -115,7 +115,10 @@ def test_every_method_chooses_among_the_shared_values_and_a_task_may_have_its_ow
         ({"shared": {"rate": [0.1]}}, ["shared.rate", "settings are"]),
         ({"shared": {"per_class": [10]}}, ["shared.per_class"]),
         ({"tasks": {"cats": {"data": "cats", "shared": {"lr": []}}}}, ["tasks.cats.shared.lr", "list"]),
-        ({"shared": {"lr": [0.1]}, "methods": {"A": {"method": "l2", "grid": {"lr": [0.1]}}}}, ["methods.A", "shared.lr", "one of the two"]),
+        (
+            {"shared": {"lr": [0.1]}, "methods": {"A": {"method": "l2", "grid": {"lr": [0.1]}}}},
+            ["methods.A", "shared.lr", "one of the two"],
+        ),
         ({"shared": {"lr": [0.1]}, "methods": {"A": {"method": "l2", "lr": 0.1}}}, ["methods.A", "shared.lr", "one of the two"]),
         ({"shared": {"lr": ["fast", 0.1]}, "methods": {"A": "l2"}}, ["lr", "'fast'"]),
         ({"selection": {"test_selected": "yes"}}, ["selection.test_selected", "true or false"]),
