@@ -44,7 +44,7 @@ def _methods(options: argparse.Namespace) -> int:
 
 
 def _list(entries: dict[str, MethodEntry]) -> None:
-    for family in dict.fromkeys(entry.family for entry in entries.values()):
+    for family in sorted({entry.family for entry in entries.values()}, key=lambda family: (family == "directions", family)):
         print(f"\n{family.replace('_', '-')}")
         for name, entry in entries.items():
             if entry.family == family:
