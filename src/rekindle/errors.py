@@ -56,8 +56,8 @@ _CUT = reprlib.Repr()
 _CUT.maxlevel, _CUT.maxstring, _CUT.maxlong, _CUT.maxother = 4, LETTERS, LETTERS, LETTERS
 
 
-def number_of(count: int, noun: str, verb: str = "") -> str:
-    """A count with its noun and verb, both given as for one: "1 epoch", "2 epochs", "0 classes are"."""
+def number_of(count: float, noun: str, verb: str = "") -> str:
+    """A count, which may be infinite, with its noun and verb, both given as for one: "1 epoch", "2 epochs", "0 classes are"."""
     words = f"{count} {noun if count == 1 else _plural(noun)}"
     return f"{words} {agree(count, verb)}" if verb else words
 
@@ -67,7 +67,7 @@ def alternatives(counts: Sequence[int], noun: str) -> str:
     return " or ".join([*map(str, counts[:-1]), number_of(counts[-1], noun)])
 
 
-def agree(count: int, word: str) -> str:
+def agree(count: float, word: str) -> str:
     """A verb or pronoun, given as for one thing, as it stands with so many: "is" or "are", "looks" or "look", "its" or "their"."""
     return word if count == 1 else IRREGULAR.get(word, word.removesuffix("s"))
 

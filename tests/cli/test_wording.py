@@ -21,7 +21,7 @@ THINGS = (
 FIXED = re.compile(rf"^ (?:[a-z-]+ )?(?:{THINGS})\b")
 VERB = re.compile(r"^ (?:of [a-z' ]+ )?(?:are|were|have|do)\b")
 # In the right number already, a constant above one, or no count at all but a text.
-TOLD = re.compile(r"^(?:number_of|agree|alternatives|shown|some|split_title|counted)\(|^(?:len\()?[A-Z_]+\)?$|__name__|\.model$")
+TOLD = re.compile(r"^(?:number_of|agree|alternatives|shown|some|split_title|counted)\(|^(?:len\()?[A-Z_]+\)?$|__name__|\.(?:model|name)$")
 
 
 def fixed_plurals(path: Path) -> Iterator[str]:

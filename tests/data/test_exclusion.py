@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import rekindle
 from rekindle.data import Dataset, open_data
-from rekindle.errors import UserError, number_of
+from rekindle.errors import UserError, agree, number_of
 from rekindle.files import csv_text
 from tests.toys import picture_folder
 
@@ -53,7 +53,8 @@ def test_none_of_them_trains_or_validates_and_the_test_split_is_as_it_was(
     assert names(found, "train", "val") == names(whole, "train", "val") - asked
     tested = len(asked & names(whole, "test"))
     assert f"{number_of(len(asked) - tested, 'picture', 'is')} left out" in " ".join(found.notes)
-    assert (f"{tested} of its pictures are in the test split and stay" in " ".join(found.notes)) == bool(tested)
+    staying = f"{tested} of its pictures {agree(tested, 'is')} in the test split and {agree(tested, 'stays')} there"
+    assert (staying in " ".join(found.notes)) == bool(tested)
 
 
 def test_a_subset_is_as_large_as_was_asked_for_and_holds_none_of_them(folders: dict[str, Path], tmp_path: Path) -> None:
