@@ -7,7 +7,7 @@ GROUPS = {
     "use a run": ("predict", "serve", "export"),
     "look into runs": ("evaluate", "compare", "report", "analyze"),
     "choose data, networks and methods": ("data", "rank", "models", "methods", "test-method"),
-    "run studies": ("study",),
+    "run studies": ("study", "board"),
     "set up the shell": ("completion",),
 }
 

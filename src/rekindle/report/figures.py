@@ -47,6 +47,7 @@ CELL = 1.6
 NARROW = 4.0  # Inches; letters of 10 points are 12 pixels high on a telephone of 400.
 LEGEND = 42  # Letters of a legend's line in a figure of that width.
 BINS = 10
+NAME = 32  # Letters of a method's name.
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -323,6 +324,34 @@ def freeze_curve(candidates: list[tuple[str, list[float]]], chosen: int) -> Figu
         axes.set_xlabel("frozen up to")
         axes.set_title("validation accuracy (%) by frozen stages")
         figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def rank_diagram(ranks: dict[str, float], tested: list[list[float]], shades: dict[str, str], over: str) -> Figure:
+    """Average ranks of methods, with a bar across those that no test tells apart.
+
+    Args:
+        ranks: By method, 1 being the best.
+        tested: (methods, methods) p values, in that order.
+        shades: Each method's colour.
+        over: Over what the ranks are averaged, such as "6 tasks".
+
+    Raises:
+        ImportError: Without scikit-posthocs.
+    """
+    import pandas
+    from scikit_posthocs import critical_difference_diagram
+
+    names = {method: short(method, NAME) for method in ranks}
+    table = pandas.DataFrame(tested, index=list(names.values()), columns=list(names.values()))
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(8, 0.8 + 0.28 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        critical_difference_diagram(
+            pandas.Series(list(ranks.values()), index=list(names.values())), table, ax=axes,
+            color_palette={name: shades[method] for method, name in names.items()}, crossbar_props={"color": INK},
+        )  # fmt: skip
+        axes.set_title(f"average rank over {over}; a bar joins methods that differ by no significant amount")
     return figure
 
 
