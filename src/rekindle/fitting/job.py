@@ -257,10 +257,12 @@ class _Job:
 
     def _splits(self) -> "dict[str, Samples]":
         workers = choose_workers(self.fabric.device) if self.workers is None else self.workers
-        splits, start = {}, 0
+        splits, start, spec = {}, 0, self.spec
         for name, split in self.dataset.splits.items():
             rows = torch.arange(start, start + len(split.paths))
-            splits[name] = Samples(self.pixels, rows, split.labels, self.preprocessing, workers, self.augment, len(self.dataset.classes))
+            splits[name] = Samples(
+                self.pixels, rows, split.labels, self.preprocessing, workers, self.augment, len(self.dataset.classes), spec.views
+            )
             start += len(split.paths)
         return splits
 
