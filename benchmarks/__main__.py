@@ -14,7 +14,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # Without it the profiler that 
 
 import torch
 
-from benchmarks import epochs, methods, page, starting
+from benchmarks import epochs, frozen, methods, page, starting
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES, PAGE = ROOT / "build" / "performance.json", ROOT / "docs" / "performance.md"
@@ -39,7 +39,13 @@ def of_epochs(options: argparse.Namespace) -> dict[str, Any]:
     return {"threads": torch.get_num_threads(), "batch_size": epochs.BATCH, "rounds": options.rounds, "rows": rows}
 
 
-PARTS: dict[str, Part] = {"epochs": of_epochs, "starting": of_starting, "methods": of_methods}
+def of_frozen(options: argparse.Namespace) -> dict[str, Any]:
+    """Epochs with stored activations over those without."""
+    rows = frozen.measure(options.rounds, options.only, partial(print, file=sys.stderr, flush=True))
+    return {"rounds": options.rounds, "size": frozen.SIZE, "views": frozen.VIEWS, "rows": rows}
+
+
+PARTS: dict[str, Part] = {"epochs": of_epochs, "starting": of_starting, "frozen": of_frozen, "methods": of_methods}
 """What can be measured, by name. A part gives figures that JSON can hold; `page.SECTIONS` has the section that shows them."""
 
 

@@ -36,6 +36,17 @@ pictures at 128 pixels with the installed network; it spends {share:.0%} of its 
 |---|---:|---:|---:|
 {rows}
 """
+FROZEN = """\
+## Frozen layers
+
+An epoch, its validation included, of a run with `--freeze STAGE --views {views}` at {size} pixels, in which what the frozen layers give is stored,
+over one that computes it at each step (processor time; medians of {rounds} epochs after the first {views}, with the range in brackets, on {date}).
+What is left is the rest of the network, the optimiser and, from epoch to epoch, the checkpoint.
+
+| network | frozen up to | stored over computed |
+|---|---|---:|
+{rows}
+"""
 METHODS = """\
 ## What a method adds to a training step
 
@@ -67,7 +78,15 @@ def starting_section(found: dict[str, Any]) -> str:
     return STARTING.format(**{**found, "rows": "\n".join(rows)})
 
 
-SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {"epochs": epochs_section, "starting": starting_section, "methods": methods_section}
+def frozen_section(found: dict[str, Any]) -> str:
+    """The table of frozen stages."""
+    rows = [f"| {row['model']} | {row['until']} | {_range(row)} |" for row in found["rows"]]
+    return FROZEN.format(**{**found, "rows": "\n".join(rows)})
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "epochs": epochs_section, "starting": starting_section, "frozen": frozen_section, "methods": methods_section,
+}  # fmt: skip
 
 
 def text(found: dict[str, Any]) -> str:
