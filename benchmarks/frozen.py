@@ -34,7 +34,7 @@ def measure(rounds: int, only: Sequence[str], told: Callable[[str], None]) -> li
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         pictures = picture_folder(Path(folder, "photos"), SPLITS)
-        for name, until in ((name, until) for name in STAGES if not only or name in only for until in STAGES[name]):
+        for name, until in ((name, until) for name, stages in STAGES.items() if not only or name in only for until in stages):
             stored = _epochs(pictures, Path(folder, "stored"), name, until, rounds)
             with patch.object(FrozenPart, "look", lambda *_: False):
                 computed = _epochs(pictures, Path(folder, "computed"), name, until, rounds)
