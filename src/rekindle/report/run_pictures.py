@@ -1,6 +1,6 @@
 """The pictures of a run, and what its page says of each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from rekindle.data import Picture
 from rekindle.data.batches import preview
 from rekindle.data.samples import Samples
 from rekindle.method import noop
-from rekindle.records import Answer, read_predictions
+from rekindle.records import Answer, read_predictions, read_probabilities
 from rekindle.report import figures
 from rekindle.report.cards import mistake_cards, write_cards
 from rekindle.report.format import percent
@@ -72,7 +72,7 @@ def _reliability(run: Finished) -> Figure | None:
     answers = {}
     plain = run.result.get("uncalibrated", {}).get(split)
     if plain and temperature != 1:
-        before = _at_one(rows, run.result["classes"], temperature)
+        before = _at_one(read_probabilities(run.folder, split), run.result["classes"], temperature)
         answers[f"at temperature 1: calibration error {percent(plain['calibration_error'], 1)} %"] = (before, right)
     answers[f"at temperature {temperature:.2f}: calibration error {percent(error, 1)} %"] = (
         np.array([float(row["confidence"]) for row in rows]), right,
@@ -80,14 +80,14 @@ def _reliability(run: Finished) -> Figure | None:
     return figures.reliability(answers)
 
 
-def _at_one(rows: list[Answer], classes: list[str], temperature: float) -> np.ndarray:
+def _at_one(rows: Iterable[Answer], classes: list[str], temperature: float) -> np.ndarray:
     """(N,) confidences at temperature 1, from the probabilities at another: they are to the power of T, and sum to 1 again.
 
     Those that predictions.csv rounded to 0 stay there, which matters only far below a temperature of 1.
     """
-    powers = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]) ** temperature  # type: ignore[literal-required]
-    most: np.ndarray = (powers / powers.sum(1, keepdims=True)).max(1)
-    return most
+    names = [f"p_{name}" for name in classes]
+    powers = (np.array([float(row[name]) for name in names]) ** temperature for row in rows)  # type: ignore[literal-required]
+    return np.array([power.max() / power.sum() for power in powers])
 
 
 @dataclass(frozen=True)
