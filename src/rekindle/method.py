@@ -322,8 +322,8 @@ class Method:
 class Direction:
     """Maps inner products of the loss's gradient g and the regulariser's h to weights (a, b): the step uses a*g + b*h.
 
-    Subclasses may depend on nothing but the three products, accumulated in float64, so that the rule is a scalar function.
-    A subclass is a frozen dataclass; new parameters, which have no pre-trained values, always get the plain sum.
+    Subclasses may depend on nothing but the three products, accumulated in float64, so that the rule is a scalar function; one that
+    remembers earlier products overrides `weights_of`, and keeps what it knows in `state_dict`. A subclass is a frozen dataclass; new parameters, which have no pre-trained values, always get the plain sum.
 
     Attributes:
         name: What recipes and logs call the direction; by default the class's name in snake case.
@@ -352,6 +352,17 @@ class Direction:
     def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
         """Weights for g and h from <g,g>, <g,h> and <h,h>."""
         raise TypeError(f"{type(self).__name__} must define weights(gg, gh, hh).")
+
+    def weights_of(self, block: str, gg: float, gh: float, hh: float) -> tuple[float, float]:
+        """The same at a step of training; `block` names what counts as one vector, by the first of its parameters."""
+        return self.weights(gg, gh, hh)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a rule remembers of earlier steps."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
 
     def strength(self, clock: Clock) -> float:
         """A factor on h, for rules that fade."""

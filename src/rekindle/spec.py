@@ -185,7 +185,8 @@ class RunSpec:
         model: "tf_efficientnet_lite0", which is installed with rekindle, any other timm name such as "resnet50", "torchvision:NAME", "cifar_resnet20", "cifar_resnet56" or "tiny"; "auto" takes the installed one, or one that was downloaded before, is no more work than the machine can do, and has features on which a linear probe cross-validates better; with --minutes the installed one.
         weights: "default" for the model's own pre-trained weights, "none" for random ones, or a .safetensors file.
         method: Recipe, such as "l2_sp(alpha=0.01)+rifle(periods=2)"; `rekindle methods` lists the parts. "auto" tries plain fine-tuning and four rivals for twice the time, and keeps the best on validation.
-        direction: How the gradients of loss and penalties are combined: "plain_sum", "dtnh" or "grod", with options in brackets.
+        direction: How the gradients of loss and penalties are combined: "plain_sum", "dtnh", "grod", "pcgrad", "mgda", "gradvac" or "cagrad",
+            with options in brackets.
         freeze: Last stage to leave as it is pre-trained, such as "layer2"; "auto" searches it on the validation split; "none" trains all.
         epochs: Passes over the training set; "auto" chooses by the number of training images.
         minutes: Shorten the run to what this machine trains in so many minutes from now on; "none" sets no limit.

@@ -71,6 +71,20 @@ def test_final_runs_may_train_on_the_validation_pictures_but_the_choosing_ones_m
     assert from_dict(grid(base={"val_fraction": 0})).groups
 
 
+def test_every_method_chooses_among_the_shared_values_and_a_task_may_have_its_own() -> None:
+    tasks = {"cats": {"data": "cats"}, "dogs": {"data": "dogs", "shared": {"lr": [0.5]}}}
+    methods = {"Original": "l2", "Dropout": {"method": "l2+dropout(p={p})", "grid": {"p": [0.1, 0.2]}}}
+    made = from_dict(grid(tasks=tasks, methods=methods, shared={"lr": ["1e-3", 0.01]}, selection={"seeds": 2, "equal_budgets": False}))
+    found = {(group.setting.task, group.method): group for group in made.groups}
+    assert list(found["cats", "Original"].candidates) == ["lr=0.001", "lr=0.01"]
+    assert list(found["cats", "Dropout"].candidates) == ["lr=0.001, p=0.1", "lr=0.001, p=0.2", "lr=0.01, p=0.1", "lr=0.01, p=0.2"]
+    assert list(found["dogs", "Original"].candidates) == ["lr=0.5"] and not found["dogs", "Original"].searches
+    assert found["cats", "Dropout"].candidates["lr=0.01, p=0.2"]["lr"] == 0.01
+    assert {cell.spec.lr for cell in found["cats", "Original"].selection_cells} == {0.001, 0.01}
+    with pytest.raises(UserError, match="Original has 2 candidates but Dropout has 4"):
+        from_dict(grid(tasks=tasks, methods=methods, shared={"lr": [0.001, 0.01]}))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -97,6 +111,16 @@ def test_final_runs_may_train_on_the_validation_pictures_but_the_choosing_ones_m
         ({"methods": {"A": {"method": "l2", "grid": {"lr": 0.1}}}}, ["methods.A.grid.lr", "list"]),
         ({"methods": {"A": "l2", "B": {"method": "l2", "grid": {"lr": [0.1, 0.2]}}}}, ["A has 1 candidate but B has 2", "equal_budgets"]),
         ({"methods": {"A": {"method": "l2", "grid": {"lr": [0.1, 0.2]}}}, "selection": {"seeds": [2]}}, ["selection.seeds", "both have 2"]),
+        ({"shared": {"lr": 0.1}}, ["shared.lr", "list"]),
+        ({"shared": {"rate": [0.1]}}, ["shared.rate", "settings are"]),
+        ({"shared": {"per_class": [10]}}, ["shared.per_class"]),
+        ({"tasks": {"cats": {"data": "cats", "shared": {"lr": []}}}}, ["tasks.cats.shared.lr", "list"]),
+        (
+            {"shared": {"lr": [0.1]}, "methods": {"A": {"method": "l2", "grid": {"lr": [0.1]}}}},
+            ["methods.A", "shared.lr", "one of the two"],
+        ),
+        ({"shared": {"lr": [0.1]}, "methods": {"A": {"method": "l2", "lr": 0.1}}}, ["methods.A", "shared.lr", "one of the two"]),
+        ({"shared": {"lr": ["fast", 0.1]}, "methods": {"A": "l2"}}, ["lr", "'fast'"]),
         ({"selection": {"test_selected": "yes"}}, ["selection.test_selected", "true or false"]),
         ({"blocks": [{"tasks": ["cows"]}]}, ["blocks[0].tasks", "cats, dogs", "'cows'"]),
         ({"blocks": {}}, ["blocks", "list"]),

@@ -1,5 +1,9 @@
+from .directions.cagrad import CAGrad
 from .directions.dtnh import DTNH
+from .directions.gradvac import GradVac
 from .directions.grod import GrOD
+from .directions.mgda import MGDA
+from .directions.pcgrad import PCGrad
 from .directions.plain import PlainSum
 from .distillation.attention_transfer import AttentionTransfer
 from .distillation.co_tuning import CoTuning
@@ -40,7 +44,9 @@ __all__ = [
     "L2",
     "L2SP",
     "LPFT",
+    "MGDA",
     "AttentionTransfer",
+    "CAGrad",
     "CNNDropout",
     "CoTuning",
     "Cosine",
@@ -52,11 +58,13 @@ __all__ = [
     "Freeze",
     "FreezeBatchNorm",
     "GrOD",
+    "GradVac",
     "GroupLassoSP",
     "L2Mixture",
     "L2SPFisher",
     "LayerDecay",
     "LwF",
+    "PCGrad",
     "PlainSum",
     "ReinitTop",
     "Rifle",

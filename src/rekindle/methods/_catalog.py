@@ -128,7 +128,7 @@ class _File:
             if base in home.classes:
                 found |= home.fields(home.classes[base])
         for item in node.body:
-            if isinstance(item, ast.AnnAssign) and item.value is not None and not _is_class_variable(item):
+            if isinstance(item, ast.AnnAssign) and item.value is not None and not _is_class_variable(item) and _target(item)[0] != "_":
                 found[_target(item)] = (self, item.annotation, item.value)
         return found
 

@@ -7,6 +7,7 @@
     base: {model: resnet18, epochs: 40, lr: 0.01}           # settings of every run: options of rekindle fit
     regularizers: {L2: l2, L2-SP: l2_sp}                    # what stands for {regularizer} in a recipe; may be left out
     tasks: {clothes: {data: clothes}}                       # settings of one task, above those of base
+    shared: {lr: [0.003, 0.01]}         # values that every method chooses among; a task may have its own `shared`
     methods:
       Original: "{regularizer}"
       Dropout: {method: "{regularizer}+dropout(p={p})", grid: {p: [0.1, 0.2, 0.5]}}    # above those of the task
@@ -32,7 +33,7 @@ from rekindle.files import read_yaml
 from rekindle.spec import AUTO, NONE_WORDS, RunSpec, fits, hints, option_words
 from rekindle.study.grid import FIRST_SELECTION_SEED, Grid, Group, Selection, Setting
 
-KEYS = ("name", "title", "baseline", "seeds", "sizes", "base", "regularizers", "tasks", "methods", "selection", "blocks")
+KEYS = ("name", "title", "baseline", "seeds", "sizes", "base", "regularizers", "tasks", "shared", "methods", "selection", "blocks")
 REQUIRED = ("name", "tasks", "methods")
 SELECTION = ("seeds", "settings", "equal_budgets", "test_selected")
 BLOCK = ("methods", "regularizers", "tasks", "sizes", "seeds")
@@ -131,9 +132,11 @@ def _groups(raw: dict[str, Any], selection: Selection) -> list[Group]:
     regularizers = _regularizers(raw)
     base = _settings(raw.get("base", {}), "base")
     tasks = {name: _task(name, entry) for name, entry in raw["tasks"].items()}
+    shared = _shared(raw)
     methods = {name: _method(name, entry, regularizers) for name, entry in raw["methods"].items()}
+    _check_shared(shared, methods)
     blocks = _blocks(raw, regularizers)
-    _check_size(blocks, methods, selection)
+    _check_size(blocks, methods, shared, selection)
     places: dict[tuple[Setting, str], dict[int, int]] = {}
     for number, block in enumerate(blocks):
         for task, size, regularizer, method in itertools.product(block["tasks"], block["sizes"], block["regularizers"], block["methods"]):
@@ -143,7 +146,7 @@ def _groups(raw: dict[str, Any], selection: Selection) -> list[Group]:
     made = []
     for (setting, method), numbers in places.items():
         both = set(numbers) & set(selection.seeds)
-        candidates = _candidates(method, methods[method], regularizers.get(setting.regularizer, ""))
+        candidates = _candidates(method, methods[method], shared[setting.task], regularizers.get(setting.regularizer, ""))
         if both and len(candidates) > 1:
             raise UserError(f"selection.seeds must differ from seeds, so that the final runs are fresh; both have {min(both)}.")
         common = {**base, **tasks[setting.task], "per_class": setting.size or None}
@@ -156,13 +159,15 @@ def _groups(raw: dict[str, Any], selection: Selection) -> list[Group]:
     return made
 
 
-def _check_size(blocks: list[dict[str, Any]], methods: dict[str, dict[str, Any]], selection: Selection) -> None:
+def _check_size(
+    blocks: list[dict[str, Any]], methods: dict[str, dict[str, Any]], shared: dict[str, dict[str, Any]], selection: Selection
+) -> None:
     """Refuse a product that nobody will run, by its counts alone: before anything of its size is made."""
     runs = 0
     for block in blocks:
-        settings = math.prod(len(block[key]) for key in ("tasks", "sizes", "regularizers"))
-        for name in block["methods"]:
-            candidates = math.prod(len(values) for values in methods[name]["grid"].values())
+        settings = math.prod(len(block[key]) for key in ("sizes", "regularizers"))
+        for task, name in itertools.product(block["tasks"], block["methods"]):
+            candidates = math.prod(len(values) for values in {**shared[task], **methods[name]["grid"]}.values())
             runs += settings * candidates * (len(block["seeds"]) + len(selection.seeds) * (candidates > 1))
     if runs > MOST_RUNS:
         raise UserError(
@@ -216,7 +221,37 @@ def _task(name: str, entry: Any) -> dict[str, Any]:
     entry = {"data": entry} if isinstance(entry, str) else _mapping(entry, where)
     if "data" not in entry:
         raise UserError(f"{where} needs the key 'data', the folder with the photographs.")
-    return _settings({key: value for key, value in entry.items() if key != "published"}, where)
+    return _settings({key: value for key, value in entry.items() if key not in ("published", "shared")}, where)
+
+
+def _shared(raw: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What every method chooses among, by task: a task's own values replace those of the whole file."""
+    common = raw.get("shared", {})
+    found = {}
+    for name, entry in raw["tasks"].items():
+        own = entry.get("shared") if isinstance(entry, dict) else None
+        grid, where = (common, "shared") if own is None else (own, f"tasks.{name}.shared")
+        for key, values in _mapping(grid, where).items():
+            _check_values(values, f"{where}.{key}")
+            if key not in SETTINGS or key in NOT_MINE:
+                raise UserError(f"{where}.{key} is no setting that methods can share; settings are {', '.join(SETTINGS)}.")
+        found[name] = grid
+    return found
+
+
+def _check_shared(shared: dict[str, dict[str, Any]], methods: dict[str, dict[str, Any]]) -> None:
+    """Refuse a method that sets for itself what all are to choose among."""
+    for grid, (name, method) in itertools.product(shared.values(), methods.items()):
+        both = [key for key in grid if key in method["grid"] or key in method["settings"]]
+        if both:
+            raise UserError(
+                f"methods.{name} gives {both[0]} a value of its own, and shared.{both[0]} gives every method the same; leave one of the two out."
+            )
+
+
+def _check_values(values: Any, where: str) -> None:
+    if not isinstance(values, list) or not values:
+        raise UserError(f"{where} must be a list of values, found {shown(values)}.")
 
 
 def _method(name: str, entry: Any, regularizers: dict[str, str]) -> dict[str, Any]:
@@ -229,8 +264,7 @@ def _method(name: str, entry: Any, regularizers: dict[str, str]) -> dict[str, An
     settings = _settings(entry, where)
     known = {*_placeholders(settings, where), *grid}
     for key, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise UserError(f"{where}.grid.{key} must be a list of values, found {shown(values)}.")
+        _check_values(values, f"{where}.grid.{key}")
         if key not in _placeholders(settings, where) and key not in SETTINGS:
             raise UserError(f"{where}.grid.{key} is neither in braces in the recipe nor a setting; settings are {', '.join(SETTINGS)}.")
     unknown = known - set(grid) - {"regularizer"}
@@ -261,16 +295,16 @@ def _placeholders(settings: dict[str, Any], where: str) -> list[str]:
     return found
 
 
-def _candidates(name: str, method: dict[str, Any], regularizer: str) -> dict[str, dict[str, Any]]:
-    """Settings of each combination of a method's values, by its text."""
+def _candidates(name: str, method: dict[str, Any], shared: dict[str, Any], regularizer: str) -> dict[str, dict[str, Any]]:
+    """Settings of each combination of the shared values and a method's own, by its text."""
     found = {}
-    grid = {key: [_maybe_number(value) for value in values] for key, values in method["grid"].items()}
+    grid = {key: [_maybe_number(value) for value in values] for key, values in {**shared, **method["grid"]}.items()}
     for values in itertools.product(*grid.values()):
         chosen = dict(zip(grid, values, strict=True))
         filled = {"regularizer": regularizer, **{key: repr(value) for key, value in chosen.items()}}
         settings = {key: value.format_map(filled) if key in ("method", "direction") else value for key, value in method["settings"].items()}
         own = {key: value for key, value in chosen.items() if key in SETTINGS}
-        settings |= _settings(own, f"methods.{name}.grid")
+        settings |= _settings(own, f"the values that {name} chooses among")
         found[", ".join(f"{key}={value}" for key, value in chosen.items())] = settings
     return found
 
@@ -291,13 +325,19 @@ def _selection(raw: Any) -> Selection:
 
 
 def _equal_budgets(groups: tuple[Group, ...]) -> None:
-    counts = {group.method: len(group.candidates) for group in groups}
-    if groups[0].selection.equal_budgets and len(set(counts.values())) > 1:
+    """Refuse methods that choose among more candidates than others do in the same setting."""
+    if not groups[0].selection.equal_budgets:
+        return
+    settings: dict[Setting, dict[str, int]] = {}
+    for group in groups:
+        settings.setdefault(group.setting, {})[group.method] = len(group.candidates)
+    for counts in settings.values():
         (few, least), (many, most) = min(counts.items(), key=lambda item: item[1]), max(counts.items(), key=lambda item: item[1])
-        raise UserError(
-            f"method {few} has {number_of(least, 'candidate')} but {many} has {most}, which favours {many}; "
-            "give every method as many, or set selection.equal_budgets to false, and the report says so."
-        )
+        if least < most:
+            raise UserError(
+                f"method {few} has {number_of(least, 'candidate')} but {many} has {most}, which favours {many}; "
+                "give every method as many, or set selection.equal_budgets to false, and the report says so."
+            )
 
 
 def _settings(raw: Any, where: str) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Tuner:
         require(steps_per_epoch >= 1, f"steps_per_epoch must be at least 1, found {steps_per_epoch}.")
         self.methods = list(methods)
         _check_pairs(self.methods)
-        self.direction = direction or PlainSum()
+        self.direction = PlainSum() if direction is None else copy.deepcopy(direction)  # What it remembers is this run's.
         plain = isinstance(self.direction, PlainSum)
         require(plain or not decoupled, "a direction needs the penalty in the gradient; leave decoupled out.")
         if not plain:
@@ -358,6 +358,7 @@ class Tuner:
             "conflicts": self._conflict_stats.conflicts,
             "source": self.source.model.state_dict() if self._asks_source and self._own_source else {},
             "methods": [{"name": method.name, "state": method.state_dict()} for method in self.methods],
+            "direction": self.direction.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -372,6 +373,7 @@ class Tuner:
         self._follow()
         for method, entry in zip(self.methods, state["methods"], strict=True):
             method.load_state_dict(entry["state"])
+        self.direction.load_state_dict(state.get("direction", {}))
         self._epoch, self._step, self._micro = state["epoch"], state["step"], 0
         self._restarted, self._prepared = state["restarted"], state["prepared"]
         self._conflict_stats = ConflictStats(list(state["cosines"]), list(state["conflicts"]))

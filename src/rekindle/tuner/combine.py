@@ -135,7 +135,7 @@ def combine_gradients_(
             raise UserError(_culprit({name: (gs[name], hs.get(name)) for name in names}, clock))
         if noise.issuperset(names):
             gg = gh = 0.0  # Nothing of the loss can be hurt there.
-        weights.update(dict.fromkeys(names, direction.weights(gg, gh, hh)))
+        weights.update(dict.fromkeys(names, direction.weights_of(names[0], gg, gh, hh)))
         products.append((gg, gh, hh))
     _combine_(gs, hs, weights, strength)
     gg, gh, hh = (sum(values) for values in zip(*products, strict=True))
