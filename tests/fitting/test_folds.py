@@ -45,7 +45,7 @@ def whole(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_each_picture_is_predicted_once_by_a_run_that_has_not_seen_it(whole: rekindle.CrossValidation, options: dict[str, Any]) -> None:
-    rows = read_csv(whole.folder / "predictions.csv")
+    rows = list(read_csv(whole.folder / "predictions.csv"))
     data = Path(options["data"])
     names = sorted(path.relative_to(data).as_posix() for split in ("train", "val") for path in (data / split).rglob("*.png"))
     assert sorted(row["path"] for row in rows) == names
@@ -73,7 +73,7 @@ def test_the_summary_is_that_of_the_runs(whole: rekindle.CrossValidation) -> Non
     assert [row["run"] for row in result["runs"]] == [run.folder.name for run in whole.runs]
     assert result["val"] == json.loads(json.dumps(over_folds([one["accuracy"] for one in held])))
     assert result["test"]["mean"] == pytest.approx(sum(run.result["test"]["accuracy"] for run in whole.runs) / FOLDS)
-    rows = read_csv(whole.folder / "predictions.csv")
+    rows = list(read_csv(whole.folder / "predictions.csv"))
     assert result["pictures"]["count"] == 14 == len(rows)
     assert result["pictures"]["accuracy"] == pytest.approx(sum(row["correct"] == "1" for row in rows) / 14)
     for row in (0, 1):
