@@ -107,7 +107,12 @@ def _csv_line(row: Iterable[Any]) -> str:
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
-def read_csv(path: Path, columns: Collection[str] | None = None) -> Iterator[dict[str, str]]:
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """All rows of a CSV file that `csv_text` made: {column: text}."""
+    return list(csv_rows(path))
+
+
+def csv_rows(path: Path, columns: Collection[str] | None = None) -> Iterator[dict[str, str]]:
     """The rows of a CSV file that `csv_lines` made, one after the other: {column: text}.
 
     Args:

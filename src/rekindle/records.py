@@ -12,7 +12,7 @@ from annotated_types import Interval, Len
 from typing_extensions import TypedDict
 
 from rekindle.errors import UserError
-from rekindle.files import read_csv
+from rekindle.files import csv_rows
 from rekindle.spec import SPEC, RunSpec, Share
 from rekindle.stored import FileFormat
 
@@ -304,7 +304,7 @@ def read_probabilities(folder: Path, split: str) -> Iterator[Answer]:
 def _predictions(folder: Path, split: str, columns: Collection[str] | None) -> Iterator[Answer]:
     path = folder / "predictions.csv"
     with ANSWERS.surprises(path):
-        for row in read_csv(path, columns):
+        for row in csv_rows(path, columns):
             answer = ANSWERS.checked(path, row, bounded=True)
             if not 0 <= float(answer["confidence"]) <= 1:
                 raise ValueError("a confidence is no share")

@@ -45,7 +45,7 @@ def whole(options: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_each_picture_is_predicted_once_by_a_run_that_has_not_seen_it(whole: rekindle.CrossValidation, options: dict[str, Any]) -> None:
-    rows = list(read_csv(whole.folder / "predictions.csv"))
+    rows = read_csv(whole.folder / "predictions.csv")
     data = Path(options["data"])
     names = sorted(path.relative_to(data).as_posix() for split in ("train", "val") for path in (data / split).rglob("*.png"))
     assert sorted(row["path"] for row in rows) == names
