@@ -73,7 +73,7 @@ def test_the_summary_is_that_of_the_runs(whole: rekindle.CrossValidation) -> Non
     assert [row["run"] for row in result["runs"]] == [run.folder.name for run in whole.runs]
     assert result["val"] == json.loads(json.dumps(over_folds([one["accuracy"] for one in held])))
     assert result["test"]["mean"] == pytest.approx(sum(run.result["test"]["accuracy"] for run in whole.runs) / FOLDS)
-    rows = list(read_csv(whole.folder / "predictions.csv"))
+    rows = read_csv(whole.folder / "predictions.csv")
     assert result["pictures"]["count"] == 14 == len(rows)
     assert result["pictures"]["accuracy"] == pytest.approx(sum(row["correct"] == "1" for row in rows) / 14)
     for row in (0, 1):
