@@ -284,6 +284,11 @@ class Method:
         """Whether it may draw the head anew in a run, so that the head needs a rate at which it can be fitted from nothing."""
         return False
 
+    @property
+    def changes_backbone(self) -> bool:
+        """Whether it may change weights of the whole backbone at once in a run, so that BatchNorm has to follow the batches."""
+        return False
+
     def restart_(self, clock: Clock, optimizer: Optimizer) -> bool:
         """Re-initialise in place at the start of a step; True if it did. Called once a step, first at step 0."""
         return False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rekindle.method import Clock, Method, require
-from rekindle.methods.restarts.rifle import cycle_factor, period_starts
+from rekindle.methods.restarts._periods import cycle_factor, period_starts
 from rekindle.spec import Count
 
 
