@@ -32,8 +32,13 @@ from .penalties.l2_sp import L2SP
 from .penalties.l2_sp_fisher import L2SPFisher
 from .restarts.cosine import Cosine
 from .restarts.cyclic_lr import CyclicLR
+from .restarts.knowledge_evolution import KnowledgeEvolution
+from .restarts.later_layer_forgetting import LaterLayerForgetting
+from .restarts.layer_wise_reinit import LayerWiseReinit
 from .restarts.reinit_top import ReinitTop
 from .restarts.rifle import Rifle
+from .restarts.shrink_perturb import ShrinkPerturb
+from .restarts.zapping import Zapping
 
 __all__ = [
     "BSS",
@@ -60,16 +65,21 @@ __all__ = [
     "GrOD",
     "GradVac",
     "GroupLassoSP",
+    "KnowledgeEvolution",
     "L2Mixture",
     "L2SPFisher",
+    "LaterLayerForgetting",
     "LayerDecay",
+    "LayerWiseReinit",
     "LwF",
     "PCGrad",
     "PlainSum",
     "ReinitTop",
     "Rifle",
+    "ShrinkPerturb",
     "SoftTargets",
     "SourceClassifier",
     "StochNorm",
     "StochasticDepth",
+    "Zapping",
 ]

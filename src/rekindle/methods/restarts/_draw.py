@@ -14,6 +14,8 @@ from rekindle.method import Net, require
 from rekindle.models.structure import normalises
 from rekindle.rng import use_generator
 
+Masks = dict[str, Tensor]  # {name of a parameter in its layer: (its shape) True where it is drawn}.
+
 GENTLE = 0.1
 """Scale of a fresh head in a network that normalises nothing: docs/results/rifle_factors."""
 
@@ -35,6 +37,20 @@ def draw_(layers: Iterable[nn.Module], stream: torch.Generator, scale: float = 1
             for parameter in layer.parameters(recurse=False):
                 if parameter.ndim > 1:
                     parameter.mul_(scale)
+
+
+def draw_where_(masks: Iterable[tuple[nn.Module, Masks]], stream: torch.Generator, scale: float = 1.0) -> None:
+    """Give the entries of layers that their masks name, by parameter, the values of the layers' initialisation; the others stay.
+
+    `scale` multiplies what is drawn of matrices and kernels.
+    """
+    with use_generator(stream), torch.no_grad():
+        for layer, named in masks:
+            drawn = {id(tensor): value for tensor, value in fresh(layer)}
+            for name, mask in named.items():
+                tensor = layer.get_parameter(name)
+                value = drawn[id(tensor)] * (scale if tensor.ndim > 1 else 1.0)
+                tensor.copy_(torch.where(mask.to(tensor.device), value.to(tensor.device), tensor))
 
 
 def drawable(modules: Iterable[nn.Module]) -> list[nn.Module]:
@@ -84,6 +100,18 @@ def forget_(optimizer: Optimizer, parameters: Iterable[nn.Parameter] | None = No
     """Take momentum and whatever else the optimiser keeps of the parameters, or of all of them."""
     for parameter in list(optimizer.state) if parameters is None else parameters:
         optimizer.state.pop(parameter, None)
+
+
+def forget_where_(optimizer: Optimizer, masks: Iterable[tuple[nn.Module, Masks]]) -> None:
+    """Take what the optimiser keeps of the entries that the masks name; what it keeps of a parameter as a whole goes with all of it."""
+    for layer, named in masks:
+        for name, mask in named.items():
+            parameter = layer.get_parameter(name)
+            if bool(mask.all()):
+                forget_(optimizer, [parameter])
+            for kept in optimizer.state.get(parameter, {}).values():
+                if isinstance(kept, Tensor) and kept.shape == parameter.shape:
+                    kept.masked_fill_(mask.to(kept.device), 0)
 
 
 def check_head(owner: str, net: Net) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from rekindle.method import Clock, Method, Net, Source, require
-from rekindle.methods.restarts._draw import check_head, forget_
+from rekindle.methods.restarts._draw import Masks, check_head, forget_, forget_where_
 from rekindle.models.classifier import is_rectified
 from rekindle.spec import Count
 
@@ -55,7 +55,7 @@ class Restarting(Method):
         """Epochs before which weights change."""
         raise TypeError(f"{type(self).__name__} must define restarts(clock).")
 
-    def change_(self, number: int, clock: Clock) -> list[nn.Parameter] | None:
+    def change_(self, number: int, clock: Clock) -> list[tuple[nn.Module, Masks]] | None:
         """Change weights for the restart of that number, from 1; return what the optimiser may forget, None for everything."""
         raise TypeError(f"{type(self).__name__} must define change_(number, clock).")
 
@@ -90,8 +90,10 @@ class Restarting(Method):
         if clock.step > 0 or clock.epoch not in self.restarts(clock):
             return False
         changed = self.change_(self.restarts(clock).index(clock.epoch) + 1, clock)
-        if self.forgets:
-            forget_(optimizer, changed)
+        if self.forgets and changed is None:
+            forget_(optimizer)
+        elif self.forgets and changed is not None:
+            forget_where_(optimizer, changed)
         return True
 
     def warnings(self, clock: Clock) -> list[str]:
