@@ -20,7 +20,7 @@ from rekindle.methods import (
     ShrinkPerturb,
     Zapping,
 )
-from rekindle.methods.restarts._depth import blocks_of
+from rekindle.methods._depth import blocks_of
 from rekindle.methods.restarts._draw import GENTLE, draw_, fresh, layers_of
 from rekindle.models import stages
 from tests.contract.network import Loop, hybrid

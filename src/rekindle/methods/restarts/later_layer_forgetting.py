@@ -14,7 +14,7 @@ from annotated_types import Ge
 from torch import nn
 
 from rekindle.method import Clock, Method, Net, Source, require, with_presets
-from rekindle.methods.restarts._depth import blocks_of, flat
+from rekindle.methods._depth import blocks_of, flat
 from rekindle.methods.restarts._draw import check_layers, draw_, forget_source, layers_of, reinitialize_, scale_of_a_head
 from rekindle.methods.restarts._periods import Generations
 

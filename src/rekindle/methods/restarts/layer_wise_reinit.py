@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 
 from rekindle.method import Clock, Method, Net, Source, require
-from rekindle.methods.restarts._depth import blocks_of, flat
+from rekindle.methods._depth import blocks_of, flat
 from rekindle.methods.restarts._draw import check_layers, draw_, forget_source, layers_of, reinitialize_, scale_of_a_head
 from rekindle.methods.restarts._periods import Generations
 from rekindle.spec import Count
