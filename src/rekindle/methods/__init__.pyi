@@ -14,6 +14,7 @@ from .distillation.lwf import LwF
 from .distillation.soft_targets import SoftTargets
 from .heads.lp_ft import LPFT
 from .heads.source_classifier import SourceClassifier
+from .layer_wise.auto_rgn import AutoRGN
 from .layer_wise.freeze import Freeze
 from .layer_wise.freeze_batchnorm import FreezeBatchNorm
 from .layer_wise.layer_decay import LayerDecay
@@ -51,6 +52,7 @@ __all__ = [
     "LPFT",
     "MGDA",
     "AttentionTransfer",
+    "AutoRGN",
     "CAGrad",
     "CNNDropout",
     "CoTuning",
