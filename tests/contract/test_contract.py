@@ -182,7 +182,8 @@ def test_every_method_goes_with_a_direction(name: str, direction: Direction) -> 
     loop = Loop([make(name)], epochs=2, direction=direction)
     assert all(torch.isfinite(value).all() for value in loop.run().values())
     found = loop.tuner.conflict_stats()
-    assert found is not None and len(found["cosines"]) == 3 and 0 <= found["conflicts"] <= 1
+    trained = any(p.requires_grad for p in loop.tuner.net.shared().values())  # Else there is nothing to combine.
+    assert found is not None and len(found["cosines"]) == (3 if trained else 0) and 0 <= found["conflicts"] <= 1
 
 
 @pytest.mark.parametrize("name", NAMES)

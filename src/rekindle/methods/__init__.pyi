@@ -18,6 +18,7 @@ from .layer_wise.auto_rgn import AutoRGN
 from .layer_wise.freeze import Freeze
 from .layer_wise.freeze_batchnorm import FreezeBatchNorm
 from .layer_wise.layer_decay import LayerDecay
+from .layer_wise.lora import LoRA
 from .noise.cnn_dropout import CNNDropout
 from .noise.disturb_label import DisturbLabel
 from .noise.dropconnect import DropConnect
@@ -73,6 +74,7 @@ __all__ = [
     "LaterLayerForgetting",
     "LayerDecay",
     "LayerWiseReinit",
+    "LoRA",
     "LwF",
     "PCGrad",
     "PlainSum",
