@@ -77,12 +77,12 @@ class LoRA(Method):
                 stay_in_eval(module)
 
     def _targets(self, net: Net) -> Iterator[str]:
-        """Names of the layers that get a product."""
-        head = tuple(f"{name}." for name in net.head)
+        """Names of the layers of the backbone that get a product; what a method has put beside it gets none."""
+        inside = {name.rpartition(".")[0] for members in net.stages.values() for name in members}
         for name, module in net.model.named_modules():
             plain = isinstance(module, nn.Linear | nn.Conv2d) and getattr(module, "groups", 1) == 1
             attends = self.layers == "all" or any(part in ATTENTION for part in name.split("."))
-            if plain and attends and name not in net.head and not name.startswith(head):
+            if plain and attends and name in inside:
                 yield name
 
 
