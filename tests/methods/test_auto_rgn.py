@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from rekindle.methods import AutoRGN, LayerDecay
-from tests.contract.network import Loop, hybrid, passes
+from rekindle.testing.network import Loop, hybrid, passes
 from tests.toys import toy, toy_tuner
 
 

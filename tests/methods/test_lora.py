@@ -11,8 +11,8 @@ from rekindle import L2SP, Source, UserError
 from rekindle.methods import Freeze, LoRA
 from rekindle.models.merging import merge_
 from rekindle.registry import methods
+from rekindle.testing.network import Loop, batch, hybrid
 from rekindle.tuner.net import operate
-from tests.contract.network import Loop, batch, hybrid
 
 pytest.importorskip("peft")
 timm = pytest.importorskip("timm")

@@ -23,7 +23,7 @@ from rekindle.methods import (
 from rekindle.methods._depth import blocks_of
 from rekindle.methods.restarts._draw import GENTLE, draw_, fresh, layers_of
 from rekindle.models import stages
-from tests.contract.network import Loop, hybrid
+from rekindle.testing.network import Loop, hybrid
 from tests.toys import toy, toy_tuner
 
 EACH: list[Method] = [LaterLayerForgetting(), Zapping(), ShrinkPerturb(), KnowledgeEvolution(), LayerWiseReinit(generations=2)]
@@ -311,7 +311,7 @@ def test_each_generation_has_a_cosine(method: Any) -> None:
 @pytest.mark.parametrize("method", EACH, ids=repr)
 def test_short_runs_are_warned_of(method: Method) -> None:
     [said] = Loop([method], epochs=4, steps=99).tuner.warnings()
-    assert said.startswith(f"{method.name}: 198 steps follow the last restart")
+    assert said.startswith(f"{method.name}: the last restart leaves 198 steps")
     assert Loop([method], epochs=4, steps=100).tuner.warnings() == []
 
 

@@ -6,7 +6,7 @@ GROUPS = {
     "train": ("fit", "demo"),
     "use a run": ("predict", "serve", "export"),
     "look into runs": ("evaluate", "compare", "report", "analyze"),
-    "choose data, networks and methods": ("data", "rank", "models", "methods"),
+    "choose data, networks and methods": ("data", "rank", "models", "methods", "test-method"),
     "run studies": ("study",),
     "set up the shell": ("completion",),
 }

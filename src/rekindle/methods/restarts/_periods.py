@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from torch import nn
 from torch.optim import Optimizer
 
+from rekindle.errors import number_of
 from rekindle.method import Clock, Method, Net, Source, require
 from rekindle.methods.restarts._draw import Masks, check_head, forget_, forget_where_
 from rekindle.models.classifier import is_rectified
@@ -102,7 +103,7 @@ class Restarting(Method):
         left = (clock.epochs - starts[-1]) * clock.steps_per_epoch if starts else ENOUGH_STEPS
         if left < ENOUGH_STEPS:
             found.append(
-                f"{self.name}: {left} steps follow the last restart; below about {ENOUGH_STEPS} a fresh head has lost accuracy in our studies "
+                f"{self.name}: the last restart leaves {number_of(left, 'step')}; below about {ENOUGH_STEPS} a fresh head has lost accuracy in our studies "
                 f"(rekindle methods rifle); give more --epochs, or restart less often."
             )
         if starts and self.draws and any(is_rectified(self._net.model, name) for name in self._net.head):
@@ -142,6 +143,6 @@ class Generations(Restarting):
         return cycle_factor(clock.epoch, clock.epochs, self._starts(clock))
 
     def _starts(self, clock: Clock) -> list[int]:
-        enough = self.generations <= clock.epochs
-        require(enough, f"{self.name}: generations must be at most the {clock.epochs} epochs of the run, found {self.generations}.")
+        enough, epochs = self.generations <= clock.epochs, number_of(clock.epochs, "epoch")
+        require(enough, f"{self.name}: generations must be at most the {epochs} of the run, found {self.generations}.")
         return period_starts(clock.epochs, self.generations)

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.records import read_history
 from rekindle.report.colors import method_styles
 from rekindle.report.figures import INK, STYLE
@@ -127,7 +127,7 @@ def critical_difference(numbers: StudyNumbers, overall: Overall) -> Figure | Non
         critical_difference_diagram(
             pandas.Series(list(overall.ranks.values()), index=names), tested, ax=axes, color_palette=shades, crossbar_props={"color": INK}
         )
-        title = f"average rank over {overall.ranked} tasks" + (f", {overall.regularizer}" if overall.regularizer else "")
+        title = f"average rank over {number_of(overall.ranked, 'task')}" + (f", {overall.regularizer}" if overall.regularizer else "")
         axes.set_title(f"{title}; a bar joins methods that differ by no significant amount")
     return figure
 
