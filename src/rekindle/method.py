@@ -6,7 +6,7 @@ A method overrides only the verbs that its paper changes; every default is the i
 seam                           verb
 =============================  =======================================================================================
 before training                `surgery`, then `attach`
-parameter groups               `lr_scale`
+parameter groups               `lr_scale`, `layer_factor`
 once, before the first step    `prepare`
 schedule                       `run_epochs`, `lr_factor`
 an epoch or a step starts      `restart_`
@@ -201,6 +201,7 @@ class Method:
         source_hook_layers: The same of the source.
         needs_hard_labels: Whether it takes each label for one class; pictures that are mixed, and have shares of two, are refused then.
         splits_batches: Whether the gradients of a batch's micro-batches add up to the batch's; False where it acts on statistics of a batch.
+        scales_layers: Whether `layer_factor` changes learning rates in training, so that each layer needs a parameter group of its own.
         is_weight_decay: Whether it is plain weight decay, a pull of all weights to zero that knows nothing of the source: a direction may
             leave it outside.
         presets: {value of the option `preset`: the options that it sets}, for a class under `with_presets`.
@@ -213,6 +214,7 @@ class Method:
     example: ClassVar[dict[str, Any]] = {}
     needs_hard_labels: ClassVar[bool] = False
     splits_batches: ClassVar[bool] = True
+    scales_layers: ClassVar[bool] = False
     is_weight_decay: ClassVar[bool] = False
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     beside_preset: ClassVar[dict[str, tuple[Any, ...]]] = {}
@@ -260,6 +262,17 @@ class Method:
         """A constant factor on the learning rate of the parameter of that name; those of several methods multiply."""
         return 1.0
 
+    def layer_factor(self, layer: str, clock: Clock) -> float:
+        """A factor on the learning rate of a layer of the backbone at a moment, for a method with `scales_layers`.
+
+        Asked at the start of each step, after `restart_`.
+
+        Args:
+            layer: Name of the module that holds the parameters.
+            clock: The moment.
+        """
+        return 1.0
+
     def prepare(self, data: DataPasses) -> None:
         """Estimate from data, once, in evaluation mode; the result goes to `state_dict` and is not estimated again on resume."""
 
@@ -282,6 +295,11 @@ class Method:
     @property
     def draws_head(self) -> bool:
         """Whether it may draw the head anew in a run, so that the head needs a rate at which it can be fitted from nothing."""
+        return False
+
+    @property
+    def changes_backbone(self) -> bool:
+        """Whether it may change weights of the whole backbone at once in a run, so that BatchNorm has to follow the batches."""
         return False
 
     def restart_(self, clock: Clock, optimizer: Optimizer) -> bool:

@@ -21,7 +21,8 @@ OPTIONS = [(name, preset, option) for name, preset in PRESETS for option in KIND
 def others(kind: type, option: str, value: Any) -> list[Any]:
     """Values that the option takes on its own besides `value`: all of a choice, and some of a number."""
     hint = hints(kind)[option]
-    choices = list(get_args(hint)) if get_origin(hint) is Literal else [True, False] if hint is bool else [0.25, 0.75]
+    numbers = [2, 3] if type(value) is int else [0.25, 0.75]
+    choices = list(get_args(hint)) if get_origin(hint) is Literal else [True, False] if hint is bool else numbers
     return [choice for choice in choices if choice != value]
 
 

@@ -166,8 +166,9 @@ def test_lp_ft_refusals() -> None:
 def test_which_methods_refuse_each_other() -> None:
     made = [kind(**kind.example) for kind in methods().values()]
     assert {(one.name, other.name) for one in made for other in made if one.incompatible_with(other)} == {
-        ("lp_ft", "rifle"),
-        ("freeze_batchnorm", "stoch_norm"),
+        *(("lp_ft", name) for name in ("rifle", "later_layer_forgetting", "zapping", "knowledge_evolution", "layer_wise_reinit")),
+        *(("freeze_batchnorm", name) for name in ("stoch_norm", "knowledge_evolution", "shrink_perturb")),
+        *((name, "source_classifier") for name in ("later_layer_forgetting", "layer_wise_reinit")),
     }
 
 

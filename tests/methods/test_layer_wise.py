@@ -7,6 +7,7 @@ from rekindle import L2SP
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.layer_wise.layer_decay import LayerDecay
 from rekindle.testing.network import Loop
+from tests.toys import toy_tuner
 
 
 def test_p3_frozen_stages_stay_to_the_bit() -> None:
@@ -58,3 +59,44 @@ def test_the_schedule_multiplies_the_scaled_rates() -> None:
     loop = Loop([LayerDecay(factor=0.5)], epochs=2, lr=0.8)
     loop.run(stop=(1, 1))
     assert sorted(group["lr"] for group in loop.optimizer.param_groups) == pytest.approx([0.0125, 0.025, 0.05, 0.1, 0.2, 0.4])
+
+
+BIASES = {"layer1.0.bn1.bias", "layer2.0.downsample.1.bias", "blocks.0.norm1.bias", "blocks.0.mlp.fc1.bias", "stem.bias"}
+NORMS = {"layer1.0.bn1.weight", "layer1.0.bn1.bias", "blocks.1.norm2.weight"}
+
+
+@pytest.mark.parametrize(
+    ("only", "some", "starts"),
+    [
+        ("biases", BIASES, None),
+        ("norms", NORMS, None),
+        ("first", {"stem.weight", "layer1.0.conv1.weight"}, ("stem.", "layer1.")),
+        ("middle", {"layer2.0.conv1.weight", "blocks.0.norm1.bias"}, ("layer2.", "blocks.0.")),
+        ("last", {"blocks.1.attn.qkv.weight"}, ("blocks.1.",)),
+        ("layer2, blocks.1", {"layer2.0.conv1.weight"}, ("layer2.", "blocks.1.")),
+    ],
+)
+def test_only_a_part_trains(only: str, some: set[str], starts: tuple[str, ...] | None) -> None:
+    loop = Loop([Freeze(only=only)], epochs=1)
+    names = {name for name, p in loop.model.named_parameters() if p.requires_grad}
+    assert some | {"fc.weight", "fc.bias"} <= names
+    before = loop.state()
+    moved = {key for key, value in loop.run().items() if not torch.equal(value, before[key])}
+    assert moved & dict(loop.model.named_parameters()).keys() <= names and names - moved <= {"blocks.1.attn.qkv.bias"}
+    if starts:
+        assert all(name.startswith((*starts, "fc.")) for name in names)
+        statistics = {key.rpartition(".")[0] for key in moved if key.endswith("running_mean")}
+        assert all(key.startswith(starts) for key in statistics), "a frozen BatchNorm keeps its statistics"
+    if only == "biases":
+        assert all(name.endswith("bias") for name in names - {"fc.weight"})
+    if only == "norms":
+        assert all("norm" in name or "bn" in name or "downsample.1" in name for name in names - {"fc.weight", "fc.bias"})
+
+
+def test_only_refuses_what_there_is_not() -> None:
+    with pytest.raises(ValueError, match=r"freeze: only='layer9' is neither .* nor stages of stem, layer1, layer2, blocks.0, blocks.1"):
+        Loop([Freeze(only="layer9")])
+    with pytest.raises(ValueError, match="freeze: until says what is frozen, and only what is not"):
+        Freeze(until="layer1", only="norms")
+    with pytest.raises(ValueError, match="freeze: Toy has nothing that only='norms' would train"):
+        toy_tuner([Freeze(only="norms")])

@@ -9,7 +9,8 @@ from torch import nn
 import rekindle
 from rekindle import Rifle, Tuner
 from rekindle.method import Clock
-from rekindle.methods.restarts.rifle import cycle_factor, period_starts, reinitialize_
+from rekindle.methods.restarts._draw import reinitialize_
+from rekindle.methods.restarts._periods import cycle_factor, period_starts
 from tests.toys import Toy, run_epochs, toy, toy_tuner
 
 

@@ -92,6 +92,8 @@ def choose(spec: RunSpec, images: int, methods: list[Method], look: "Look | None
     head_init = spec.head_init if spec.head_init != "auto" else "random" if look is None else "linear_probe"
     if any(method.name in ("freeze_batchnorm", "stoch_norm") for method in methods):
         batchnorm = "batch"  # The recipe says it already.
+    if spec.batchnorm == "auto" and any(method.changes_backbone for method in methods):
+        batchnorm = "batch"
     probe = None if look is None else look.probe
     return Choices(lr, lr, epochs_of(spec, images), head_init, batchnorm, probe)
 

@@ -14,9 +14,11 @@ from .distillation.lwf import LwF
 from .distillation.soft_targets import SoftTargets
 from .heads.lp_ft import LPFT
 from .heads.source_classifier import SourceClassifier
+from .layer_wise.auto_rgn import AutoRGN
 from .layer_wise.freeze import Freeze
 from .layer_wise.freeze_batchnorm import FreezeBatchNorm
 from .layer_wise.layer_decay import LayerDecay
+from .layer_wise.lora import LoRA
 from .noise.cnn_dropout import CNNDropout
 from .noise.disturb_label import DisturbLabel
 from .noise.dropconnect import DropConnect
@@ -32,8 +34,13 @@ from .penalties.l2_sp import L2SP
 from .penalties.l2_sp_fisher import L2SPFisher
 from .restarts.cosine import Cosine
 from .restarts.cyclic_lr import CyclicLR
+from .restarts.knowledge_evolution import KnowledgeEvolution
+from .restarts.later_layer_forgetting import LaterLayerForgetting
+from .restarts.layer_wise_reinit import LayerWiseReinit
 from .restarts.reinit_top import ReinitTop
 from .restarts.rifle import Rifle
+from .restarts.shrink_perturb import ShrinkPerturb
+from .restarts.zapping import Zapping
 
 __all__ = [
     "BSS",
@@ -46,6 +53,7 @@ __all__ = [
     "LPFT",
     "MGDA",
     "AttentionTransfer",
+    "AutoRGN",
     "CAGrad",
     "CNNDropout",
     "CoTuning",
@@ -60,16 +68,22 @@ __all__ = [
     "GrOD",
     "GradVac",
     "GroupLassoSP",
+    "KnowledgeEvolution",
     "L2Mixture",
     "L2SPFisher",
+    "LaterLayerForgetting",
     "LayerDecay",
+    "LayerWiseReinit",
+    "LoRA",
     "LwF",
     "PCGrad",
     "PlainSum",
     "ReinitTop",
     "Rifle",
+    "ShrinkPerturb",
     "SoftTargets",
     "SourceClassifier",
     "StochNorm",
     "StochasticDepth",
+    "Zapping",
 ]

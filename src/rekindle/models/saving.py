@@ -13,6 +13,7 @@ from rekindle.digests import DIGEST, write_with_digest
 from rekindle.errors import UserError
 from rekindle.models.build import build
 from rekindle.models.classifier import find_classifier, replace_classifier, set_output_width
+from rekindle.models.merging import merge_
 from rekindle.models.weights import misfits, read_own_weights
 from rekindle.records import MODEL, WEIGHTS, read_recipe
 
@@ -60,6 +61,7 @@ def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Modul
     if faults:
         raise UserError(f"{path} does not fit the {recipe['model']} of model.json beside it: {'; '.join(faults)}; train the run again.")
     module.load_state_dict(tensors, strict=False)
+    merge_(module)
     return module.eval(), recipe
 
 

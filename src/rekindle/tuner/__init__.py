@@ -136,14 +136,19 @@ class Tuner:
         self.lr, self.head_lr = lr, read_head_lr(head_lr, lr)
         rates = {"backbone": self.lr, "head": self.head_lr}
         head = self.net.head_parameters()
-        groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+        groups: dict[tuple[str, float, str], list[nn.Parameter]] = {}
+        apart = any(method.scales_layers for method in self.methods)
         for name, parameter in self.net.parameters().items():
             if parameter.requires_grad:
                 scale = math.prod(method.lr_scale(name) for method in self.methods)
-                groups.setdefault(("head" if name in head else "backbone", scale), []).append(parameter)
+                layer = name.rpartition(".")[0] if apart and name not in head else ""
+                groups.setdefault(("head" if name in head else "backbone", scale, layer), []).append(parameter)
         require(bool(groups), "every parameter is frozen, so there is nothing to train.")
         ordered = sorted(groups.items(), key=lambda item: (GROUPS.index(item[0][0]), item[0][1]))
-        return [{"params": members, "lr": rates[name] * scale, "weight_decay": 0.0, "name": name} for (name, scale), members in ordered]
+        return [
+            {"params": members, "lr": rates[name] * scale, "weight_decay": 0.0, "name": name, **({"layer": layer} if layer else {})}
+            for (name, scale, layer), members in ordered
+        ]
 
     def warnings(self) -> list[str]:
         """What the methods have to say against this run, a sentence each; `rekindle.fit` shows them before it trains."""
@@ -172,7 +177,7 @@ class Tuner:
         require(not (decays and penalized), "the optimiser's weight_decay would be added to the penalty; set weight_decay=0.")
         self._optimizer = optimizer
         optimizer.register_step_post_hook(lambda *_: self._after_step())
-        self._scheduler = TunerScheduler(optimizer, self.lr_factor)
+        self._scheduler = TunerScheduler(optimizer, self.lr_factor, self._layer_factor)
         return self._scheduler
 
     def prepare(self, data: PassOverData | DataPasses) -> None:
@@ -223,7 +228,8 @@ class Tuner:
         self._epoch, self._step, self._micro = epoch, 0, 0
         self._conflict_stats = ConflictStats()
         self._restarted = self._restart(optimizer)
-        if self._restarted and self._scheduler is not None:  # A draw at a moment that nobody knew before begins a cycle of its own.
+        changed = self._restarted or any(method.scales_layers for method in self.methods)
+        if changed and self._scheduler is not None:  # A draw at a moment that nobody knew before begins a cycle of its own.
             self._scheduler.refresh(epoch, 0)
         return self._restarted
 
@@ -338,6 +344,11 @@ class Tuner:
         factor = self._owners[group].lr_factor(group, clock)
         assert factor is not None
         return factor
+
+    def _layer_factor(self, layer: str, epoch: int, step: int) -> float:
+        """Product of what the methods say of a layer's rate."""
+        clock = Clock(min(epoch, self.epochs - 1), self.epochs, step, self.steps_per_epoch, seed=self.seed)
+        return math.prod(method.layer_factor(layer, clock) for method in self.methods if method.scales_layers)
 
     def penalties(self) -> dict[str, float]:
         """Value of each penalty, by method: those on weights at present, those on activations on the last micro-batch."""

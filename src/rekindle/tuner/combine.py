@@ -41,6 +41,8 @@ class GradientSeparator:
     def collect(self, factor: Tensor, penalty: Tensor) -> None:
         """Add factor * d penalty / d parameters. `factor` carries accumulation, unequal shards and loss scaling."""
         trainable = {name: p for name, p in self._parameters.items() if p.requires_grad}
+        if not trainable:  # All that the source has is frozen: there is nothing to separate.
+            return
         with torch.enable_grad():
             found = torch.autograd.grad(penalty, list(trainable.values()), retain_graph=True, allow_unused=True)
         for name, gradient in zip(trainable, found, strict=True):

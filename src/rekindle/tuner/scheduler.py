@@ -17,10 +17,13 @@ class TunerScheduler(LRScheduler):
     Args:
         optimizer: Its groups are named "backbone" and "head".
         factor: (group, epoch, step) -> factor.
+        of_layer: (layer, epoch, step) -> a further factor, for groups that have a "layer".
     """
 
-    def __init__(self, optimizer: Optimizer, factor: Callable[[str, int, int], float]) -> None:
-        self._factor = factor
+    def __init__(
+        self, optimizer: Optimizer, factor: Callable[[str, int, int], float], of_layer: Callable[[str, int, int], float] | None = None
+    ) -> None:
+        self._factor, self._of_layer = factor, of_layer
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
@@ -49,4 +52,7 @@ class TunerScheduler(LRScheduler):
             "build all groups by tuner.param_groups() while nothing is frozen, and freeze with the method freeze or lp_ft.",
         )
         groups = zip(self.base_lrs, self.optimizer.param_groups, strict=True)
-        return [float(base * self._factor(group["name"], epoch, step)) for base, group in groups]
+        return [float(base * self._factor(group["name"], epoch, step) * self._layers(group, epoch, step)) for base, group in groups]
+
+    def _layers(self, group: dict[str, Any], epoch: int, step: int) -> float:
+        return self._of_layer(group["layer"], epoch, step) if self._of_layer is not None and "layer" in group else 1.0

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from rekindle.errors import number_of
 from rekindle.method import DataPasses, Method, Net, Source, require
 from rekindle.methods._features import collect_features
-from rekindle.methods.restarts.rifle import Rifle
 from rekindle.rng import keyed_generator
 from rekindle.spec import Count
 
@@ -44,9 +43,9 @@ class LPFT(Method):
     neutral: ClassVar[dict[str, Any] | None] = None
 
     def incompatible_with(self, other: Method) -> str | None:
-        """RIFLE's draws would discard the fitted head."""
-        draws = isinstance(other, Rifle) and other.reinitialize and (other.periods > 1 or other.period > 0)
-        return "rifle draws the head anew, which discards what lp_ft has fitted; take rifle_b, or one of the two." if draws else None
+        """A draw of the head would discard the fitted one."""
+        instead = "take rifle_b, or one of the two" if other.name == "rifle" else "take one of the two"
+        return f"{other.name} draws the head anew, which discards what lp_ft has fitted; {instead}." if other.draws_head else None
 
     def attach(self, net: Net, source: Source) -> None:
         """Check that the head is one linear layer."""

@@ -25,17 +25,21 @@ class FreezeBatchNorm(Method):
     neutral: ClassVar[dict[str, Any] | None] = None
 
     def incompatible_with(self, other: Method) -> str | None:
-        """Stochastic normalisation tosses between two statistics, of which one is left."""
-        tosses = other.name == "stoch_norm"
-        return (
-            "stoch_norm draws between the statistics that freeze_batchnorm keeps and the batch's; take one of the two." if tosses else None
-        )
+        """Stochastic normalisation tosses between two statistics, of which one is left; weights that are changed at once have others."""
+        if other.name == "stoch_norm":
+            return "stoch_norm draws between the statistics that freeze_batchnorm keeps and the batch's; take one of the two."
+        if other.changes_backbone:
+            return (
+                f"{other.name} changes weights of the whole network at once, which the kept statistics do not fit; give --batchnorm batch."
+            )
+        return None
 
     def attach(self, net: Net, source: Source) -> None:
-        """Keep what belongs to the source in evaluation mode; a BatchNorm in the new head has nothing to keep."""
-        new = {id(part) for module in net.head_modules() for part in module.modules()}
-        for module in net.model.modules():
-            if isinstance(module, _BatchNorm) and module.running_mean is not None and id(module) not in new:
+        """Keep what belongs to the source in evaluation mode; a BatchNorm in the new head, or in layers that count as new, keeps nothing."""
+        head = {id(part) for module in net.head_modules() for part in module.modules()}
+        new = {name.rpartition(".")[0] for name in net.new()}
+        for name, module in net.model.named_modules():
+            if isinstance(module, _BatchNorm) and module.running_mean is not None and id(module) not in head and name not in new:
                 stay_in_eval(module)
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from rekindle.errors import number_of
 from rekindle.method import Clock, Method, require
-from rekindle.methods.restarts.rifle import cycle_factor, period_starts
+from rekindle.methods.restarts._periods import cycle_factor, period_starts
 from rekindle.spec import Count
 
 

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rekindle.errors import number_of
 from rekindle.method import Method, Net, Source, require
+from rekindle.methods.restarts._draw import forget_source
 from rekindle.models.structure import transformer_blocks
 from rekindle.rng import keyed_generator
 
@@ -61,7 +62,7 @@ class ReinitTop(Method):
         stream = keyed_generator(net.seed, "reinit_top")
         drawn = {id(parameter) for name in chosen for parameter in reinitialize_(net.model.get_submodule(name), stream)}
         names = {name for name, parameter in net.parameters().items() if id(parameter) in drawn}
-        net.source_names = {name: source_names for name, source_names in net.source_names.items() if name not in names}
+        forget_source(net, names)
 
 
 @torch.no_grad()

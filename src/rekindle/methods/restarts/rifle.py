@@ -15,58 +15,27 @@ Algorithm 1 counts steps t = 1..T, draws at t = P, 2P, ... below T, runs a full 
 gives the first two of these readings; the draw after the last epoch is never made.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from annotated_types import Ge
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from rekindle.errors import number_of
 from rekindle.method import Batch, Clock, DataPasses, Method, Net, Source, require, with_presets
 from rekindle.methods._features import collect_features
+from rekindle.methods.restarts._draw import check_head, forget_, reinitialize_, scale_of_a_head
 from rekindle.methods.restarts._fitted import FITTED, TIMES, TrainingAccuracy, steps_of_a_fresh_head
+from rekindle.methods.restarts._periods import ENOUGH_STEPS, Shape, cycle_factor, period_starts
 from rekindle.methods.restarts.cosine import half_cosine
 from rekindle.models.classifier import is_rectified
-from rekindle.models.structure import normalises
-from rekindle.rng import use_generator
 from rekindle.spec import Count, Means, Positive
-
-Shape = Literal["half", "full"]
-
-ENOUGH_STEPS = 200
-"""Optimiser steps after the last draw below which our own runs stayed behind plain fine-tuning: docs/results/small_study."""
-
-GENTLE = 0.1
-"""Scale of a draw in a network that normalises nothing: docs/results/rifle_factors."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper_code": {"unit": "epoch", "shape": "half", "cycle": "head", "optimizer_state": "keep", "trim": True, "scale": 1.0},
     "algorithm1": {"unit": "step", "shape": "full", "cycle": "all", "optimizer_state": "keep", "trim": False, "scale": 1.0},
 }
-
-
-def period_starts(length: int, periods: int, period: int = 0) -> list[int]:
-    """First positions of the periods of a run of `length` epochs or steps.
-
-    `periods` equal parts, the last of which takes the remainder; or, if `period` is given, a part every `period` positions
-    as in Algorithm 1, the last of which may be cut short.
-    """
-    return list(range(0, length, period)) if period else [k * (length // periods) for k in range(periods)]
-
-
-def cycle_factor(position: int, length: int, starts: list[int], period: int = 0, shape: Shape = "half") -> float:
-    """Learning-rate factor inside the period that `position` falls in.
-
-    "half" falls from 1 towards 0 (the authors' code); "full" is 1, 0, 1 (Algorithm 1, line 14 as printed). Without `period`
-    each cycle is stretched over the real length of its period.
-    """
-    start = max(first for first in starts if first <= position)
-    end = min((first for first in starts if first > position), default=length)
-    turns = 1.0 if shape == "half" else 2.0
-    return 0.5 * (1 + math.cos(turns * math.pi * (position - start) / (period or end - start)))
 
 
 @with_presets
@@ -137,9 +106,9 @@ class Rifle(Method):
         self._net, self._modules = net, net.head_modules()
         self._parameters = list(net.head_parameters().values())
         self._rectified = any(is_rectified(net.model, name) for name in net.head)
-        self._scale = (1.0 if normalises(net.model) else GENTLE) if self.scale is None else self.scale
+        self._scale = scale_of_a_head(net.model) if self.scale is None else self.scale
         if self.draws_head:
-            _check_head(net)
+            check_head(self.name, net)
 
     @property
     def draws_head(self) -> bool:
@@ -195,8 +164,7 @@ class Rifle(Method):
             self._drawn.append(clock.epoch)
         reinitialize_(self._modules, clock.generator("rifle"), self._scale)
         if self.optimizer_state == "clear":
-            for parameter in self._parameters:
-                optimizer.state.pop(parameter, None)
+            forget_(optimizer, self._parameters)
         return True
 
     def lr_factor(self, group: str, clock: Clock) -> float | None:
@@ -281,51 +249,3 @@ class Rifle(Method):
 
     def _position(self, clock: Clock) -> int:
         return clock.epoch if self.unit == "epoch" else clock.global_step
-
-
-def reinitialize_(modules: list[nn.Module], stream: torch.Generator, scale: float = 1.0) -> None:
-    """Call `reset_parameters` on every submodule that has it: same tensors, new values; BatchNorm in the head included.
-
-    `scale` multiplies matrices and kernels, not biases or what normalises.
-    """
-    with use_generator(stream), torch.no_grad():
-        for module in modules:
-            for part in module.modules():
-                if callable(getattr(part, "reset_parameters", None)):
-                    _on_cpu(part)
-                    for parameter in part.parameters(recurse=False):
-                        if parameter.ndim > 1:
-                            parameter.mul_(scale)
-
-
-def _on_cpu(part: nn.Module) -> None:
-    """Draw on the CPU and copy back in place: the same head on every device, and tensors an optimiser still holds."""
-    own: list[Tensor] = [*part.parameters(), *part.buffers()]
-    kept = [tensor.data for tensor in own]
-    for tensor in own:
-        tensor.data = torch.empty_like(tensor.data, device="cpu")
-    part.reset_parameters()  # type: ignore[operator]
-    for tensor, storage in zip(own, kept, strict=True):
-        storage.copy_(tensor.data)
-        tensor.data = storage
-
-
-def _check_head(net: Net) -> None:
-    head = net.head_parameters()
-    require(bool(head), f"rifle: the head {list(net.head)} has no parameters to draw anew; name the classifier with head=...")
-    frozen = [name for name, p in head.items() if not p.requires_grad]
-    require(not frozen, f"rifle: the head's {frozen[0] if frozen else ''} is frozen, so a fresh draw would never be trained.")
-    modules = net.head_modules()
-    inside = {id(part) for module in modules for part in module.modules()}
-    outside = {id(p) for part in net.model.modules() if id(part) not in inside for p in part.parameters(recurse=False)}
-    tied = [name for name, p in head.items() if id(p) in outside]
-    require(not tied, f"rifle: {tied[0] if tied else ''} is tied to the backbone, which a fresh draw would destroy.")
-    covered = {
-        id(p)
-        for module in modules
-        for part in module.modules()
-        if callable(getattr(part, "reset_parameters", None))
-        for p in part.parameters(recurse=False)
-    }
-    bare = [name for name, p in head.items() if id(p) not in covered]
-    require(not bare, f"rifle: no reset_parameters() covers {bare[0] if bare else ''}; give that module one, and it is drawn anew.")
