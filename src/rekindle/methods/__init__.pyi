@@ -1,3 +1,4 @@
+from .anchors.mixout import Mixout
 from .directions.cagrad import CAGrad
 from .directions.dtnh import DTNH
 from .directions.gradvac import GradVac
@@ -64,6 +65,7 @@ __all__ = [
     "L2SPFisher",
     "LayerDecay",
     "LwF",
+    "Mixout",
     "PCGrad",
     "PlainSum",
     "ReinitTop",
