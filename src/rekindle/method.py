@@ -13,6 +13,7 @@ an epoch or a step starts      `restart_`
 labels, before the loss        `labels`
 loss, before backward          `penalty`, `task_weight`
 gradients final                `gradient`, `value`
+before the optimiser's step    `before_step`
 after the optimiser's step     `after_step_`
 checkpoint                     `state_dict`, `load_state_dict`
 =============================  =======================================================================================
@@ -307,6 +308,12 @@ class Method:
     def value(self, clock: Clock) -> Tensor | None:
         """The weight penalty whose gradient `gradient` is; autograd through it must agree. Logged each epoch."""
         return None
+
+    def before_step(self, clock: Clock) -> None:
+        """Look at weights and their final gradients, `.grad` with all penalties and clipped, just before the optimiser's step.
+
+        What `after_step_` needs of them must be noted here: an optimiser may write over gradients.
+        """
 
     def after_step_(self, clock: Clock, lr: Callable[[nn.Parameter], float]) -> None:
         """Change weights after the optimiser's step (proximal operators); `lr` tells a parameter's learning rate, 0 if frozen."""

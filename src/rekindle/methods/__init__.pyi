@@ -1,4 +1,5 @@
 from .anchors.mixout import Mixout
+from .anchors.spd import SPD
 from .directions.cagrad import CAGrad
 from .directions.dtnh import DTNH
 from .directions.gradvac import GradVac
@@ -46,6 +47,7 @@ __all__ = [
     "L2SP",
     "LPFT",
     "MGDA",
+    "SPD",
     "AttentionTransfer",
     "CAGrad",
     "CNNDropout",

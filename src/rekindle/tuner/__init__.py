@@ -171,6 +171,7 @@ class Tuner:
         penalized = any(_overrides(method, "gradient") for method in self.methods)
         require(not (decays and penalized), "the optimiser's weight_decay would be added to the penalty; set weight_decay=0.")
         self._optimizer = optimizer
+        optimizer.register_step_pre_hook(lambda *_: self._before_step())
         optimizer.register_step_post_hook(lambda *_: self._after_step())
         self._scheduler = TunerScheduler(optimizer, self.lr_factor)
         return self._scheduler
@@ -430,10 +431,17 @@ class Tuner:
         self.restarts += any(restarted)
         return any(restarted)
 
-    def _after_step(self) -> None:
-        """What the optimiser's post-step hook runs: the ledger, then changes after a step, then what starts the next."""
+    @torch.no_grad()
+    def _before_step(self) -> None:
+        """What the optimiser's pre-step hook runs: the ledger, then what methods see of the final gradients."""
         require(self._epoch >= 0, "add tuner.start_epoch(epoch) at the beginning of each epoch.")
         require("gradients_" in self._called, "add tuner.gradients_() between backward() and optimizer.step().")
+        clock = self._clock()
+        for method in self.methods:
+            method.before_step(clock)
+
+    def _after_step(self) -> None:
+        """What the optimiser's post-step hook runs: changes after a step, then what starts the next."""
         self._called.clear()
         optimizer = self._the_optimizer()
         rates, clock = _rates(optimizer), self._clock()
