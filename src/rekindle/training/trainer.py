@@ -82,7 +82,7 @@ class Training:
         batch_size: Images a step over all ranks and micro-batches.
         seed: Key of order and augmentation.
         folder: Where checkpoints go.
-        keep: "last" or "best".
+        keep: "best" keeps the weights of the best epoch on validation, any other word those of the last.
         listener: Who watches.
         grad_accum_steps: Micro-batches a step.
         recorders: What else is written down every epoch, by name.
