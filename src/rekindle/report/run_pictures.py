@@ -55,8 +55,9 @@ class Finished:
         return figures_of_split
 
 
-def _curves(run: Finished) -> Figure:
-    return figures.curves(run.history)
+def _curves(run: Finished) -> Figure | None:
+    """By epoch; a soup had none."""
+    return figures.curves(run.history) if run.history else None
 
 
 def _confusion(run: Finished) -> Figure:
