@@ -66,7 +66,7 @@ def test_what_acts_after_the_step_is_refused_and_nothing_else_is(recipe: str) ->
 
 def test_some_act_after_the_step() -> None:
     acting = {name for name in methods() for method in variants(name) if method.incompatible_with_direction()}
-    assert acting == {"l1_sp", "group_lasso_sp", "spd"}
+    assert acting == {"l1_sp", "group_lasso_sp", "spd", "ftp"}
 
 
 def test_one_of_your_own_that_acts_after_the_step_is_refused() -> None:

@@ -238,7 +238,9 @@ class _Averaging:
     def _write(self, folder: Path, made: str, kind: Kind, places: list[int]) -> None:
         """All files of a run folder but those of its epochs, which it had none of; the result last."""
         best, spec = self.runs[0].result, read_spec(self.runs[0].folder)
-        found = {name: self._logits(name) for name in ("val", "test") if name in self.splits and (name != "test" or spec.test)}
+        found: dict[str, Tensor] = {
+            name: self._logits(name) for name in ("val", "test") if name in self.splits and (name != "test" or spec.test)
+        }
         if any(not logits.isfinite().all() for logits in found.values()):
             raise UserError("the outputs of the mean are not finite, so nothing was written; leave out runs that went astray.")
         temperature = fit_temperature(found["val"], self.splits["val"].labels) if "val" in found else 1.0

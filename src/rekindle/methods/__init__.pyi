@@ -1,3 +1,4 @@
+from .anchors.ftp import FTP
 from .anchors.mixout import Mixout
 from .anchors.spd import SPD
 from .directions.cagrad import CAGrad
@@ -42,6 +43,7 @@ __all__ = [
     "DELTA",
     "DTNH",
     "FSP",
+    "FTP",
     "L1SP",
     "L2",
     "L2SP",
