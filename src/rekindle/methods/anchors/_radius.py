@@ -18,9 +18,13 @@ LEAST = 1e-8  # Of a radius, as in the authors' code.
 
 def lengths(distance: Tensor, norm: Norm) -> Tensor:
     """The length of a tensor ("l2") or of each of its rows ("mars"), of a shape that broadcasts with it."""
-    if norm == "l2":
-        return torch.linalg.vector_norm(distance).reshape([1] * distance.ndim)
-    return distance.abs() if distance.ndim < 2 else distance.abs().flatten(1).sum(1).reshape(-1, *([1] * (distance.ndim - 1)))
+    if norm == "mars" and distance.ndim < 2:
+        return distance.abs()
+    ones = [1] * (distance.ndim - 1)
+    found: Tensor = (
+        torch.linalg.vector_norm(distance).reshape(1, *ones) if norm == "l2" else distance.abs().flatten(1).sum(1).reshape(-1, *ones)
+    )
+    return found if distance.ndim else found.reshape(())
 
 
 def shares(radius: Tensor, length: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class FTP(HeldWeights):
         super().load_state_dict(state)
         device = {name: anchor.device for name, anchor in self._anchors.items()}
         self._radii = {
-            name: RadiusAdam(*(kept[key].to(device[name]) for key in ("radius", "first", "second")), steps=kept["steps"])
+            name: RadiusAdam(*[kept[key].to(device[name]) for key in ("radius", "first", "second")], kept["steps"])
             for name, kept in state["radii"].items()
         }
         self._projected = {name: tensor.to(device[name]) for name, tensor in state["projected"].items()}
