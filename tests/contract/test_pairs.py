@@ -15,7 +15,7 @@ from rekindle.tuner.net import operate
 from tests.contract.network import Loop, batch, hybrid
 
 FAMILIES = {"penalties": "regulariser", "distillation": "regulariser", "restarts": "restart", "noise": "noise", "heads": "head",
-            "layer_wise": "head", "directions": "direction", "anchors": "anchor"}  # fmt: skip
+            "layer_wise": "head", "directions": "direction", "anchors": "anchor", "flatness": "flatness"}  # fmt: skip
 ACTIVE = {name: describe(kind(**kind.example)) for name, kind in methods().items()} | {name: name for name in directions()}
 
 

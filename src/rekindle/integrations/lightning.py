@@ -24,7 +24,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from rekindle.method import DataPasses, PassOverData, require
-from rekindle.training.checkpoints import random_state, set_random_state
+from rekindle.rng import random_state, set_random_state
 from rekindle.tuner import Tuner
 from rekindle.tuner.scheduler import TunerScheduler
 

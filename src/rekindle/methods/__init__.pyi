@@ -15,6 +15,7 @@ from .distillation.feature_maps import FeatureMaps
 from .distillation.fsp import FSP
 from .distillation.lwf import LwF
 from .distillation.soft_targets import SoftTargets
+from .flatness.sam import SAM
 from .heads.lp_ft import LPFT
 from .heads.source_classifier import SourceClassifier
 from .layer_wise.freeze import Freeze
@@ -49,6 +50,7 @@ __all__ = [
     "L2SP",
     "LPFT",
     "MGDA",
+    "SAM",
     "SPD",
     "AttentionTransfer",
     "CAGrad",

@@ -82,7 +82,9 @@ class FTP(HeldWeights):
         super().load_state_dict(state)
         device = {name: anchor.device for name, anchor in self._anchors.items()}
         self._radii = {
-            name: RadiusAdam(*[kept[key].to(device[name]) for key in ("radius", "first", "second")], kept["steps"])
+            name: RadiusAdam(
+                kept["radius"].to(device[name]), kept["first"].to(device[name]), kept["second"].to(device[name]), kept["steps"]
+            )
             for name, kept in state["radii"].items()
         }
         self._projected = {name: tensor.to(device[name]) for name, tensor in state["projected"].items()}
