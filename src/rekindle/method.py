@@ -324,7 +324,7 @@ class Method:
         return None
 
     def before_step(self, clock: Clock) -> None:
-        """Look at weights and their final gradients, `.grad` with all penalties and clipped, just before the optimiser's step.
+        """Look at weights and their gradients, `.grad` with all penalties in it, before they are clipped and the optimiser steps.
 
         What `after_step_` needs of them must be noted here: an optimiser may write over gradients.
         """

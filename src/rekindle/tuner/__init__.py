@@ -178,7 +178,6 @@ class Tuner:
         penalized = any(_overrides(method, "gradient") for method in self.methods)
         require(not (decays and penalized), "the optimiser's weight_decay would be added to the penalty; set weight_decay=0.")
         self._optimizer = optimizer
-        optimizer.register_step_pre_hook(lambda *_: self._before_step())
         optimizer.register_step_post_hook(lambda *_: self._after_step())
         self._scheduler = TunerScheduler(optimizer, self.lr_factor)
         return self._scheduler
@@ -336,6 +335,8 @@ class Tuner:
             _decay_(pairs, _rates(optimizer))
         else:
             _add_(pairs)
+        for method in self.methods:
+            method.before_step(clock)
         self._called.add("gradients_")
 
     def _look_again(self, optimizer: Optimizer, clock: Clock, scale: float) -> None:
@@ -480,17 +481,10 @@ class Tuner:
         self.restarts += any(restarted)
         return any(restarted)
 
-    @torch.no_grad()
-    def _before_step(self) -> None:
-        """What the optimiser's pre-step hook runs: the ledger, then what methods see of the final gradients."""
+    def _after_step(self) -> None:
+        """What the optimiser's post-step hook runs: the ledger, then changes after a step, then what starts the next."""
         require(self._epoch >= 0, "add tuner.start_epoch(epoch) at the beginning of each epoch.")
         require("gradients_" in self._called, "add tuner.gradients_() between backward() and optimizer.step().")
-        clock = self._clock()
-        for method in self.methods:
-            method.before_step(clock)
-
-    def _after_step(self) -> None:
-        """What the optimiser's post-step hook runs: changes after a step, then what starts the next."""
         self._called.clear()
         optimizer = self._the_optimizer()
         rates, clock = _rates(optimizer), self._clock()
