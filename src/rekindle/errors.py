@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 LETTERS = 120  # Of a value that a sentence shows.
+IRREGULAR = {"is": "are", "was": "were", "has": "have", "does": "do", "its": "their", "it": "them", "that": "those"}
 
 
 class UserError(ValueError):
@@ -55,9 +56,26 @@ _CUT = reprlib.Repr()
 _CUT.maxlevel, _CUT.maxstring, _CUT.maxlong, _CUT.maxother = 4, LETTERS, LETTERS, LETTERS
 
 
-def number_of(count: int, noun: str) -> str:
-    """A count with its noun, in the plural but for one: "1 epoch", "2 epochs", "3 classes"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+def number_of(count: float, noun: str, verb: str = "") -> str:
+    """A count, which may be infinite, with its noun and verb, both given as for one: "1 epoch", "2 epochs", "0 classes are"."""
+    words = f"{count} {noun if count == 1 else _plural(noun)}"
+    return f"{words} {agree(count, verb)}" if verb else words
+
+
+def alternatives(counts: Sequence[int], noun: str) -> str:
+    """Counts of which one holds at each place: "3 seeds", "1 or 3 seeds"; at least one, the largest last."""
+    return " or ".join([*map(str, counts[:-1]), number_of(counts[-1], noun)])
+
+
+def agree(count: float, word: str) -> str:
+    """A verb or pronoun, given as for one thing, as it stands with so many: "is" or "are", "looks" or "look", "its" or "their"."""
+    return word if count == 1 else IRREGULAR.get(word, word.removesuffix("s"))
+
+
+def _plural(noun: str) -> str:
+    if noun.endswith(("s", "x", "sh", "tch")):
+        return noun + "es"
+    return noun[:-1] + "ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else noun + "s"
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 MOST_REASON = 300  # Letters of what a reader of YAML complains of.
@@ -71,7 +71,9 @@ def read_yaml(path: Path) -> Any:
         if not path.is_file():
             raise UserError(f"there is no file {path}." if not path.exists() else f"{path} is no ordinary file.")
         if path.stat().st_size > MOST_YAML:
-            raise UserError(f"{path} has {path.stat().st_size} bytes, more than the {MOST_YAML} that a YAML file may have here.")
+            raise UserError(
+                f"{path} has {number_of(path.stat().st_size, 'byte')}, more than the {MOST_YAML} that a YAML file may have here."
+            )
         return yaml.safe_load(path.read_text("utf-8"))
     except (OSError, yaml.YAMLError) as error:
         reason = str(error)

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rekindle.methods
-from rekindle.errors import UserError, shorter, shown
+from rekindle.errors import UserError, number_of, shorter, shown
 from rekindle.method import Direction, Method
 from rekindle.methods._catalog import VARIANTS, check_known, library, others_bring_some
 from rekindle.methods._plugins import plugins
@@ -141,7 +141,9 @@ def describe(method: Method | Direction) -> str:
 def _tree(text: str, asked: str, example: str) -> ast.expr:
     """The text's syntax tree, flat enough for what walks it."""
     if len(text) > MOST_LETTERS:
-        raise UserError(f"{asked} has {len(text)} letters, more than the {MOST_LETTERS} that are allowed; write it like {example!r}.")
+        raise UserError(
+            f"{asked} has {number_of(len(text), 'letter')}, more than the {MOST_LETTERS} that are allowed; write it like {example!r}."
+        )
     try:
         with warnings.catch_warnings(action="ignore"):  # Python's advice on the text is not for who typed a recipe.
             tree = ast.parse(text.strip(), mode="eval").body

@@ -28,7 +28,7 @@ from rekindle.data.formats.open import survey
 from rekindle.data.formats.outputs import is_output
 from rekindle.data.given import Given, Readable, given_pictures
 from rekindle.data.samples import Preprocessing
-from rekindle.errors import UserError
+from rekindle.errors import UserError, agree, number_of
 from rekindle.files import csv_text, embed, expand, write_atomic
 from rekindle.method import Method, Source, noop
 from rekindle.records import (
@@ -203,13 +203,18 @@ class Run:
             progress(start + len(part), len(pictures))
         if errors:
             raise UserError(
-                "\n".join([f"{len(errors)} images cannot be read; repair or remove them:", *(f"  {p}: {why}" for p, why in errors.items())])
+                "\n".join(
+                    [
+                        f"{number_of(len(errors), 'image')} cannot be read; repair or remove {agree(len(errors), 'it')}:",
+                        *(f"  {p}: {why}" for p, why in errors.items()),
+                    ]
+                )
             )
         probabilities = torch.cat(found)
         broken = int((~probabilities.isfinite().all(1)).sum())
         if broken:
             raise UserError(
-                f"the network's outputs are not finite for {broken} of {len(labels)} pictures; train the run again at a lower --lr."
+                f"the network's outputs are not finite for {broken} of {number_of(len(labels), 'picture')}; train the run again at a lower --lr."
             )
         return summarize(probabilities, labels, classes)
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypedDict, Union
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, Predicate
 
-from rekindle.errors import UserError, shown
+from rekindle.errors import UserError, number_of, shown
 from rekindle.files import expand, read_yaml
 from rekindle.stored import KEY, FileFormat
 
@@ -314,7 +314,7 @@ class RunSpec:
         least = 2 * self.grad_accum_steps * self.devices
         if self.batch_size < least:
             raise UserError(
-                f"--batch-size {self.batch_size} is too small to be split: {self.grad_accum_steps} micro-batches on {self.devices} device(s) "
+                f"--batch-size {self.batch_size} is too small to be split: {self.grad_accum_steps} micro-batches on {number_of(self.devices, 'device')} "
                 f"need at least {least}."
             )
         if self.patience and self.val_fraction == 0:

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
 import rekindle
-from rekindle.analysis.cleaning import EDGE, label_errors, members, near_duplicates, outliers, small_grey
+from rekindle.analysis.cleaning import EDGE, READ, how_many, label_errors, members, near_duplicates, outliers, small_grey
 from rekindle.analysis.linear_probe import out_of_fold
 from rekindle.cli import main
 from rekindle.data import decode
@@ -41,6 +43,17 @@ def test_labels_that_were_changed_are_named_with_the_class_they_had(wrong: int) 
     found = {row: like for row, like, _ in label_errors(features, given)}
     assert found.items() <= {row: int(truth[row]) for row in changed.tolist()}.items(), "none that is right is named"
     assert len(found) >= 0.75 * wrong
+
+
+@given(st.integers(1, 5000), st.floats(0, 1))
+def test_a_quarter_more_than_the_estimate_is_named_and_no_more_than_people_read(pictures: int, share: float) -> None:
+    estimate = round(share * pictures)
+    named = how_many(estimate, pictures)
+    assert 0 <= named <= pictures
+    if estimate > pictures / 4:
+        assert named == estimate
+    else:
+        assert named <= round(READ * pictures) and named <= round(1.25 * estimate) and (named or not estimate or pictures < 6)
 
 
 def test_no_picture_is_judged_by_a_probe_that_has_seen_it() -> None:

@@ -11,8 +11,8 @@ import torch
 from rekindle import Direction, Method, PlainSum, Source
 from rekindle.methods._catalog import library
 from rekindle.registry import describe, directions, methods, parse, parse_direction
+from rekindle.testing.network import Loop, batch, hybrid
 from rekindle.tuner.net import operate
-from tests.contract.network import Loop, batch, hybrid
 
 FAMILIES = {"penalties": "regulariser", "distillation": "regulariser", "restarts": "restart", "noise": "noise", "heads": "head",
             "layer_wise": "head", "directions": "direction", "anchors": "anchor", "flatness": "flatness"}  # fmt: skip

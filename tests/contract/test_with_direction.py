@@ -13,7 +13,7 @@ from rekindle import DTNH, L2, Direction, GrOD, Method, PlainSum
 from rekindle.method import Clock, DataPasses
 from rekindle.registry import describe, directions, methods, parse, parse_direction
 from rekindle.spec import hints
-from tests.contract.network import Loop, batch, hybrid, passes
+from rekindle.testing.network import Loop, batch, hybrid, passes
 
 
 def variants(name: str) -> list[Method]:

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rekindle import DTNH, Direction, Method
 from rekindle.registry import methods, parse
-from tests.contract.network import Loop, batch, hybrid, passes
+from rekindle.testing.network import Loop, batch, hybrid, passes
 
 
 def train(

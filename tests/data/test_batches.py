@@ -197,10 +197,10 @@ def test_literal_batch_sizes() -> None:
 @pytest.mark.parametrize(
     ("count", "batch_size", "world", "text"),
     [
-        (1, 8, 1, r"training needs at least 2 images on 1 device\(s\), found 1\."),
-        (3, 8, 2, r"training needs at least 4 images on 2 device\(s\), found 3\."),
-        (9, 1, 1, r"--batch-size 1 gives some of 1 device\(s\) fewer than two images a step; use at least 2\."),
-        (9, 3, 2, r"--batch-size 3 gives some of 2 device\(s\) fewer than two images a step; use at least 4\."),
+        (1, 8, 1, r"training needs at least 2 images on 1 device, found 1\."),
+        (3, 8, 2, r"training needs at least 4 images on 2 devices, found 3\."),
+        (9, 1, 1, r"--batch-size 1 gives some of 1 device fewer than two images a step; use at least 2\."),
+        (9, 3, 2, r"--batch-size 3 gives some of 2 devices fewer than two images a step; use at least 4\."),
     ],
 )
 def test_too_little_to_train_on(count: int, batch_size: int, world: int, text: str) -> None:

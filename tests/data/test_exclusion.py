@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import rekindle
 from rekindle.data import Dataset, open_data
-from rekindle.errors import UserError
+from rekindle.errors import UserError, agree, number_of
 from rekindle.files import csv_text
 from tests.toys import picture_folder
 
@@ -52,8 +52,9 @@ def test_none_of_them_trains_or_validates_and_the_test_split_is_as_it_was(
     assert names(found, "test") == names(whole, "test")
     assert names(found, "train", "val") == names(whole, "train", "val") - asked
     tested = len(asked & names(whole, "test"))
-    assert f"{len(asked) - tested} pictures are left out" in " ".join(found.notes)
-    assert (f"{tested} of its pictures are in the test split and stay" in " ".join(found.notes)) == bool(tested)
+    assert f"{number_of(len(asked) - tested, 'picture', 'is')} left out" in " ".join(found.notes)
+    staying = f"{tested} of its pictures {agree(tested, 'is')} in the test split and {agree(tested, 'stays')} there"
+    assert (staying in " ".join(found.notes)) == bool(tested)
 
 
 def test_a_subset_is_as_large_as_was_asked_for_and_holds_none_of_them(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -122,7 +123,7 @@ def test_a_class_or_a_validation_split_without_pictures_is_refused(layout: str, 
 
 def test_unknown_names_are_told(folders: dict[str, Path], tmp_path: Path) -> None:
     found = open_data(folders["split"], exclude=write(tmp_path / "out.csv", ["train/class0/000.png", "gone.png"]))
-    assert "1 of its names are no pictures of these data: gone.png" in found.notes[-1]
+    assert "1 of its names belongs to no picture of these data: gone.png" in found.notes[-1]
 
 
 def test_a_run_is_known_by_what_is_left_out_wherever_the_file_lies(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -261,14 +261,14 @@ def test_faults_of_groups(tmp_path: Path) -> None:
 
 def test_splits_that_tear_groups_are_told_loudly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = table(tmp_path)
-    told = "1 of 4 groups stand in several splits (such as p2, in train and test), with 2 of the 6 pictures"
+    told = "1 of 4 groups stands in several splits (such as p2, in train and test), with 2 of the 6 pictures"
     assert main(["data", "check", str(path), "--group-column", "patient"]) == 0
     assert told in " ".join(capsys.readouterr().out.split())
     notes: list[str] = []
     run = rekindle.fit(
         path, group_column="patient", model="tiny", image_size=32, epochs=1, lr=0.01, out=tmp_path / "runs", listener=Notes(notes)
     )
-    assert sum(note.startswith("caution: 1 of 4 groups stand in several splits (such as p2, in ") for note in notes) == 2, (
+    assert sum(note.startswith("caution: 1 of 4 groups stands in several splits (such as p2, in ") for note in notes) == 2, (
         "at both ends of the run"
     )
     assert "p2" in run.result["cautions"][0]

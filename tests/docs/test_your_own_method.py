@@ -10,6 +10,7 @@ import pytest
 from rekindle import registry
 from rekindle.methods import penalties
 from rekindle.methods._catalog import card, library
+from rekindle.testing import checks_of, run_check
 from tests.contract import test_contract as contract
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "your_own_method.md"
@@ -38,11 +39,6 @@ def test_it_is_found_and_passes() -> None:
         shown.startswith(f"# {name}\n\nPull the new head towards zero")
         and "- `alpha=0.01` (a finite number of at least 0): Strength in the first epoch." in shown
     )
-    contract.test_neutral_settings_change_nothing(name)
-    contract.test_repr_and_recipe_parse_back(name)
-    contract.test_surgery_keeps_keys(name)
-    contract.test_closed_form_is_autograds(name)
-    contract.test_resume_is_exact(name)
-    contract.test_accumulation_equals_none(name)
+    kind = registry.methods()[name]
+    assert {run_check(check, kind).outcome for check in checks_of(kind)} == {"ok"}
     contract.test_bf16_and_compile(name)
-    contract.test_bad_options_are_refused(name)

@@ -6,7 +6,7 @@ from torch import nn
 
 from rekindle import L2SP, Rifle
 from rekindle.registry import methods
-from tests.contract.network import Loop, hybrid, passes
+from rekindle.testing.network import Loop, hybrid, passes
 from tests.toys import run_epochs, toy, toy_batch, toy_tuner
 
 CE = nn.functional.cross_entropy

@@ -101,7 +101,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     (info / "entry_points.txt").write_text(POINTS)
     fit = f"fit {picture_folder(root / 'data', {'train': 4, 'val': 2})} --model tiny --weights none --image-size 16 --epochs 1 --lr 0.01 --batch-size 4"
     recipes = ("l2+fade(alpha=0.1)", "fade(alpha=-1)", "gone")
-    commands = [["methods"], ["methods", "fade"], *([*fit.split(), "--out", str(root), "--method", recipe] for recipe in recipes)]
+    commands = [
+        ["methods"],
+        ["methods", "fade"],
+        ["test-method", "fade"],
+        *([*fit.split(), "--out", str(root), "--method", recipe] for recipe in recipes),
+    ]
     done = subprocess.run([sys.executable, "-c", COMMANDS, str(site), json.dumps(commands)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found: Answers = json.loads(done.stdout)
@@ -109,16 +114,17 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 
 
 def test_methods_of_other_packages_are_listed_and_broken_ones_named(answers: Answers) -> None:
-    [(status, listed, said), (status_of_one, one, _), *_] = answers
+    [(status, listed, said), (status_of_one, one, _), (_, tested, _), *_] = answers
     assert status == status_of_one == 0
     assert "plugged-in" in listed and "fade(alpha=0.5)" in listed and "nobody, 2026" in listed
     assert [line.split()[1] for line in said.splitlines()] == ["gone", "no_module", "stolen"]
     assert all("plugged-in cannot be used" in line for line in said.splitlines())
     assert "`alpha=0.5` (a finite number of at least 0): How much." in one
+    assert "ok       Its repr and its recipe give an equal object" in tested
 
 
 def test_methods_of_other_packages_train(answers: Answers) -> None:
-    [trained, wrong, gone] = answers[2:]
+    [trained, wrong, gone] = answers[3:]
     assert [trained[0], wrong[0], gone[0]] == [0, 2, 2], trained
     assert "fade: alpha must be a finite number of at least 0, found -1" in wrong[2].splitlines()[-1]
     assert "gone of plugged-in cannot be used" in gone[2].splitlines()[-1]

@@ -202,7 +202,7 @@ def test_activation_penalty_by_a_second_backward(accumulate: int, scaler: float)
 
 def test_angles_are_reported_and_start_anew_each_epoch() -> None:
     from rekindle.registry import parse
-    from tests.contract.network import Loop
+    from rekindle.testing.network import Loop
 
     loop = Loop(parse("l2_sp(alpha=0.1)"), direction=DTNH(), epochs=2)
     loop.run(stop=(1, 2))

@@ -13,8 +13,8 @@ from rekindle.method import Clock, DataPasses
 from rekindle.methods.heads.lp_ft import LPFT, fit_head
 from rekindle.methods.heads.source_classifier import NormScale, SourceClassifier
 from rekindle.registry import methods
+from rekindle.testing.network import Loop, batch, hybrid, passes
 from rekindle.tuner.net import operate
-from tests.contract.network import Loop, batch, hybrid, passes
 
 
 def test_p1_normalise_and_scale() -> None:

@@ -6,7 +6,7 @@ import torch
 from rekindle import L2SP
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.layer_wise.layer_decay import LayerDecay
-from tests.contract.network import Loop
+from rekindle.testing.network import Loop
 
 
 def test_p3_frozen_stages_stay_to_the_bit() -> None:

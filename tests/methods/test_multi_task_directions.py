@@ -12,8 +12,8 @@ from torch import Tensor
 from rekindle import Clock, Direction
 from rekindle.methods import MGDA, CAGrad, GradVac, PCGrad
 from rekindle.registry import parse
+from rekindle.testing.network import Loop
 from rekindle.tuner.combine import ConflictStats, combine_gradients_
-from tests.contract.network import Loop
 from tests.methods.test_directions import directed
 
 EPS = torch.finfo(torch.float64).eps

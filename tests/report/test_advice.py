@@ -36,7 +36,7 @@ def losses(values: tuple[float, ...]) -> list[dict[str, Any]]:
     [
         (result(UNFOUND, kept=-1), FALLING, ("did not beat the linear probe", "--epochs 12")),
         (result(UNFOUND, probe=0.9), FALLING, ("did not beat the linear probe",)),
-        (result(UNFOUND, probe=0.1), FALLING, ("None of the 20 pictures of dog",)),
+        (result(UNFOUND, probe=0.1), FALLING, ("None of 20 pictures of dog",)),
         (result(CONFUSED), FALLING, ("still falling", "--epochs 12")),
         (result(CONFUSED), SETTLED, ("dog taken for emu (4 of 20)",)),
         (result(SCATTERED, error=0.3), SETTLED, ("off by 30 %",)),

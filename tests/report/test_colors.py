@@ -1,12 +1,18 @@
 """One table of colours: stable by name, and visible on light and dark paper."""
 
+import re
+from itertools import product
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekindle.report.colors import COLORS, DASHES, GREY, METHODS, method_color, method_styles
+from rekindle.report.colors import COLORS, DASHES, GREY, METHODS, PAGE, method_color, method_styles, palette
 
 NAMES = st.sampled_from(["l2", "l2_sp", "rifle", "delta", "bss", "dropout", "stoch_norm", "lwf", "my_method"])
+LETTERS = ("ink", "faint", "accent", "good", "bad", "unsure")
+SOURCE = Path(__file__).resolve().parents[2] / "src/rekindle"
 RECIPES = st.lists(NAMES, min_size=1, max_size=3).map("+".join)
 
 
@@ -17,11 +23,35 @@ def brightness(color: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("paper", ["#ffffff", "#14191f"])
+def contrast(one: str, other: str) -> float:
+    """WCAG's, from 1 to 21."""
+    dark, light = sorted((brightness(one), brightness(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("paper", PAGE["paper"])
 @pytest.mark.parametrize("color", [*COLORS, GREY])
 def test_every_colour_stands_out_from_both_papers(color: str, paper: str) -> None:
-    dark, light = sorted((brightness(color), brightness(paper)))
-    assert (light + 0.05) / (dark + 0.05) >= 3
+    assert contrast(color, paper) >= 3
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(("text", "ground"), [*product(LETTERS, ["paper", "soft"]), ("ink", "bar")])
+def test_letters_are_readable_on_every_ground(text: str, ground: str, scheme: int) -> None:
+    assert contrast(PAGE[text][scheme], PAGE[ground][scheme]) >= 4.5
+
+
+def test_pages_state_their_colours_in_one_place() -> None:
+    templates = {path.name: path.read_text("utf-8") for path in SOURCE.rglob("*.j2")}
+    assert [name for name, text in templates.items() if "{{ palette }}" in text] == ["page.css.j2"]
+    for name, text in templates.items():
+        assert not re.search(r"--\w+: *#|prefers-color-scheme|color-scheme:", text), name
+        assert set(re.findall(r"var\(--(\w+)\)", text)) <= {*PAGE, "share", "shade"}, name
+
+
+def test_the_palette_names_what_is_asked_for() -> None:
+    assert palette("ink") == ":root{color-scheme:light dark;--ink:#1c2733}@media(prefers-color-scheme:dark){:root{--ink:#e6ebf1}}"
+    assert all(f"--{name}:{value}" in palette() for name, values in PAGE.items() for value in values)
 
 
 @given(RECIPES, st.permutations(range(3)))

@@ -225,7 +225,7 @@ def test_folds_that_have_not_finished_are_left_out_of_a_folder(make_run: MakeRun
     begun = folds_of(make_run, tmp_path / "begun", [5, 6], whole=False)
     others = [run_of(make_run, name, 5, seed=seed) for seed, name in enumerate("ab")]
     found = compare([tmp_path])
-    assert len(found.runs) == 2 and "1 of the 3 runs" in found.notes[0]
+    assert len(found.runs) == 2 and "1 of 3 runs" in found.notes[0]
     with pytest.raises(UserError, match=r"has not finished.*fit --resume"):
         compare([begun, *others])
 
@@ -234,7 +234,7 @@ def test_runs_that_have_not_finished_are_left_out_of_a_folder(make_run: MakeRun,
     first, _, last = [run_of(make_run, name, 5, seed=seed) for seed, name in enumerate("abc")]
     (last / "result.json").unlink()
     found = compare([tmp_path])
-    assert len(found.runs) == 2 and "1 of the 3 runs" in found.notes[0]
+    assert len(found.runs) == 2 and "1 of 3 runs" in found.notes[0]
     with pytest.raises(UserError, match="two or more different runs"):
         compare([tmp_path, first])
 

@@ -15,14 +15,16 @@ import pytest
 from scipy import stats
 
 from rekindle.report.statistics import average_ranks, rank_tests, smallest_p, wilcoxon_over_tasks
-from rekindle.study.grid import Cell
+from rekindle.study.grid import Cell, uneven_choices
 from rekindle.study.grid_file import from_dict
+from rekindle.study.plan import plan
 from rekindle.study.report.figures import LEAST_RANGE, critical_difference, differences
 from rekindle.study.report.formats import latex, markdown, runs_csv
 from rekindle.study.report.numbers import StudyNumbers, study_numbers
 from rekindle.study.report.page import html as html_page
 from rekindle.study.report.page import plots, write
 from rekindle.study.report.published import published
+from rekindle.study.report.tables import sentences
 from rekindle.study.store import Study
 from rekindle.study.worker import run_cell
 from tests.study import fakes
@@ -254,3 +256,38 @@ def test_names_are_inert_and_the_page_works_in_a_browser(tmp_path: Path) -> None
     (folder / "refused.html").write_text(source.replace("</body>", "<script>document.title='broken'</script></body>"), "utf-8")
     title = re.search(r"<title>(.*?)</title>", browse(folder / "refused.html"))
     assert title and title[1] != "broken"
+
+
+def test_the_page_opens_with_the_conclusion(tmp_path: Path) -> None:
+    """A rival that is always a tenth better is named; one that scatters around the baseline is not."""
+    gains = {"Original": 0.0, "RIFLE": 0.1, "Dropout": 0.001}
+    values = {
+        method: with_accuracy(lambda cell: 0.5 + gains[cell.method] + 0.01 * fakes.share(cell.method, cell.spec.seed, str(cell.setting)))
+        for method in gains
+    }
+    study = run(tmp_path / "study", lambda cell, runs, listener: values[cell.method](cell, runs, listener), seeds=5)
+    numbers = study_numbers(study)
+    compared = [entry for entry in numbers.entries if entry.pair]
+    first, second, *_ = sentences(numbers)
+    higher = sum(entry.verdict == "higher" for entry in compared)
+    assert higher == sum(entry.method == "RIFLE" for entry in compared) > 0
+    assert first.startswith(
+        f"Of {len(compared)} comparisons with Original, {higher} are significantly higher and 0 are significantly lower"
+    )
+    assert "higher: RIFLE (" in first and "Dropout" not in first
+    assert second.startswith("In the mean over settings RIFLE is highest: +")
+    page = html_page(numbers, {"curves": [], "plots": [], "notes": []}, False)
+    assert page.index("In the mean over settings RIFLE") < page.index("Every method in every setting")
+
+
+def test_a_method_that_chooses_what_others_cannot_is_said(tmp_path: Path) -> None:
+    methods = {"Original": "l2", "Dropout": {"method": "l2+dropout(p=0.2)", "grid": {"lr": [0.1, 0.2]}}}
+    uneven = {"methods": methods, "selection": {"seeds": 1, "equal_budgets": False}}
+    study = run(tmp_path / "study", **uneven)
+    [said] = [text for text in sentences(study_numbers(study)) if "cannot choose" in text]
+    assert said.startswith("Original cannot choose lr, which other methods choose in ") and "shared: {lr: [...]}" in said
+    assert said in plan(study).notes
+    fair = from_dict(
+        {**copy.deepcopy(fakes.GRID), "methods": {"Original": "l2", "Dropout": "l2+dropout(p=0.2)"}, "shared": {"lr": [0.1, 0.2]}}
+    )
+    assert uneven_choices(fair) == []

@@ -16,6 +16,7 @@ from rekindle.method import noop
 
 Kind = Literal["label", "outlier", "duplicate"]
 IMPROBABLE = 0.05  # A label less probable than this looks wrong, also where too few do so for an estimate of how many are.
+READ = 0.1875  # Of all pictures, at most so many labels are named: 30 of 160.
 NEIGHBOURS = 10  # That an outlier is far from.
 FAR = 2.0  # Times the usual distance to neighbours, from which on a picture is an outlier.
 NEAR = 0.2  # Cosine distance of features up to which two pictures are compared as pictures: a copy of half the size is that far.
@@ -127,16 +128,30 @@ def _judged(labels: Tensor, groups: Sequence[str] | None = None) -> tuple[Tensor
 
 
 def _improbable(answers: np.ndarray, labels: Tensor, groups: Sequence[str] | None = None) -> list[tuple[int, int, float]]:
-    filters, _ = _cleanlab()
     judged, given = _judged(labels, groups)
     classes = labels[judged].unique()
-    # Those that are least probable, as many as are estimated to be wrong: that finds more of them than its other filters.
-    wrong = filters.find_label_issues(given.numpy(), answers, filter_by="low_self_confidence", n_jobs=1)
     own, best = answers[np.arange(len(answers)), given], answers.argmax(1)
-    named = np.flatnonzero((wrong | (own < IMPROBABLE)) & (best != given.numpy()))
-    return [
-        (int(judged[row]), int(classes[best[row]]), float(answers[row, best[row]])) for row in named[np.argsort(own[named], kind="stable")]
-    ]
+    least = np.argsort(own, kind="stable")
+    count = max(how_many(_estimate(answers, given.numpy()), len(own)), int((own < IMPROBABLE).sum()))
+    named = [row for row in least[:count] if best[row] != given[row]]
+    return [(int(judged[row]), int(classes[best[row]]), float(answers[row, best[row]])) for row in named]
+
+
+def _estimate(answers: np.ndarray, given: np.ndarray) -> int:
+    """How many labels are wrong, by cleanlab's confident learning."""
+    filters, _ = _cleanlab()
+    # The least probable labels found more wrong ones than its other filters, so it is asked for their number alone.
+    return int(filters.find_label_issues(given, answers, filter_by="low_self_confidence", n_jobs=1).sum())
+
+
+def how_many(estimate: int, pictures: int) -> int:
+    """How many of the least probable labels are worth a look.
+
+    An estimate from few pictures is as often too low as too high, and a wrong label that is missed costs more than a right one that is
+    looked at: so a quarter more than the estimate, but for that no more than people read, which is `READ` of all. Where the estimate
+    itself says that over a quarter is wrong, it is believed.
+    """
+    return estimate if estimate > pictures / 4 else min(round(1.25 * estimate), round(READ * pictures))
 
 
 def outliers(features: Tensor) -> list[tuple[int, float]]:

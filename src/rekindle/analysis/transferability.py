@@ -6,6 +6,7 @@ Three scores, each higher for a better guess. They compare networks on one set o
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rekindle.errors import agree, number_of
 from rekindle.method import require
 
 Floats = NDArray[np.float64]
@@ -122,7 +123,10 @@ def _checked(values: ArrayLike, labels: ArrayLike, least: int = 2) -> tuple[Floa
     """(N, D) float64 and (N,) labels renumbered from 0, so that none is empty."""
     found, y = np.asarray(values, np.float64), np.asarray(labels)
     require(found.ndim == 2 and y.ndim == 1, f"wanted are (N, D) values and (N,) labels, found shapes {found.shape} and {y.shape}.")
-    require(len(found) == len(y) > 0, f"there are {len(found)} rows of values and {len(y)} labels; wanted are as many, at least one.")
+    require(
+        len(found) == len(y) > 0,
+        f"there {agree(len(found), 'is')} {number_of(len(found), 'row')} of values and {number_of(len(y), 'label')}; wanted are as many, at least one.",
+    )
     require(bool(np.isfinite(found).all()), "a value is not finite.")
     classes, renumbered = np.unique(y, return_inverse=True)
     require(len(classes) >= least, f"the score compares classes, and the labels have only {classes.tolist()}.")

@@ -72,11 +72,11 @@ def _print(found: "Cleaning", page: Path, file: Path) -> None:
         rows = [[issue.path, issue.label, issue.suggestion, f"{issue.score:.2f}"] for issue in labels[:LISTED]]
         table(["picture", "labelled", "looks like", "probability"], rows, names={"labelled", "looks like"})
     print(
-        f"{number_of(sum(found.counts.values()), 'picture')} by {found.model}: {number_of(len(labels), 'label')} look{'s' * (len(labels) == 1)} wrong"
+        f"{number_of(sum(found.counts.values()), 'picture')} by {found.model}: {number_of(len(labels), 'label', 'looks')} wrong"
         f"{f' (by the networks of {found.judges})' if found.judges else ''}, {number_of(len(outliers), 'outlier')}, {number_of(len(duplicates), 'near duplicate')}."
     )
     if found.unjudged:
-        print(f"Not judged, since they have a single picture: {', '.join(found.unjudged)}.")
+        print(f"Not judged, for want of a second picture: {', '.join(found.unjudged)}.")
     print(f"page: {page}\nnames: {file}")
     if found.issues:
         print(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.clean import add_clean
 from rekindle.cli.output import add_columns, add_command, add_json, asked_columns, table
+from rekindle.errors import number_of
 from rekindle.spec import RunSpec
 from rekindle.training.progress import ProgressBar
 
@@ -84,7 +85,7 @@ def _info(options: argparse.Namespace) -> int:
         print("\n".join(f"    {url}" for url in source.urls))
     if prepared:
         for one in found["sources"]:
-            print(f"prepared from: {one['from']} (sha256 {one['sha256']}, {one['bytes']} bytes)")
+            print(f"prepared from: {one['from']} (sha256 {one['sha256']}, {number_of(one['bytes'], 'byte')})")
     print(f"prepared: {folder}" if prepared else f"not prepared; type: rekindle data prepare {task.name}")
     return OK
 
@@ -117,7 +118,7 @@ def _prepare(options: argparse.Namespace) -> int:
         print(json.dumps({"name": found["name"], "folder": str(folder), "counts": found["counts"], "sources": found["sources"]}))
         return OK
     state = "was prepared before" if before else "is prepared"
-    print(f"{found['name']} {state}: {len(found['classes'])} classes, {counted(found['counts'])} pictures in {folder}")
+    print(f"{found['name']} {state}: {number_of(len(found['classes']), 'class')}, {counted(found['counts'])} pictures in {folder}")
     if not before:
         for size, path in ((one["bytes"], one["from"]) for one in found["sources"] if "://" in one["from"]):
             print(f"kept: {folder.parents[1] / 'downloads' / path.rsplit('/', 1)[1]} ({size / 2**20:.0f} MiB); remove it to save room.")
@@ -146,7 +147,9 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found))
         return OK
-    print(f"{found['name']}: all {found['pictures']} pictures in {found['folder']} are as prepared, and the counts are official.")
+    print(
+        f"{found['name']}: all of {number_of(found['pictures'], 'picture')} in {found['folder']} are as prepared, and the counts are official."
+    )
     return OK
 
 

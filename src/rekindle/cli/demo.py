@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.cli.output import add_command, table
-from rekindle.errors import Busy
+from rekindle.errors import Busy, number_of
 from rekindle.files import embed, write_atomic
 from rekindle.locks import locked
 from rekindle.training.listener import Listener, Relay
@@ -151,7 +151,7 @@ def outcome(ways: list[Way], count: int) -> str:
     """The first way against the others in one sentence, with no verdict where intervals overlap."""
     first, *others = ways
     against = [f"{100 * (first.accuracy - other.accuracy):+.1f} points against {other.name}{_doubt(first, other)}" for other in others]
-    return f"{first.name}: {100 * first.accuracy:.1f} % of {count} new pictures right; {', '.join(against)}."
+    return f"{first.name}: {100 * first.accuracy:.1f} % of {number_of(count, 'new picture')} right; {', '.join(against)}."
 
 
 def _doubt(first: Way, other: Way) -> str:

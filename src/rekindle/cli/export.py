@@ -7,6 +7,7 @@ from typing import Any
 
 from rekindle.cli.output import add_command, add_json
 from rekindle.cli.run_names import HELP, find_run
+from rekindle.errors import number_of
 
 OK = 0
 
@@ -38,11 +39,11 @@ def _export(options: argparse.Namespace) -> int:
         return OK
     for name, parity in done.parity.items():
         print(
-            f"{name}: the same class as the run on {parity.same_class} of {parity.pictures} pictures, probabilities within {parity.largest_difference:.1g}."
+            f"{name}: the same class as the run on {parity.same_class} of {number_of(parity.pictures, 'picture')}, probabilities within {parity.largest_difference:.1g}."
         )
     if done.int8:
         print(
-            f"int8: accuracy {100 * done.int8['accuracy']:.1f} % of {done.int8['pictures']} pictures ({100 * done.int8['float_accuracy']:.1f} % in float32), "
+            f"int8: accuracy {100 * done.int8['accuracy']:.1f} % of {number_of(done.int8['pictures'], 'picture')} ({100 * done.int8['float_accuracy']:.1f} % in float32), "
             f"{done.int8['bytes'] / 1e6:.1f} MB."
         )
     print(f"It lies in {done.folder}.")

@@ -148,14 +148,17 @@ def _fit(options: argparse.Namespace) -> int:
 def _print_folds(found: "CrossValidation") -> None:
     result = found.result
     splits = [split for split in ("val", "test") if split in result]
-    rows = [[str(row["fold"]), str(row["count"]), *(f"{100 * row[split]:.1f}" for split in splits), row["run"]] for row in result["runs"]]
-    table(["fold", "held out", *(f"{split_title(split)} %" for split in splits), "run"], rows, names={"run"})
+    rows = [
+        [str(row["fold"]), str(row["count"]), *(f"{100 * row[split]:.1f}" for split in splits), row["run"].rpartition("-")[2]]
+        for row in result["runs"]
+    ]
+    table(["fold", "held out", *(f"{split_title(split)} %" for split in splits), "run id"], rows, names={"run id"})
     for split in splits:
         figures = result[split]
         low, high = figures["interval"] or (figures["mean"], figures["mean"])
         print(f"{split_title(split)} accuracy {100 * figures['mean']:.1f} % on average, 95 % interval {100 * low:.1f} to {100 * high:.1f}")
     pictures = result["pictures"]
-    print(f"each of {pictures['count']} pictures was held out once: {100 * pictures['accuracy']:.1f} % of them are right")
+    print(f"each of {number_of(pictures['count'], 'picture')} was held out once: {100 * pictures['accuracy']:.1f} % of them are right")
     for sentence in result["cautions"]:
         print(f"caution: {sentence}")
     print(f"predictions: {found.folder / 'predictions.csv'}\nsummary: {found.folder / 'folds.json'}")

@@ -6,8 +6,8 @@ GROUPS = {
     "train": ("fit", "demo"),
     "use a run": ("predict", "serve", "export"),
     "look into runs": ("evaluate", "compare", "report", "analyze"),
-    "choose data, networks and methods": ("data", "rank", "models", "methods"),
-    "run studies": ("study",),
+    "choose data, networks and methods": ("data", "rank", "models", "methods", "test-method"),
+    "run studies": ("study", "board"),
     "set up the shell": ("completion",),
 }
 

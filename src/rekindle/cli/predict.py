@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rekindle.cli.output import add_command, add_json, add_tta, table
 from rekindle.cli.run_names import HELP, find_run
+from rekindle.errors import agree, number_of
 from rekindle.files import csv_text, write_atomic
 from rekindle.training.progress import ProgressBar
 
@@ -74,7 +75,10 @@ def _predict(options: argparse.Namespace) -> int:
             print(f"{what}: {place}", file=sys.stderr)
     broken = sum(bool(row.error) for row in found)
     if broken:
-        print(f"rekindle: {broken} of {len(found)} files could not be classified; their rows say why.", file=sys.stderr)
+        print(
+            f"rekindle: {broken} of {number_of(len(found), 'file')} could not be classified; the reason stands beside {agree(broken, 'it')}.",
+            file=sys.stderr,
+        )
     return OK if broken < len(found) else 1
 
 
@@ -128,7 +132,5 @@ def _few(run: "Run", unsure: bool | float) -> list[str]:
     if expected <= share:
         return []
     count = len(run.familiarity.own)
-    told = (
-        f"only {count} validation pictures set the threshold, so about {100 * expected:.0f} % of the pictures of the classes will be unsure"
-    )
+    told = f"only {number_of(count, 'validation picture', 'sets')} the threshold, so about {100 * expected:.0f} % of the pictures of the classes will be unsure"
     return [f"{told} instead of {100 * share:g} %."]

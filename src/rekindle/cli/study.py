@@ -134,7 +134,7 @@ def _run(options: argparse.Namespace) -> int:
         print(json.dumps(status.to_dict()))
     else:
         print(
-            f"{status.counts['done']} of {status.total} runs done, {status.counts['failed']} failed. Report: rekindle study report {folder}"
+            f"{status.counts['done']} of {number_of(status.total, 'run')} done, {status.counts['failed']} failed. Report: rekindle study report {folder}"
         )
     for sentence in status.damaged:
         print(f"rekindle: {sentence}", file=sys.stderr)
@@ -155,7 +155,7 @@ def _run_oracle(options: argparse.Namespace, study: "OracleStudy") -> int:
         print(json.dumps({"cells": study.cells, "seeds": study.settings.seeds, "done": done, "folder": str(folder)}))
     else:
         print(
-            f"{study.cells} cells (methods x rates x noises) of {number_of(study.settings.seeds, 'seed')} each{', done before' if done else ''}: {folder}"
+            f"{number_of(study.cells, 'cell')} (methods x rates x noises) of {number_of(study.settings.seeds, 'seed')} each{', done before' if done else ''}: {folder}"
         )
     if done or options.dry_run:
         return OK
@@ -279,7 +279,9 @@ def _drawn(status: "Status", width: int) -> Any:
     ]
     waiting = f", {status.unknown} more after the selection" if status.unknown else ""
     parts: list[Any] = [
-        Text(f"{status.name}: {status.counts['done']} of {status.total} runs done, {status.counts['failed']} failed{waiting}."),
+        Text(
+            f"{status.name}: {status.counts['done']} of {number_of(status.total, 'run')} done, {status.counts['failed']} failed{waiting}."
+        ),
         drawn(["setting", *shown], rows, width),
     ]
     for cell, progress in status.running:

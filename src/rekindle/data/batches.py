@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rekindle.data.cache.pixels import Pixels
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.rng import keyed_generator, uniform
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ def split_batches(count: int, batch_size: int, order: Tensor, world: int = 1) ->
     """
     least = 2 * world
     if count < least:
-        raise UserError(f"training needs at least {least} images on {world} device(s), found {count}.")
+        raise UserError(f"training needs at least {number_of(least, 'image')} on {number_of(world, 'device')}, found {count}.")
     if batch_size < least:
-        raise UserError(f"--batch-size {batch_size} gives some of {world} device(s) fewer than two images a step; use at least {least}.")
+        raise UserError(
+            f"--batch-size {batch_size} gives some of {number_of(world, 'device')} fewer than two images a step; use at least {least}."
+        )
     parts = list(order.split(batch_size))
     if len(parts) > 1 and len(parts[-1]) < least:
         parts[-2:] = [torch.cat(parts[-2:])]

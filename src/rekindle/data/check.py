@@ -23,7 +23,7 @@ from rekindle.data.formats.names import printable
 from rekindle.data.formats.open import survey
 from rekindle.data.grouping import straddling
 from rekindle.data.splits import FoundData, SplitRules, split_key
-from rekindle.errors import some
+from rekindle.errors import agree, number_of, some
 
 EDGE = 112
 SAMPLES = 6
@@ -229,33 +229,35 @@ def _suspicious(
     train = counts["train"]
     for split in ("val", "test"):
         if totals.get(split, 0) > totals["train"]:
-            said.append(f"{split} is larger than train: {totals[split]} against {totals['train']} pictures.")
+            said.append(f"{split} is larger than train: {totals[split]} against {number_of(totals['train'], 'picture')}.")
         missing = [name for name, count in counts.get(split, {}).items() if not count]
         if missing:
-            said.append(f"{split} lacks {len(missing)} of {len(found.classes)} classes: {some(missing)}.")
+            said.append(f"{split} lacks {len(missing)} of {number_of(len(found.classes), 'class')}: {some(missing)}.")
     if train and (spread := imbalance(train))["ratio"] >= UNEVEN:
         said.append(
-            f"classes are unbalanced: {spread['fewest']} pictures of {spread['smallest']} to {spread['most']} of {spread['largest']} in train."
+            f"classes are unbalanced: {number_of(spread['fewest'], 'picture')} of {spread['smallest']} to {spread['most']} of {spread['largest']} in train."
         )
     few = [f"{name} ({count})" for name, count in train.items() if 0 < count < FEW]
     if few:
-        said.append(f"{len(few)} classes have fewer than {FEW} training pictures: {some(few)}.")
+        said.append(f"{number_of(len(few), 'class', 'has')} fewer than {FEW} training pictures: {some(few)}.")
     said += _near_names(found.classes)
     if unlike:
-        said.append(f"{len(unlike)} pictures have several labels, such as {_pair(unlike)}.")
+        said.append(f"{number_of(len(unlike), 'picture', 'has')} several labels, such as {_pair(unlike)}.")
     if across:
-        said.append(f"{len(across)} pictures stand in several splits, such as {_pair(across)}: accuracy on them says nothing.")
+        said.append(
+            f"{number_of(len(across), 'picture', 'stands')} in several splits, such as {_pair(across)}: accuracy on {agree(len(across), 'it')} says nothing."
+        )
     crossing = [group for group in alike if len({look.split for look in group}) > 1]
     if crossing:
         said.append(f"{len(crossing)} more stand in several splits, saved in other bytes, such as {_pair(crossing)}.")
     small = [look.name for look in good if min(look.width, look.height) < SMALL]
     if small:
-        said.append(f"{len(small)} pictures have a side of less than {SMALL} pixels: {some(small, 3)}.")
+        said.append(f"{number_of(len(small), 'picture', 'has')} a side of less than {SMALL} pixels: {some(small, 3)}.")
     dark = [look for look in good if look.largest < DARK]
     if dark:
         bright = max(look.largest for look in dark)
         said.append(
-            f"{len(dark)} pictures of 16 bits are nearly black, their values reach {100 * bright:.1f} % of white at most: "
+            f"{number_of(len(dark), 'picture')} of 16 bits {agree(len(dark), 'is')} nearly black, {agree(len(dark), 'its')} values reach {100 * bright:.1f} % of white at most: "
             f"{some([look.name for look in dark], 3)}; if they hold 10 or 12 bits, save them stretched to 16, or as TIFF with MaxSampleValue."
         )
     return [printable(sentence) for sentence in said]

@@ -11,7 +11,7 @@ from pathlib import Path
 from rekindle.data.dataset import name_in
 from rekindle.data.formats.images import Picture
 from rekindle.data.formats.names import one_name
-from rekindle.errors import UserError, some
+from rekindle.errors import UserError, agree, number_of, some
 from rekindle.files import plain_text
 
 COLUMN = "path"
@@ -45,14 +45,16 @@ class Exclusion:
         if not self.file:
             return []
         staying = len(self.pictures.intersection(tested))
-        said = [f"--exclude {self.file}: {len(self.pictures) - staying} pictures are left out of training and validation."]
+        said = [f"--exclude {self.file}: {number_of(len(self.pictures) - staying, 'picture', 'is')} left out of training and validation."]
         if staying:
             said.append(
-                f"--exclude {self.file}: {staying} of its pictures are in the test split and stay there, since a test without its hard "
+                f"--exclude {self.file}: {staying} of its pictures {agree(staying, 'is')} in the test split and {agree(staying, 'stays')} there, since a test without its hard "
                 "pictures is another test; mend their labels."
             )
         if self.unknown:
-            said.append(f"--exclude {self.file}: {len(self.unknown)} of its names are no pictures of these data: {some(self.unknown)}.")
+            said.append(
+                f"--exclude {self.file}: {len(self.unknown)} of its names {agree(len(self.unknown), 'belongs')} to no picture of these data: {some(self.unknown)}."
+            )
         return said
 
 
@@ -82,7 +84,7 @@ def read_exclusion(file: str | None, root: Path, pictures: Iterable[Picture]) ->
     unknown = tuple(name for name, picture in found.items() if picture is None)
     if found and len(unknown) == len(found):
         raise UserError(
-            f"--exclude {file} names {len(found)} pictures ({some(unknown, 3)}), and none is in {root}; write paths from {root}, or whole ones."
+            f"--exclude {file} names {number_of(len(found), 'picture')} ({some(unknown, 3)}), and none is in {root}; write paths from {root}, or whole ones."
         )
     return Exclusion(file, frozenset(picture for picture in found.values() if picture is not None), unknown)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rekindle.data.formats.images import Picture
+from rekindle.errors import agree, number_of
 
 Pictures = dict[str, list[Picture]]  # By class.
 PASSES = 20  # Over all groups; each ends nearer to the shares, and some three are enough as a rule.
@@ -144,7 +145,7 @@ def straddling(splits: Mapping[str, Pictures], groups: Mapping[Picture, str]) ->
     measured = [picture for split, part in splits.items() if split != "train" for pictures in part.values() for picture in pictures]
     many = sum(groups[picture] in torn for picture in measured)
     text = (
-        f"{len(torn)} of {len(where)} groups stand in several splits (such as {name}, in {' and '.join(places)}), with {many} of the "
-        f"{len(measured)} pictures that a run is measured on: accuracy there says too much; let each group stand in one split."
+        f"{len(torn)} of {number_of(len(where), 'group')} {agree(len(torn), 'stands')} in several splits (such as {name}, in {' and '.join(places)}), with {many} of the "
+        f"{number_of(len(measured), 'picture')} that a run is measured on: accuracy there says too much; let each group stand in one split."
     )
     return [text]

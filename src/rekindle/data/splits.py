@@ -16,7 +16,7 @@ from rekindle.data.exclusion import NOTHING, Exclusion
 from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture, TableImage
 from rekindle.data.grouping import Part, dealt, in_parts, straddling
-from rekindle.errors import UserError, some
+from rekindle.errors import UserError, agree, number_of, some
 
 SPLITS = ("train", "val", "test")
 
@@ -153,11 +153,13 @@ class SplitRules:
         what = "groups" if groups else "pictures"
         if not all(any(part.values()) for part in parts):
             there = len({groups.get(picture, picture) for pictures in pool.values() for picture in pictures})
-            findings.problems.append(f"{count} folds need at least as many {what}, and there are {there} to train on; take fewer folds")
+            findings.problems.append(
+                f"{number_of(count, 'fold', 'needs')} at least as many {what}, and there {agree(there, 'is')} {there} to train on; take fewer folds"
+            )
         for name, pictures in pool.items():
             if pictures and any(len(part[name]) == len(pictures) for part in parts):
                 findings.problems.append(
-                    f"class {name} has {len(pictures)} pictures, all in one of the {count} folds, which would leave none to train on; "
+                    f"class {name} has {number_of(len(pictures), 'picture')}, all in one of the {number_of(count, 'fold')}, which would leave none to train on; "
                     f"add {what}, or remove the class"
                 )
         others = {picture for place, part in enumerate(parts, 1) if place != number for pictures in part.values() for picture in pictures}
@@ -168,7 +170,7 @@ class SplitRules:
         count = self._train_count(len(pool), takes_val=False)
         if self.per_class is not None and count > len(pool) > 0:
             findings.problems.append(
-                f"class {name} has {len(pool)} training pictures beside those that are held out, --per-class {self.per_class} asks for more; "
+                f"class {name} has {number_of(len(pool), 'training picture')} beside those that are held out, --per-class {self.per_class} asks for more; "
                 f"use at most {len(pool)}"
             )
         return self._take(pool, "subset", count)[0] if count < len(pool) else pool
@@ -186,7 +188,7 @@ class SplitRules:
             missing = [name for name, pictures in chosen[split].items() if not pictures]
             if missing and split not in empty:
                 findings.notes.append(
-                    f"{split} has no pictures of {some(missing)}: too few groups hold {'them' if len(missing) > 1 else 'it'} for one in each split."
+                    f"{split} has no pictures of {some(missing)}: too few groups hold {agree(len(missing), 'it')} for one in each split."
                 )
 
     def choices(self) -> dict[str, Any]:
@@ -224,9 +226,7 @@ class SplitRules:
         """Why a class cannot be divided that has so many training pictures, or ""."""
         if left < 1 + takes_val:
             needed = "1 to train on and 1 to validate on" if takes_val else "1"
-            return (
-                f"--exclude {self.exclusion.file} leaves class {name} {left} training pictures, and it needs at least {needed}; keep more"
-            )
+            return f"--exclude {self.exclusion.file} leaves class {name} {number_of(left, 'training picture')}, and it needs at least {needed}; keep more"
         if self.per_class is None:
             return ""
         beside = takes_val and self.defaults != "0.1"
@@ -234,7 +234,9 @@ class SplitRules:
         if need > left:
             most = max(size for size in range(1, left + 1) if size + (self._val_count(size) if beside else 0) <= left)
             asked = f"{need} with those for validation" if beside else "more"
-            return f"class {name} has {left} training pictures, --per-class {self.per_class} asks for {asked}; use at most {most}"
+            return (
+                f"class {name} has {number_of(left, 'training picture')}, --per-class {self.per_class} asks for {asked}; use at most {most}"
+            )
         if self.per_class < 1 + takes_val and not beside:
             return f"class {name}: --per-class {self.per_class} leaves nothing to train on once validation has its picture; use --per-class 2 or more"
         return ""
@@ -251,7 +253,7 @@ def _is_too_small(name: str, pool: list[Picture], need: int, findings: Findings)
     """Whether a class has fewer pictures than its splits need, which is then told."""
     if len(pool) < need:
         findings.problems.append(
-            f"class {name} has {len(pool)} of the at least {need} pictures that its splits need; add pictures or remove the class"
+            f"class {name} has {len(pool)} of the at least {number_of(need, 'picture')} that its splits need; add pictures or remove the class"
         )
     return len(pool) < need
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from rekindle import data as data_room
 from rekindle.data import Picture
 from rekindle.data.samples import Preprocessing
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.run import BATCH, Run
 
 CLOSE = 1e-3  # Largest difference of a probability: Resize and Pillow round some pixels differently by one grey level.
@@ -69,5 +69,5 @@ def require_parity(what: str, parity: Parity, remove: Callable[[], None]) -> Non
         remove()
         raise UserError(
             f"the exported {what} answers otherwise than the run, so it was removed: the class is the same on {parity.same_class} of "
-            f"{parity.pictures} pictures, and probabilities differ by up to {parity.largest_difference:.2g} (allowed is {CLOSE:g})."
+            f"{number_of(parity.pictures, 'picture')}, and probabilities differ by up to {parity.largest_difference:.2g} (allowed is {CLOSE:g})."
         )

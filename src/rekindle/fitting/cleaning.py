@@ -11,7 +11,7 @@ from rekindle import models
 from rekindle.analysis.cleaning import Cleaning, Issue, improbable_labels, label_errors, members, near_duplicates, outliers, small_grey
 from rekindle.data.formats.columns import ColumnNames
 from rekindle.data.samples import Preprocessing, Samples
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.fitting.held_out import held_out
 from rekindle.fitting.look import features_at
 from rekindle.fitting.model_choice import with_model
@@ -52,7 +52,7 @@ def clean(
     judged = held_out(judges, dataset) if judges else None
     if judged and len(judged[0]) < len(paths):
         listener.note(
-            f"{judges} has no prediction for {len(paths) - len(judged[0])} of {len(paths)} pictures, whose labels are not judged."
+            f"{judges} has no prediction for {len(paths) - len(judged[0])} of {number_of(len(paths), 'picture')}, whose labels are not judged."
         )
     loaded = models.build(spec.model, weights=spec.weights)
     how = Preprocessing.of(loaded, spec.image_size or 0)
@@ -65,7 +65,9 @@ def clean(
     features = features_at(loaded.module, samples, None, device, listener.progress)
     broken = int((~features.isfinite().all(1)).sum())
     if broken:
-        raise UserError(f"the features of {spec.model} are not finite for {broken} of {len(paths)} pictures; give another --model.")
+        raise UserError(
+            f"the features of {spec.model} are not finite for {broken} of {number_of(len(paths), 'picture')}; give another --model."
+        )
     wrong = label_errors(features, labels, listener.progress, groups) if judged is None else _by_networks(*judged, labels)
     small = np.stack([small_grey(pixels[row]) for row in range(len(paths))])
     return _cleaning(spec, dataset, features, labels, small, wrong, str(judges or ""), groups)

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
-from rekindle.errors import RekindleWarning, UserError
+from rekindle.errors import RekindleWarning, UserError, number_of
 from rekindle.files import expand
 from rekindle.fitting.folder_names import check_name
 from rekindle.records import folds_of, read_environment, read_spec
@@ -101,7 +101,7 @@ def fit(
     begun = None if folder is None else folds_of(folder)
     if folds is not None and folder is not None and folds != begun:
         raise UserError(
-            f"{folder} has {f'{begun} folds' if begun else 'no folds'}, so it cannot go on with --folds {folds}; leave that out."
+            f"{folder} has {number_of(begun, 'fold') if begun else 'no folds'}, so it cannot go on with --folds {folds}; leave that out."
         )
     check_value("--folds", folds, Folds | None)
     check_value("--log", log, Log | None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle import models
-from rekindle.errors import Diverged, UserError
+from rekindle.errors import Diverged, UserError, number_of
 from rekindle.fitting.job import execute
 from rekindle.fitting.shared import Shared
 from rekindle.method import Method
@@ -105,12 +105,12 @@ def search_freeze(
     curve, trials, diverged = [], {}, None
     for frozen in range(len(blocks) + 1):
         until = list(blocks)[frozen - 1] if frozen else ""
-        listener.note(f"freeze search, {frozen} of {len(blocks)} stages" + (f" (up to {until})" if until else "") + ":")
+        listener.note(f"freeze search, {frozen} of {number_of(len(blocks), 'stage')}" + (f" (up to {until})" if until else "") + ":")
         trial = replace(spec, freeze=until or None, test=False, test_every_epoch=False)
         try:
             runs = [train(replace(trial, seed=seed), out=folder, shared=same) for seed, same in shared.items()]
         except Diverged as error:
-            listener.note(f"freeze search: {frozen} frozen stages are out: {error}")
+            listener.note(f"freeze search: {number_of(frozen, 'frozen stage', 'is')} out: {error}")
             diverged = error
             continue
         accuracies = tuple(float(run.result["val"]["accuracy"]) for run in runs)
@@ -121,7 +121,7 @@ def search_freeze(
     chosen = choose(curve)
     _write(folder, curve, chosen)
     listener.note(
-        f"chosen: {chosen.frozen} of {len(blocks)} stages frozen, validation accuracy {100 * chosen.mean:.1f} %; {folder / 'curve.png'}"
+        f"chosen: {chosen.frozen} of {number_of(len(blocks), 'stage')} frozen, validation accuracy {100 * chosen.mean:.1f} %; {folder / 'curve.png'}"
     )
     first = shared[spec.seed]
     first.trial, first.start = False, None if spec.test_every_epoch else trials[chosen.until][0]  # It goes on from its trial's end.

@@ -18,7 +18,7 @@ from rekindle.analysis.linear_probe import LinearProbe, fit_probe, mean_square
 from rekindle.analysis.ranking import features_of
 from rekindle.data import order
 from rekindle.data.samples import Samples
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.method import noop
 
 MOST = 3000  # Training pictures that are looked at.
@@ -72,7 +72,7 @@ def look_at(
     broken = int((~features.isfinite().all(1)).sum())
     if broken:
         raise UserError(
-            f"the pre-trained network's features are not finite for {broken} of {len(rows)} training pictures; its weights are damaged, "
+            f"the pre-trained network's features are not finite for {broken} of {number_of(len(rows), 'training picture')}; its weights are damaged, "
             "or too large for this device: give other --weights, or another --model."
         )
     labels = train.labels[rows]

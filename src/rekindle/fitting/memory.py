@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.spec import RunSpec
 from rekindle.training.trainer import EVAL_BATCH
 
@@ -21,7 +21,9 @@ def size_warnings(spec: RunSpec, model: nn.Module, image_size: int, images: int,
     """Sentences on sizes that are allowed but doubtful; the arguments are those of `check_memory`, which may refuse them."""
     found = [text] if (text := check_memory(spec, model, image_size, images, device)) else []
     if spec.batch_size > max(images, RunSpec.batch_size):
-        found.append(f"--batch-size {spec.batch_size} is more than the {images} training images; each epoch is one step of all of them.")
+        found.append(
+            f"--batch-size {spec.batch_size} is more than the {number_of(images, 'training image')}; each epoch is one step of all of them."
+        )
     return found
 
 
@@ -54,7 +56,7 @@ def check_memory(spec: RunSpec, model: nn.Module, image_size: int, images: int, 
     if need <= free:
         return ""
     text = (
-        f"training in steps of {batch} images of {image_size} x {image_size} pixels needs at least {_gib(need)} on {device}, which has "
+        f"training in steps of {number_of(batch, 'image')} of {image_size} x {image_size} pixels needs at least {_gib(need)} on {device}, which has "
         f"{_gib(free)} free of {_gib(whole)}"
     )
     remedy = "give a smaller --batch-size or --image-size, or more --grad-accum-steps"

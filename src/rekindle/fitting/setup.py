@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rekindle import data as data_room
-from rekindle.errors import UserError
+from rekindle.errors import UserError, agree, number_of
 from rekindle.fitting.source_data import SourceData
 from rekindle.method import Method
 from rekindle.spec import RunSpec
@@ -45,7 +45,9 @@ def launch(spec: RunSpec, device: str) -> "Fabric":
     logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
     most = max(FEW_PROCESSES, os.cpu_count() or 1)
     if spec.devices > most and (device == "cpu" or not torch.accelerator.is_available()):
-        raise UserError(f"--devices {spec.devices} would start as many processes on {os.cpu_count()} processor cores; give at most {most}.")
+        raise UserError(
+            f"--devices {spec.devices} would start as many processes on {number_of(os.cpu_count() or 1, 'processor core')}; give at most {most}."
+        )
     asked = automatic_precision() if spec.precision == "auto" else spec.precision
     precision = {"32": "32-true", "bf16": "bf16-mixed"}[asked]
     try:
@@ -80,14 +82,14 @@ def leaks(dataset: data_room.Dataset, pixels: data_room.Pixels) -> list[str]:
     pairs = data_room.duplicates(dataset, pixels.hashes)
     found = (
         [
-            f"{len(pairs)} images stand in two splits, byte for byte (such as {pairs[0][0]} and {pairs[0][1]}): accuracy on them says nothing."
+            f"{number_of(len(pairs), 'image', 'stands')} in two splits, byte for byte (such as {pairs[0][0]} and {pairs[0][1]}): accuracy on {agree(len(pairs), 'it')} says nothing."
         ]
         if pairs
         else []
     )
     if unlike := data_room.contradictions(dataset, pixels.hashes):
         found.append(
-            f"{len(unlike)} images have two labels (such as {unlike[0][0]} and {unlike[0][1]}, byte for byte the same): mend one of them."
+            f"{number_of(len(unlike), 'image', 'has')} two labels (such as {unlike[0][0]} and {unlike[0][1]}, byte for byte the same): mend one of them."
         )
     return found
 
@@ -100,7 +102,7 @@ def dark(dataset: data_room.Dataset, pixels: data_room.Pixels) -> list[str]:
         return []
     paths = [path for split in dataset.splits.values() for path in split.paths]
     text = (
-        f"{len(black)} of {len(looked)} pictures looked at are nearly black, with no value above {NEARLY_BLACK - 1} of 255 (such as "
+        f"{len(black)} of {number_of(len(looked), 'picture')} looked at {agree(len(black), 'is')} nearly black, with no value above {NEARLY_BLACK - 1} of 255 (such as "
         f"{dataset.relative(paths[black[0]])}); if the files hold 10 or 12 bits in 16, save them stretched to 16, or as TIFF with MaxSampleValue."
     )
     return [text]

@@ -23,6 +23,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
+from rekindle.errors import agree, number_of
 from rekindle.method import DataPasses, PassOverData, require
 from rekindle.rng import random_state, set_random_state
 from rekindle.tuner import Tuner
@@ -145,7 +146,7 @@ def _check(trainer: Trainer, module: LightningModule, tuner: Tuner) -> None:
 def _check_length(trainer: Trainer, tuner: Tuner) -> None:
     batches, parts = trainer.num_training_batches, trainer.accumulate_grad_batches
     steps = batches if math.isinf(batches) else math.ceil(batches / parts)
-    counted = f"{batches} batches, {parts} a step, make {steps} optimiser steps an epoch"
+    counted = f"{number_of(batches, 'batch')}, {parts} a step, {agree(batches, 'makes')} {number_of(steps, 'optimiser step')} an epoch"
     require(steps in (math.inf, tuner.steps_per_epoch), f"{counted}, but the tuner was built with steps_per_epoch={tuner.steps_per_epoch}.")
     agreed = trainer.max_epochs == tuner.epochs
     require(

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rekindle.errors import agree, number_of
 from rekindle.method import DataPasses, PassOverData, require
 from rekindle.models.structure import logits
 from rekindle.tuner import Criterion, Tuner
@@ -131,7 +132,7 @@ class TunerCallback(TrainerCallback):
         had = self.scheduler.last_epoch
         require(
             had <= state.global_step // self.tuner.steps_per_epoch,
-            f"train() starts anew, but the tuner has had {had} of its {self.tuner.epochs} epochs; make the network, tuner, optimizer, "
+            f"train() starts anew, but the tuner has had {had} of its {number_of(self.tuner.epochs, 'epoch')}; make the network, tuner, optimizer, "
             "callback and Trainer again, or give train(resume_from_checkpoint=True).",
         )
         known = self.scheduler.last_epoch == state.global_step // self.tuner.steps_per_epoch
@@ -251,8 +252,11 @@ def _check_length(args: TrainingArguments, state: TrainerState, loader: Any, tun
     if hasattr(loader, "__len__"):
         batches, parts = len(loader), args.gradient_accumulation_steps
         steps = math.ceil(batches / parts)
-        counted = f"{batches} batches, {parts} a step, make {steps} optimiser steps an epoch"
+        counted = f"{number_of(batches, 'batch')}, {parts} a step, {agree(batches, 'makes')} {number_of(steps, 'optimiser step')} an epoch"
         require(steps == tuner.steps_per_epoch, f"{counted}, but the tuner was built with steps_per_epoch={tuner.steps_per_epoch}.")
     total = tuner.epochs * tuner.steps_per_epoch
     advice = f"give num_train_epochs={tuner.epochs}, the tuner's, and leave max_steps out"
-    require(state.max_steps == total, f"this run has {state.max_steps} optimiser steps, but the tuner was built for {total}; {advice}.")
+    require(
+        state.max_steps == total,
+        f"this run has {number_of(state.max_steps, 'optimiser step')}, but the tuner was built for {total}; {advice}.",
+    )

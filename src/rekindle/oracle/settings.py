@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.spec import Count, check_value, hints
 
 MOST_NUMBERS = 500_000_000  # Samples are float32, all seeds at once: 2 GB.
@@ -54,4 +54,4 @@ class OracleSettings:
             if not values or len(set(values)) < len(values) or not all(0 < value < 100 for value in values):
                 raise UserError(f"--{name} must be different numbers above 0, found {', '.join(map(str, values))}.")
         if self.epochs < self.periods:
-            raise UserError(f"--epochs must be at least the {self.periods} periods of RIFLE, found {self.epochs}.")
+            raise UserError(f"--epochs must be at least the {number_of(self.periods, 'period')} of RIFLE, found {self.epochs}.")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rekindle.errors import number_of
 from rekindle.report.cautions import below_probe, near_chance, unnamed
 from rekindle.report.format import percent, split_title
 from rekindle.report.results import confused_pairs, final_split
@@ -44,7 +45,7 @@ def _never_found(result: dict[str, Any], split: str, history: Sequence[dict[str,
     if not missed:
         return ""
     most = max(missed, key=lambda row: row["support"])
-    return f"None of the {most['support']} pictures of {most['name']} was recognised: check their labels, or add pictures of that class."
+    return f"None of {number_of(most['support'], 'picture')} of {most['name']} was recognised: check their labels, or add pictures of that class."
 
 
 def _still_falling(result: dict[str, Any], split: str, history: Sequence[dict[str, Any]], longer: str) -> str:

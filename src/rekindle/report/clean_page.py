@@ -6,6 +6,7 @@ from typing import Any
 from rekindle.analysis.cleaning import Cleaning, Issue
 from rekindle.data.check import thumbnail
 from rekindle.data.exclusion import COLUMN
+from rekindle.errors import agree, number_of
 from rekindle.files import csv_text, embed, expand, write_atomic
 from rekindle.report.format import percent, place_name, split_title
 from rekindle.report.template import render
@@ -35,7 +36,10 @@ def _content(found: Cleaning) -> dict[str, Any]:
     shown = {issue.path for issue in (*labels[:SHOWN], *outliers[:SHOWN], *duplicates[:SHOWN])} | set(groups)
     return {
         "name": place_name(found.data), "found": found, "total": sum(found.counts.values()),
-        "counts": {"labels that look wrong": len(labels), "outliers": len(outliers), "near duplicates": len(duplicates)},
+        "counts": [
+            f"{number_of(len(labels), 'label')} that {agree(len(labels), 'looks')} wrong",
+            number_of(len(outliers), "outlier"), number_of(len(duplicates), "near duplicate"),
+        ],
         "labels": labels[:SHOWN], "outliers": outliers[:SHOWN], "groups": groups,
         "hidden": {kind: max(0, len(issues) - SHOWN) for kind, issues in (("label", labels), ("outlier", outliers), ("duplicate", duplicates))},
         "pictures": {name: embed(thumbnail(found.pictures[name])) for name in shown},

@@ -16,12 +16,24 @@ BLUE, RED, GREEN, PINK, ORANGE, VIOLET, OLIVE, GREY = (
 COLORS = (BLUE, RED, GREEN, PINK, ORANGE, VIOLET, OLIVE)
 Dash = Literal["-", "--", ":", "-."]
 DASHES: tuple[Dash, ...] = ("-", "--", ":", "-.")
+# The pages' own colours by the name of their CSS variable, on light paper and on dark.
+PAGE = {
+    "ink": ("#1c2733", "#e6ebf1"), "paper": ("#ffffff", "#14191f"), "soft": ("#f4f6f9", "#1d242c"), "line": ("#d8dee6", "#36404b"),
+    "faint": ("#5b6774", "#9aa7b4"), "accent": ("#0072b2", "#56b4e9"), "bar": ("#cfe4f2", "#23435a"), "good": ("#00734f", "#4fc79b"),
+    "bad": ("#b3261e", "#ff8a80"), "unsure": ("#a85b00", "#f0a64b"),
+}  # fmt: skip
 # What is compared most; any other method has the colour that its name draws.
 METHODS = {
     "none": GREY, "l2": BLUE, "rifle": RED, "l2_sp": GREEN, "l2_sp+rifle": VIOLET, "delta": PINK, "bss": ORANGE, "l2_sp_fisher": OLIVE,
     "auto": GREY, "lp_ft": ORANGE, "lwf": OLIVE, "stochastic_depth": PINK,
 }  # fmt: skip
 BESIDE = "l2"  # Plain weight decay stands beside most methods and tells nothing about them.
+
+
+def palette(*names: str) -> str:
+    """CSS that gives the variables of `PAGE`, or those named, their values in light and, where the reader's device is dark, in dark."""
+    light, dark = (";".join(f"--{name}:{PAGE[name][scheme]}" for name in names or PAGE) for scheme in range(2))
+    return f":root{{color-scheme:light dark;{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
 def method_color(recipe: str) -> str:

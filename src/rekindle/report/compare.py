@@ -3,18 +3,20 @@
 The folds of one cross-validation are one row: the mean over the pictures that each held out.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, agree, number_of
 from rekindle.records import read_folds, read_predictions
 from rekindle.report.compare_rows import Row, rows_of
+from rekindle.report.format import place_name
 from rekindle.report.results import final_split
 from rekindle.report.statistics import holm, mcnemar, paired_summary
 from rekindle.run import Run
+from rekindle.spec import AUTO
 
 __all__ = ["Comparison", "compare", "paired_summary"]
 
@@ -107,7 +109,9 @@ def _runs_at(folder: Path, notes: list[str]) -> list[Path]:
     inside = sorted(spec.parent for spec in folder.glob("*/spec.yaml"))
     finished = [run for run in inside if _finished(run)]
     if len(finished) < len(inside):
-        notes.append(f"{len(inside) - len(finished)} of the {len(inside)} runs in {folder} have not finished and are left out.")
+        notes.append(
+            f"{len(inside) - len(finished)} of {number_of(len(inside), 'run')} in {folder} {agree(len(inside) - len(finished), 'has')} not finished and {agree(len(inside) - len(finished), 'is')} left out."
+        )
     return [place for run in finished for place in (_folds_at(run) if read_folds(run) else [run])] if inside else [folder]
 
 
@@ -130,7 +134,17 @@ def _groups(settings: list[Row], rows: list[Row]) -> list[_Group]:
     for setting, row in zip(settings, rows, strict=True):
         name = ", ".join([setting["method"], *(f"{key}={setting[key]}" for key in varying)])
         found.setdefault(name, _Group(name, setting, [])).rows.append(row)
-    return list(found.values())
+    shorter = [_shorter(group.settings, varying) for group in found.values()]
+    same = len(set(shorter)) < len(shorter)
+    return [group if same else replace(group, name=name) for name, group in zip(shorter, found.values(), strict=True)]
+
+
+def _shorter(setting: Row, varying: list[str]) -> str:
+    """A group's name without what says nothing new: the way to the data, the split, values that leave the choice to rekindle."""
+    words = [place_name(setting["data"])] if "data" in varying else []
+    others = ((key, setting[key]) for key in varying if key not in ("data", "split"))
+    words += [f"{key}={value}" for key, value in others if value != AUTO and (key, value) != ("folds", 0)]
+    return ", ".join([setting["method"], *words])
 
 
 def _pairs(groups: list[_Group], notes: list[str]) -> list[Row]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -18,11 +19,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.typing import HashableList
 
+from rekindle.errors import number_of
 from rekindle.files import write_atomic
-from rekindle.report.colors import BLUE, COLORS, DASHES, GREEN, GREY, ORANGE, PINK, RED, method_styles
+from rekindle.report.colors import BLUE, COLORS, DASHES, GREEN, GREY, ORANGE, PAGE, PINK, RED, method_styles, palette
 from rekindle.report.format import short
 
-INK = "#1c2733"  # Of text and axes; a page's own ink takes its place in an SVG.
+INK = PAGE["ink"][0]  # Of text and axes; a page's own ink takes its place in an SVG.
 # Matplotlib's own font lacks most of Asia's scripts; these are asked, in turn, where they are installed.
 FALLBACK_FONTS = (
     "Noto Sans CJK JP", "Noto Sans CJK SC", "Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Zen Hei",
@@ -37,16 +39,15 @@ STYLE: Any = {
     # Equal figures are equal bytes, and letters stay letters.
     "svg.fonttype": "none", "svg.hashsalt": "rekindle",
 }  # fmt: skip
-THEME = (
-    "<style>:root{color-scheme:light dark;--ink:" + INK + "}@media(prefers-color-scheme:dark){:root{--ink:#e6ebf1}}"
-    "text{font-family:system-ui,sans-serif!important}</style>"
-)
+THEME = f"<style>{palette('ink')}text{{font-family:system-ui,sans-serif!important}}</style>"
 DPI = 150
 NUMBERED = 20
 COLUMNS = 4
 CELL = 1.6
-NARROW = 4.6  # Inches; letters stay readable on a telephone.
+NARROW = 4.0  # Inches; letters of 10 points are 12 pixels high on a telephone of 400.
+LEGEND = 42  # Letters of a legend's line in a figure of that width.
 BINS = 10
+NAME = 32  # Letters of a method's name.
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -165,7 +166,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: list[str]) -> Figure:
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     numbered = len(classes) <= NUMBERED
-    edge = min(14.0, max(NARROW, 0.4 * len(classes)))
+    edge = min(14.0, max(NARROW, 0.38 * len(classes)))
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(edge + (0 if numbered else 1.5), edge), layout="constrained")
         axes = figure.subplots()
@@ -173,7 +174,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: list[str]) -> Figure:
         picture = axes.imshow(shares, cmap=_clear_to(BLUE), vmin=0, vmax=1, interpolation="none")
         axes.spines[:].set_visible(False)
         step = -(-len(classes) // 100)
-        ticks, size = range(0, len(classes), step), min(9.0, 60 * edge * step / len(classes))
+        ticks, size = range(0, len(classes), step), min(10.0, 60 * edge * step / len(classes))
         names = [short(classes[i], 22) for i in ticks]
         slant: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"} if numbered else {"rotation": 90}
         axes.set_xticks(ticks, names, fontsize=size, **slant)
@@ -195,12 +196,13 @@ def _clear_to(color: str) -> LinearSegmentedColormap:
 def _number(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            axes.text(column, row, str(count), ha="center", va="center", fontsize=9, color="white" if shares[row, column] > 0.5 else INK)
+            size = 10 if count < 1000 else 8
+            axes.text(column, row, str(count), ha="center", va="center", fontsize=size, color="white" if shares[row, column] > 0.5 else INK)
 
 
 def samples(images: np.ndarray, titles: list[str]) -> Figure:
     """A training batch as the network sees it: (N, H, W, 3) uint8, a title each."""
-    return _grid(list(images), [short(title, 20) for title in titles], "training pictures, augmented as the network sees them")
+    return _grid(list(images), [short(title, 18) for title in titles], "training pictures, augmented as the network sees them")
 
 
 def reliability(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
@@ -221,7 +223,7 @@ def reliability(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
             axes.scatter(x, y, s=8 + 80 * counts / counts.max(), color=BLUE if own else ORANGE, alpha=0.8, linewidth=0)
         axes.set_xlim(0, 102)
         axes.set_ylim(0, 102)
-        axes.set_xlabel("confidence (%); a dot's size is its share of the pictures")
+        axes.set_xlabel("confidence (%); larger dots are more pictures")
         axes.set_title("right (%)")
         figure.legend(loc="outside lower center", ncols=1)
     return figure
@@ -252,7 +254,7 @@ def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
                 values.mean(0),
                 color=color,
                 linestyle=style,
-                label=f"{label} ({len(runs)} {'seed' if len(runs) == 1 else 'seeds'})",
+                label=f"{label} ({number_of(len(runs), 'seed')})",
             )
             axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -287,7 +289,8 @@ def run_curves(lines: Sequence[Line]) -> Figure:
     labels = {line.label: line.recipe for line in lines if line.label}
     styles = dict(zip(labels, method_styles(list(labels.values())), strict=True))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(NARROW, 3.4 + 0.2 * len(labels)), layout="constrained")
+        named = ["\n".join(wrap(short(label, 2 * LEGEND), LEGEND)) for label in labels]
+        figure = Figure(figsize=(NARROW, 3.2 + 0.2 * sum(name.count("\n") + 1 for name in named)), layout="constrained")
         axes = figure.subplots()
         for line in reversed(lines):
             color, dashes = styles.get(line.label, (GREY, DASHES[0]))
@@ -298,7 +301,7 @@ def run_curves(lines: Sequence[Line]) -> Figure:
         axes.set_xlabel("epoch")
         axes.set_title("validation accuracy (%)")
         marks = [Line2D([], [], color=color, linestyle=dashes) for color, dashes in styles.values()]
-        figure.legend(marks, [short(label, 48) for label in styles], loc="outside lower left", ncols=1)
+        figure.legend(marks, named, loc="outside lower left", ncols=1)
     return figure
 
 
@@ -324,17 +327,45 @@ def freeze_curve(candidates: list[tuple[str, list[float]]], chosen: int) -> Figu
     return figure
 
 
+def rank_diagram(ranks: dict[str, float], tested: list[list[float]], shades: dict[str, str], over: str) -> Figure:
+    """Average ranks of methods, with a bar across those that no test tells apart.
+
+    Args:
+        ranks: By method, 1 being the best.
+        tested: (methods, methods) p values, in that order.
+        shades: Each method's colour.
+        over: Over what the ranks are averaged, such as "6 tasks".
+
+    Raises:
+        ImportError: Without scikit-posthocs.
+    """
+    import pandas
+    from scikit_posthocs import critical_difference_diagram
+
+    names = {method: short(method, NAME) for method in ranks}
+    table = pandas.DataFrame(tested, index=list(names.values()), columns=list(names.values()))
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(8, 0.8 + 0.28 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        critical_difference_diagram(
+            pandas.Series(list(ranks.values()), index=list(names.values())), table, ax=axes,
+            color_palette={name: shades[method] for method, name in names.items()}, crossbar_props={"color": INK},
+        )  # fmt: skip
+        axes.set_title(f"average rank over {over}; a bar joins methods that differ by no significant amount")
+    return figure
+
+
 def _grid(images: Sequence[np.ndarray], titles: list[str], heading: str) -> Figure:
     rows = -(-len(images) // COLUMNS)
     lines = 1 + max(title.count("\n") for title in titles)
     with matplotlib.rc_context({**STYLE, "axes.grid": False, "axes.titlelocation": "center"}):
-        figure = Figure(figsize=(CELL * COLUMNS, (CELL + 0.17 * lines) * rows + 0.4), layout="constrained")
+        figure = Figure(figsize=(CELL * COLUMNS, (CELL + 0.2 * lines) * rows + 0.4), layout="constrained")
         figure.suptitle(heading, fontsize=10, x=0.01, ha="left")
         for axes in figure.subplots(rows, COLUMNS, squeeze=False).flat:
             axes.set_axis_off()
         for axes, image, title in zip(figure.axes, images, titles, strict=False):
             _in_square(axes, image)
-            axes.set_title(title, fontsize=8)
+            axes.set_title(title)
     return figure
 
 

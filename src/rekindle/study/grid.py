@@ -158,6 +158,36 @@ class Grid:
         return list(dict.fromkeys(group.setting for group in self.groups))
 
 
+def uneven_choices(grid: Grid) -> list[str]:
+    """Sentences on settings of a run, such as lr, that some methods choose among several values for and others do not.
+
+    A method that chooses its learning rate has an advantage over one that cannot, whatever else the two do.
+    """
+    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for setting in grid.settings:
+        varied = {group.method: _varied(group) for group in grid.groups if group.setting == setting}
+        for name in sorted(set().union(*varied.values())):
+            fixed = tuple(method for method, names in varied.items() if name not in names)
+            if fixed:
+                found.setdefault((name, fixed), []).append(str(setting))
+    return [
+        f"{', '.join(fixed)} cannot choose {name}, which other methods choose in {_some(settings)}; "
+        f"compare them with care, or give every method the same values by shared: {{{name}: [...]}}."
+        for (name, fixed), settings in found.items()
+    ]
+
+
+def _varied(group: Group) -> set[str]:
+    """Settings of a run, recipes aside, that differ among a method's candidates."""
+    candidates = list(group.candidates.values())
+    names = {name for candidate in candidates for name in candidate} - {"method", "direction"}
+    return {name for name in names if len({repr(candidate.get(name)) for candidate in candidates}) > 1}
+
+
+def _some(settings: list[str]) -> str:
+    return settings[0] if len(settings) == 1 else f"{len(settings)} settings"
+
+
 def size_text(size: int) -> str:
     """ "30 a class", or "all pictures"."""
     return f"{size} a class" if size else "all pictures"

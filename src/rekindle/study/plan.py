@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rekindle.errors import UserError
 from rekindle.spec import RunSpec
-from rekindle.study.grid import Cell
+from rekindle.study.grid import Cell, uneven_choices
 from rekindle.study.store import Study
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Plan:
         rows: For each setting: setting, methods, seeds, runs, done, failed, and seconds left (None where unknown).
         seconds: What is left to compute, in seconds of one job; settings of unknown cost are not in it.
         measured: Settings whose cost comes from finished cells.
-        notes: Sentences on what could not be estimated, and why.
+        notes: Sentences on what makes its comparison uneven, and on what could not be estimated, and why.
     """
 
     rows: list[dict[str, Any]]
@@ -100,7 +100,7 @@ def plan(study: Study) -> Plan:
         row["seconds"] = None if None in seconds else sum(second for second in seconds if second is not None)
         measured += setting in cost.finished
         rows.append(row)
-    return Plan(rows, sum(row["seconds"] or 0.0 for row in rows), measured, cost.notes)
+    return Plan(rows, sum(row["seconds"] or 0.0 for row in rows), measured, [*uneven_choices(study.grid), *cost.notes])
 
 
 class _Cost:

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval, Len
 from typing_extensions import TypedDict
 
-from rekindle.errors import Later, Unreadable, UserError
+from rekindle.errors import Later, Unreadable, UserError, number_of
 from rekindle.files import remove_temporaries
 from rekindle.locks import locked
 from rekindle.records import Amount, Number, Whole, read_result
@@ -307,7 +307,13 @@ class Study:
                 return
             crashes = record.get("crashes", 0) + 1
             state = "failed" if crashes >= CRASHES else "stopped"
-            self.update(key, state=state, crashes=crashes, error=f"its process died {crashes} times; the last time {why}.", progress=None)
+            self.update(
+                key,
+                state=state,
+                crashes=crashes,
+                error=f"its process died {number_of(crashes, 'time')}; the last time {why}.",
+                progress=None,
+            )
 
     def reset_failed(self) -> int:
         """Let failed cells be tried again; says how many."""

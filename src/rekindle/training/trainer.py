@@ -408,7 +408,7 @@ class Training:
         _check_kinds(state)
         if len(state["ranks"]) != self.fabric.world_size:
             raise UserError(
-                f"this run was trained with {len(state['ranks'])} devices, found {self.fabric.world_size}; resume it with the same number."
+                f"this run was trained with {number_of(len(state['ranks']), 'device')}, found {self.fabric.world_size}; resume it with the same number."
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

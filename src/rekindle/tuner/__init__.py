@@ -27,7 +27,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import ASGD, SGD, Optimizer
 
-from rekindle.errors import some
+from rekindle.errors import number_of, some
 from rekindle.hooks import FeatureHooks
 from rekindle.method import Batch, Clock, DataPasses, Direction, Method, PassOverData, Source, require
 from rekindle.methods.directions.plain import PlainSum
@@ -216,7 +216,9 @@ class Tuner:
             return self._restarted
         self.count_skipped_step()
         self._follow()
-        require(0 <= epoch < self.epochs, f"epoch {epoch} is outside this run of {self.epochs} epochs (0 to {self.epochs - 1}).")
+        require(
+            0 <= epoch < self.epochs, f"epoch {epoch} is outside this run of {number_of(self.epochs, 'epoch')} (0 to {self.epochs - 1})."
+        )
         optimizer = self._the_optimizer()
         self._check_last_epoch(epoch)
         self._check_groups(optimizer)
@@ -457,17 +459,17 @@ class Tuner:
         assert self._scheduler is not None
         require(
             epoch > self._epoch,
-            f"epoch {epoch} begins, but the tuner has had {self._epoch + 1} of its {self.epochs} epochs; train again with a new Tuner, "
+            f"epoch {epoch} begins, but the tuner has had {self._epoch + 1} of its {number_of(self.epochs, 'epoch')}; train again with a new Tuner, "
             "optimiser and scheduler, or go on from a checkpoint.",
         )
         require(
             self._scheduler.last_epoch == epoch,
-            f"add scheduler.step() at the end of each epoch: epoch {epoch} begins, and it was called {self._scheduler.last_epoch} times.",
+            f"add scheduler.step() at the end of each epoch: epoch {epoch} begins, and it was called {number_of(self._scheduler.last_epoch, 'time')}.",
         )
         if self._epoch >= 0:
             require(
                 self._step == self.steps_per_epoch,
-                f"epoch {self._epoch} made {self._step} optimiser steps, "
+                f"epoch {self._epoch} made {number_of(self._step, 'optimiser step')}, "
                 f"but the tuner was built with steps_per_epoch={self.steps_per_epoch}.",
             )
 

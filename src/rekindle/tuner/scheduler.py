@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from rekindle.errors import number_of
 from rekindle.method import require
 
 
@@ -44,7 +45,7 @@ class TunerScheduler(LRScheduler):
         began, now = len(self.base_lrs), len(self.optimizer.param_groups)
         require(
             began == now,
-            f"the optimiser began with {began} parameter groups and has {now}: the tuner knows no rate for a group that is added in training; "
+            f"the optimiser began with {number_of(began, 'parameter group')} and has {now}: the tuner knows no rate for a group that is added in training; "
             "build all groups by tuner.param_groups() while nothing is frozen, and freeze with the method freeze or lp_ft.",
         )
         groups = zip(self.base_lrs, self.optimizer.param_groups, strict=True)

@@ -23,7 +23,7 @@ import PIL
 from rekindle.data.cache.cache_dir import home
 from rekindle.data.cache.decode import RULES
 from rekindle.data.cache.shards import Damaged, Shard, ShardWriter, is_used, remove, size
-from rekindle.errors import Later, Unreadable, UserError
+from rekindle.errors import Later, Unreadable, UserError, number_of
 from rekindle.files import remove_temporaries
 from rekindle.locks import NoLocks, locked, remove_if_unused
 from rekindle.stored import FileFormat
@@ -321,7 +321,7 @@ class ShardSink:
                 shard = Shard.open(self._partial)
                 self._partial.unlink()
                 self._shelf.note(
-                    f"{len(shard.rows)} decoded pictures exceed the cache's limit of {self._shelf.limit / GB:g} GB (REKINDLE_CACHE_GB), "
+                    f"{number_of(len(shard.rows), 'decoded picture', 'exceeds')} the cache's limit of {self._shelf.limit / GB:g} GB (REKINDLE_CACHE_GB), "
                     "so they are not kept."
                 )
                 shard.path = None

@@ -17,7 +17,7 @@ from rekindle.data.cache.decode import Undecodable, decode, read
 from rekindle.data.cache.shards import Shard, ShardRow
 from rekindle.data.formats.folder_walk import shortened
 from rekindle.data.formats.images import Picture
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 
 
 class Pixels:
@@ -235,7 +235,7 @@ class _Loading:
     def _raise_broken(self) -> None:
         if self._broken:
             lines = [f"{self.pictures[index]}: {why}" for index, why in sorted(self._broken.items())]
-            count = "1 image cannot be read" if len(lines) == 1 else f"{len(lines)} images cannot be read"
+            count = f"{number_of(len(lines), 'image')} cannot be read"
             raise UserError("\n".join([f"{count}; repair or remove, then start again:", *shortened(lines)]))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rekindle.data.formats.names import is_picture, printable
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 
 KNOWN = {
     "image": (
@@ -114,7 +114,7 @@ def _likely(where: str, names: Sequence[str], role: str, typed: Sequence[str]) -
     fitting = typed or known
     if fitting:
         raise UserError(
-            f"{where} has {len(fitting)} columns that may hold the {MEANING[role]} ({', '.join(fitting)}); {_name_one(names, role)}."
+            f"{where} has {number_of(len(fitting), 'column')} that may hold the {MEANING[role]} ({', '.join(fitting)}); {_name_one(names, role)}."
         )
     return ""
 

@@ -50,7 +50,9 @@ class Findings:
                 gone = {text for text, _ in told}
                 place = next(number for number, text in enumerate(self.notes) if text in gone)
                 self.notes[:] = [text for text in self.notes if text not in gone]
-                self.notes.insert(place, printable(f"{self.root}: {kind}: {len(paths)} in {len(told)} folders, such as {examples}."))
+                self.notes.insert(
+                    place, printable(f"{self.root}: {kind}: {len(paths)} in {number_of(len(told), 'folder')}, such as {examples}.")
+                )
         self._kinds.clear()
 
     def raise_if_any(self) -> None:

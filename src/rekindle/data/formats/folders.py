@@ -9,7 +9,7 @@ from rekindle.data.formats.folder_walk import Findings, holds, listing
 from rekindle.data.formats.names import is_document, is_hidden, is_picture, is_table, not_text, one_name, printable, split_word
 from rekindle.data.formats.outputs import MOST_LEVELS, is_figure, is_output, is_result
 from rekindle.data.splits import Found, FoundData
-from rekindle.errors import UserError, some
+from rekindle.errors import UserError, agree, number_of, some
 
 ALIASES = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 SPLIT_NAMES = {name for names in ALIASES.values() for name in names}
@@ -90,7 +90,7 @@ def _note_unlabelled(split: Path, classes: Collection[str], findings: Findings) 
     where = f", in {folders[0].name}, which is no class of train" if folders else ""
     findings.notes.append(
         printable(
-            f"{split}: left out, without labels: {len(pictures)} pictures{where}; put each class's into a folder of its name to use them."
+            f"{split}: left out, without labels: {number_of(len(pictures), 'picture')}{where}; put each class's into a folder of its name to use them."
         )
         if pictures
         else printable(f"{split}: left out, it holds no pictures.")
@@ -203,7 +203,7 @@ def _find_class(folder: Path, findings: Findings) -> list[Path]:
     if nested:
         findings.note_kind(
             "pictures in folders further down count as their class",
-            f"{folder}: {len(nested)} pictures in folders further down count as this class.",
+            f"{folder}: {number_of(len(nested), 'picture')} in folders further down {agree(len(nested), 'counts')} as this class.",
             nested,
         )
     findings.problems += [f"{path}: a folder that cannot be opened; allow reading it" for path in below.closed]

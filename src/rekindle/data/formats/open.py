@@ -11,7 +11,7 @@ from rekindle.data.formats.names import is_table
 from rekindle.data.grouping import groups_by_name
 from rekindle.data.splits import FoundData, SplitRules
 from rekindle.data.tasks import load
-from rekindle.errors import UserError, some
+from rekindle.errors import UserError, agree, number_of, some
 
 
 def open_data(
@@ -89,7 +89,7 @@ def _grouped(found: FoundData, pattern: str) -> FoundData:
     groups, without = groups_by_name(names, pattern)
     if without:
         found.findings.problems.append(
-            f"{len(without)} of {len(names)} names hold no group by --group-pattern {pattern!r}: {some(without, 3)}; widen the pattern"
+            f"{len(without)} of {number_of(len(names), 'name')} {agree(len(without), 'holds')} no group by --group-pattern {pattern!r}: {some(without, 3)}; widen the pattern"
         )
     return replace(found, groups=groups, choices={**found.choices, "group_pattern": pattern})
 

@@ -9,7 +9,7 @@ from typing import Any
 from rekindle.data.formats.folder_walk import EXAMPLES, Findings, listing
 from rekindle.data.formats.images import Picture
 from rekindle.data.formats.names import one_name, printable
-from rekindle.errors import some
+from rekindle.errors import agree, number_of, some
 
 Pattern = tuple[str, str]
 
@@ -35,7 +35,7 @@ def find_files(root: Path, where: Sequence[str], cells: Sequence[Any], findings:
         files = [_file(base, text) for text in texts]
         findings.notes.append(
             printable(
-                f"{findings.root}: {len(texts)} rows name pictures by id; they are read as {Path(pattern[0], 'ID' + pattern[1]).as_posix()}."
+                f"{findings.root}: {number_of(len(texts), 'row', 'names')} pictures by id; they are read as {Path(pattern[0], 'ID' + pattern[1]).as_posix()}."
             )
         )
     found: list[Picture | None] = []
@@ -51,7 +51,7 @@ def find_files(root: Path, where: Sequence[str], cells: Sequence[Any], findings:
         found.append(None if problem else root / os.path.relpath(file, base) if inside else Path(file))
     if outside:
         findings.notes.append(
-            f"{findings.root}: {outside} pictures lie outside {root}, by absolute paths; the table cannot move without them."
+            f"{findings.root}: {number_of(outside, 'picture', 'lies')} outside {root}, named by absolute paths; the table cannot move without {agree(outside, 'it')}."
         )
     return found
 
@@ -120,8 +120,7 @@ class _Elsewhere:
         there = [name for _, name in self._by_name.get(one_name(text), [])]
         if not there:
             return ""
-        verb = "lies" if len(there) == 1 else "lie"
-        return f", but there {verb} {some(there, EXAMPLES)}; write paths from the table's folder"
+        return f", but there {agree(len(there), 'lies')} {some(there, EXAMPLES)}; write paths from the table's folder"
 
 
 def _problem(text: str, file: str, inside: bool, root: Path) -> str:

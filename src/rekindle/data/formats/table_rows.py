@@ -15,7 +15,7 @@ from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture, TableImage
 from rekindle.data.formats.names import one_name, printable
 from rekindle.data.splits import SPLITS, Found, FoundData
-from rekindle.errors import some
+from rekindle.errors import number_of, some
 
 UNLABELLED = -1
 DECIMAL = re.compile(r"-?\d+(\.\d*)?")
@@ -111,7 +111,8 @@ def _without_unlabelled_splits(rows: list[TableRow], findings: Findings) -> list
     labeled = {row.split for row in rows if row.label not in (None, UNLABELLED)}
     without = [split for split in SPLITS[1:] if split not in labeled and any(row.split == split for row in rows)]
     findings.notes += [
-        f"{findings.root}: left out, without labels: {sum(row.split == split for row in rows)} pictures of {split}." for split in without
+        f"{findings.root}: left out, without labels: {number_of(sum(row.split == split for row in rows), 'picture')} of {split}."
+        for split in without
     ]
     return [row for row in rows if row.split not in without]
 
@@ -183,7 +184,7 @@ def _note_repeated(root: Path, repeated: list[tuple[TableRow, TableRow]], findin
         return
     findings.notes.append(
         printable(
-            f"{findings.root}: left out, {len(repeated)} rows whose picture stands in a row before, such as {row.where} ({name}, in {before.where}); "
+            f"{findings.root}: left out, {number_of(len(repeated), 'row')} whose picture stands in a row before, such as {row.where} ({name}, in {before.where}); "
             "to show a small class more often give --sampler balanced."
         )
     )
@@ -209,13 +210,16 @@ def _class_problems(found: dict[str, Found], classes: list[str], findings: Findi
     """What is wrong with the classes as a whole. A class that only val or test lacks is noted: no label can shift."""
     if len(found["train"]) < 2:
         only = f" ({next(iter(found['train']))})" if found["train"] else ""
-        return [printable(f"{findings.root}: {len(found['train'])} classes to train on{only}, at least 2 are needed")]
+        return [printable(f"{findings.root}: {number_of(len(found['train']), 'class')} to train on{only}, at least 2 are needed")]
     problems = []
     for split, part in found.items():
         missing = [name for name in classes if name not in part]
         if split == "train":
             counts = Counter({name: sum(len(other.get(name, [])) for other in found.values()) for name in missing})
-            problems += [printable(f"{findings.root}: class {name} has {counts[name]} pictures but none to train on") for name in missing]
+            problems += [
+                printable(f"{findings.root}: class {name} has {number_of(counts[name], 'picture')} but none to train on")
+                for name in missing
+            ]
         elif missing:
             findings.notes.append(printable(f"{findings.root}: {split} has no pictures of {some(missing)}."))
     return problems

@@ -17,7 +17,7 @@ from rekindle.data.formats.names import is_table, printable
 from rekindle.data.formats.table_files import find_files
 from rekindle.data.formats.table_rows import TableRow, as_groups, as_label, as_split, gather
 from rekindle.data.splits import FoundData
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.files import plain_text
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _open_text(path: Path, asked: ColumnNames) -> _Text:
     body = body[(body != "").any(axis=1)]
     too_long = (body.iloc[:, width:] != "").any(axis=1)
     broken = [
-        f"{path.name} row {number}: more than the {width} cells of the header; put quotes around text with a separator in it"
+        f"{path.name} row {number}: more than the {number_of(width, 'cell')} of the header; put quotes around text with a separator in it"
         for number in body.index[too_long]
     ]
     body = body[~too_long].iloc[:, :width]

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 
 ENDINGS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip")
 FLOOR = 64 * 2**20  # An archive may always hold this many bytes,
@@ -149,7 +149,7 @@ class _Budget:
         self._bytes, self._members = self._bytes + size, self._members + 1
         if self._bytes > self._limit or self._members > MEMBERS:
             raise BadArchive(
-                f"{self._archive} is not safe to unpack: at member {name!r} it holds {self._members} files of "
+                f"{self._archive} is not safe to unpack: at member {name!r} it holds {number_of(self._members, 'file')} of "
                 f"{self._bytes / 2**20:.0f} MiB in all, "
                 f"more than the {self._limit / 2**20:.0f} MiB that an archive of its size may (a bomb?)."
             )

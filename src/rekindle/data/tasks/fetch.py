@@ -7,7 +7,7 @@ from typing import Any
 
 from rekindle.data.tasks.download import Failed, digest, fetch
 from rekindle.data.tasks.task import Task, TaskFile
-from rekindle.errors import UserError
+from rekindle.errors import UserError, agree, number_of
 from rekindle.locks import locked
 from rekindle.stored import FileFormat
 
@@ -60,13 +60,14 @@ def obtain(task: Task, base: Path, given: list[Path], listener: Any, option: str
 
 def _by_hand(task: Task, failures: list[tuple[TaskFile, str, list[str]]], option: str) -> str:
     """What could not be had, from where, its hash, and what to type once it is here."""
-    lines = [f"{task.name} is not prepared: {len(failures)} of its {len(task.sources)} files could not be downloaded."]
+    lines = [f"{task.name} is not prepared: {len(failures)} of its {number_of(len(task.sources), 'file')} could not be downloaded."]
     for source, known, reasons in failures:
         lines.append(f"{source.file} ({known.replace(':', ' ') if known else 'no hash is known'}):")
         lines += [f"  {reason}" for reason in reasons]
     names = " ".join(source.file for source, _, _ in failures)
-    what = "it" if len(failures) == 1 else "them"
-    lines.append(f"Get {what} by other means (see {task.page}) and type: rekindle data prepare {task.name}{option} --from {names}")
+    lines.append(
+        f"Get {agree(len(failures), 'it')} by other means (see {task.page}) and type: rekindle data prepare {task.name}{option} --from {names}"
+    )
     return "\n".join(lines)
 
 

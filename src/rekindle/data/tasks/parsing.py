@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.data.tasks.task import LabeledPaths
-from rekindle.errors import UserError
+from rekindle.errors import UserError, agree, number_of
 
 
 def home_of(folder: Path, marker: str) -> Path:
@@ -34,7 +34,7 @@ def rows(path: Path, columns: int) -> list[list[str]]:
             continue
         if len(words) < columns:
             raise UserError(
-                f"line {number} of {path.name} has {len(words)} words, {columns} are wanted; "
+                f"line {number} of {path.name} has {number_of(len(words), 'word')} where {columns} {agree(columns, 'is')} wanted; "
                 "the archive is damaged or not the official one."
             )
         found.append([word.strip() for word in words])
@@ -75,7 +75,7 @@ def by_class(folder: Path, names: list[str], classes: list[str]) -> LabeledPaths
         label = labels.get(name.rsplit("/", 1)[0])
         if label is None:
             raise UserError(
-                f"a split lists {name}, whose folder is none of the {len(classes)} classes; the archive is damaged or not the official one."
+                f"a split lists {name}, whose folder is none of the {number_of(len(classes), 'class')}; the archive is damaged or not the official one."
             )
         found.append((folder / name, label))
     return found

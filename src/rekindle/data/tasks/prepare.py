@@ -17,7 +17,7 @@ from rekindle.data.tasks.download import digest
 from rekindle.data.tasks.fetch import Obtained, in_mib, obtain, remember, take_all
 from rekindle.data.tasks.prepared import PICTURES, RECORD, SUMS, TASK, counted, is_prepared, place
 from rekindle.data.tasks.task import Layout, Task
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.files import write_atomic
 from rekindle.locks import locked
 
@@ -123,14 +123,14 @@ def _check(task: Task, layout: Layout, raw: Path) -> None:
     found = {split: len(samples) for split, samples in layout.splits.items()}
     if len(layout.classes) != task.classes or found != task.counts:
         raise UserError(
-            f"{task.name} has officially {task.classes} classes and {counted(task.counts)}, but the archives hold "
+            f"{task.name} has officially {number_of(task.classes, 'class')} and {counted(task.counts)}, but the archives hold "
             f"{len(layout.classes)} and {counted(found)}; they are cut or not the official ones."
         )
     paths = [path for samples in layout.splits.values() for path, _ in samples]
     missing = [path for path in paths if not path.is_file() or path.is_symlink()]
     if missing:
         raise UserError(
-            f"{task.name}: {len(missing)} listed pictures are not in the archives, such as {missing[0].relative_to(raw)}; "
+            f"{task.name}: {number_of(len(missing), 'listed picture', 'is')} not in the archives, such as {missing[0].relative_to(raw)}; "
             "they are cut or not the official ones."
         )
     if len(set(paths)) < len(paths):

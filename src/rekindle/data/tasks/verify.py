@@ -8,7 +8,7 @@ from typing import Any
 from rekindle.data.tasks import find
 from rekindle.data.tasks.download import digest
 from rekindle.data.tasks.prepared import RECORD, SUMS, counted, place, record
-from rekindle.errors import UserError
+from rekindle.errors import UserError, agree, number_of
 
 
 def verify(name: str, *, root: Path | str | None = None, listener: Any = None) -> dict[str, Any]:
@@ -36,7 +36,14 @@ def verify(name: str, *, root: Path | str | None = None, listener: Any = None) -
         raise UserError(f"{folder / RECORD} and {SUMS} list different pictures; {again}")
     wrong = _changed(folder, recorded, listener)
     if wrong:
-        raise UserError("\n".join([f"{name}: {len(wrong)} of {len(recorded)} pictures are missing or changed; {again}", *wrong[:50]]))
+        raise UserError(
+            "\n".join(
+                [
+                    f"{name}: {len(wrong)} of {number_of(len(recorded), 'picture')} {agree(len(wrong), 'is')} missing or changed; {again}",
+                    *wrong[:50],
+                ]
+            )
+        )
     return {"name": name, "folder": str(folder), "counts": counts, "pictures": len(recorded)}
 
 

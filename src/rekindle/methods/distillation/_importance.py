@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rekindle.errors import number_of
 from rekindle.hooks import INPUT, FeatureHooks
 from rekindle.method import DataPasses, Net, require
 from rekindle.methods._math import wide
@@ -178,7 +179,7 @@ def _announce(net: Net, layers: Sequence[str], batches: Batches, data: DataPasse
         seconds += sizes[layer] * (time.perf_counter() - began)
     runs = sum(sizes.values()) * len(batches)
     data.note(
-        f"delta: the importance of {sum(sizes.values())} channels in {len(layers)} layers, {len(batches)} batches each, takes {runs} runs "
+        f"delta: the importance of {number_of(sum(sizes.values()), 'channel')} in {number_of(len(layers), 'layer')}, {number_of(len(batches), 'batch')} each, takes {number_of(runs, 'run')} "
         f"of what lies behind them, about {timedelta(seconds=round(seconds * len(batches)))} (h:mm:ss); it is done once."
     )
     return sizes

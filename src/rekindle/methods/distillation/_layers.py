@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from annotated_types import Predicate
 from torch import Tensor
 
+from rekindle.errors import number_of
 from rekindle.hooks import INPUT
 from rekindle.method import Batch, Net, Source, require
 from rekindle.methods._math import safe_divide, wide
@@ -97,7 +98,10 @@ def paired_maps(batch: Batch, layers: Sequence[str], net: Net, owner: str) -> It
     for layer in layers:
         mine, theirs = (_maps(_kept(found, layer, owner), net, layer) for found in (batch.activations, batch.source_activations))
         same = mine.shape[:2] == theirs.shape[:2]
-        require(same, f"{owner}: layer {layer} has {mine.shape[1]} channels, but {theirs.shape[1]} in the source; name other layers.")
+        require(
+            same,
+            f"{owner}: layer {layer} has {number_of(mine.shape[1], 'channel')}, but {theirs.shape[1]} in the source; name other layers.",
+        )
         yield mine, theirs
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from rekindle.errors import number_of
 from rekindle.method import Batch, require
 from rekindle.methods._math import wide
 
@@ -41,5 +42,5 @@ def source_logits(batch: Batch, layer: str, owner: str) -> tuple[Tensor, Tensor]
     assert batch.source_outputs is not None
     ours, theirs = batch.activations[layer].flatten(1), batch.source_outputs.flatten(1)
     same = ours.shape == theirs.shape
-    require(same, f"{owner}: the kept source classifier gives {ours.shape[1]} logits, the source itself {theirs.shape[1]}.")
+    require(same, f"{owner}: the kept source classifier gives {number_of(ours.shape[1], 'logit')}, the source itself {theirs.shape[1]}.")
     return ours, theirs

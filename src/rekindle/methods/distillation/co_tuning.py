@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rekindle.errors import number_of
 from rekindle.method import Batch, DataPasses, Method, Net, Source, require
 from rekindle.methods._math import wide
 from rekindle.methods._source_head import keep_source_head
@@ -139,7 +140,9 @@ def _best_strength(x: np.ndarray, y: np.ndarray, seed: int, data: DataPasses) ->
     held = _held_out(y, seed)
     if not held.any():
         return 1.0
-    data.note(f"co_tuning: {len(STRENGTHS)} logistic regressions on {int((~held).sum())} images and {x.shape[1]} source classes.")
+    data.note(
+        f"co_tuning: {len(STRENGTHS)} logistic regressions on {number_of(int((~held).sum()), 'image')} and {number_of(x.shape[1], 'source class')}."
+    )
     likelihoods = []
     for number, strength in enumerate(STRENGTHS, 1):
         model = _regression(strength).fit(x[~held], y[~held])

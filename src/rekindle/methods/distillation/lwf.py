@@ -12,6 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.optim import Optimizer
 
+from rekindle.errors import number_of
 from rekindle.method import Batch, Clock, Method, Net, Source, require
 from rekindle.methods._source_head import keep_source_head
 from rekindle.methods.distillation._softened import Loss, softened_loss, source_logits
@@ -65,7 +66,8 @@ class LwF(Method):
     def run_epochs(self, epochs: int) -> int:
         """All of them; some must be left after warm-up."""
         require(
-            self.warmup_epochs < epochs, f"lwf: warmup_epochs must be below the {epochs} epochs of the run, found {self.warmup_epochs}."
+            self.warmup_epochs < epochs,
+            f"lwf: warmup_epochs must be below the {number_of(epochs, 'epoch')} of the run, found {self.warmup_epochs}.",
         )
         return epochs
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rekindle.errors import number_of
 from rekindle.method import DataPasses, Method, Net, Source, require
 from rekindle.methods._features import collect_features
 from rekindle.methods.restarts.rifle import Rifle
@@ -78,7 +79,9 @@ def fit_head(features: Tensor, labels: Tensor, strengths: int, seed: int, data: 
     x, y = features.numpy(), labels.numpy()
     best = 1.0
     if strengths > 1:
-        data.note(f"lp_ft: {strengths} logistic regressions on {len(x)} images of {x.shape[1]} features; then fine-tuning begins.")
+        data.note(
+            f"lp_ft: {number_of(strengths, 'logistic regression')} on {number_of(len(x), 'image')} of {number_of(x.shape[1], 'feature')}; then fine-tuning begins."
+        )
         train, held = _split(y, seed)
         scores = []
         grid = np.logspace(LOWEST, HIGHEST, strengths)

@@ -19,6 +19,7 @@ from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import log_softmax, one_hot
 
+from rekindle.errors import number_of
 from rekindle.method import DataPasses, Net, PassOverData, Source, noop, require
 from rekindle.methods._math import wide
 from rekindle.models.structure import logits
@@ -180,7 +181,8 @@ def _labels(model: nn.Module, x: Tensor, y: Tensor, estimate: Estimate, start: i
         return drawn_labels(log_p, start, seed)
     classes = log_p.shape[1]
     require(
-        0 <= int(y.min()) and int(y.max()) < classes, f"fisher: a label is outside the source's {classes} classes (0 to {classes - 1})."
+        0 <= int(y.min()) and int(y.max()) < classes,
+        f"fisher: a label is outside the source's {number_of(classes, 'class')} (0 to {classes - 1}).",
     )
     return y
 
@@ -289,7 +291,7 @@ class Information:
 
     def _say_cost(self, data: DataPasses, estimate: Estimate, total: int, classes: int) -> None:
         size = sum(tensor.numel() for tensor in self.tensors)
-        backward = f"{classes} backward passes" if estimate == "expected" else "1 backward pass"
+        backward = number_of(classes if estimate == "expected" else 1, "backward pass")
         cost = f"takes {backward} for each of {total:,} images, before training starts"
         data.note(f"{self.name}: the {estimate} Fisher information of {size:,} weights {cost}.")
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rekindle.errors import number_of
 from rekindle.method import Batch, Method, Net, Source, require
 from rekindle.methods._math import wide
 from rekindle.spec import Count, NonNegative
@@ -62,7 +63,7 @@ def smallest_squares(features: Tensor, k: int) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         matrix = wide(features.mean((2, 3)) if features.ndim == 4 else features.flatten(1))
         samples, width = matrix.shape
-        most = f"at most {min(samples, width)}, the smaller of the batch's {samples} samples and {width} features"
+        most = f"at most {min(samples, width)}, the smaller of the batch's {number_of(samples, 'sample')} and {number_of(width, 'feature')}"
         require(k <= min(samples, width), f"bss: k must be {most}, found {k}; take a smaller k, or a larger batch.")
         values: Tensor = torch.linalg.svdvals(matrix)  # Sorted from largest to smallest.
         return values[-k:].square().sum()

@@ -8,6 +8,7 @@ for this method; half cosines with warm restarts, as for the head in its authors
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from rekindle.errors import number_of
 from rekindle.method import Clock, Method, require
 from rekindle.methods.restarts.rifle import cycle_factor, period_starts
 from rekindle.spec import Count
@@ -33,7 +34,9 @@ class CyclicLR(Method):
 
     def run_epochs(self, epochs: int) -> int:
         """K * (E // K) with `trim`; E without."""
-        require(self.cycles <= epochs, f"cyclic_lr: cycles must be at most the {epochs} epochs of the run, found {self.cycles}.")
+        require(
+            self.cycles <= epochs, f"cyclic_lr: cycles must be at most the {number_of(epochs, 'epoch')} of the run, found {self.cycles}."
+        )
         return self.cycles * (epochs // self.cycles) if self.trim else epochs
 
     def lr_factor(self, group: str, clock: Clock) -> float | None:

@@ -13,6 +13,7 @@ from annotated_types import Ge
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rekindle.errors import number_of
 from rekindle.method import Method, Net, Source, require
 from rekindle.models.structure import transformer_blocks
 from rekindle.rng import keyed_generator
@@ -53,7 +54,8 @@ class ReinitTop(Method):
         kind, depth = type(net.model).__name__, len(found)
         require(depth > 0, f"reinit_top: {kind} has no transformer blocks, which hold attention and a LayerNorm.")
         require(
-            self.blocks <= depth, f"reinit_top: blocks must be at most the {depth} transformer blocks of the network, found {self.blocks}."
+            self.blocks <= depth,
+            f"reinit_top: blocks must be at most the {number_of(depth, 'transformer block')} of the network, found {self.blocks}.",
         )
         chosen = found[-self.blocks :] + ([_norm_behind(net, found)] if self.norm else [])
         stream = keyed_generator(net.seed, "reinit_top")

@@ -24,6 +24,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rekindle.errors import number_of
 from rekindle.method import Batch, Clock, DataPasses, Method, Net, Source, require, with_presets
 from rekindle.methods._features import collect_features
 from rekindle.methods.restarts._fitted import FITTED, TIMES, TrainingAccuracy, steps_of_a_fresh_head
@@ -215,7 +216,7 @@ class Rifle(Method):
         left = (self._length(clock) - starts[-1]) * (clock.steps_per_epoch if self.unit == "epoch" else 1)
         if left < ENOUGH_STEPS:
             found.append(
-                f"rifle: the head has {left} steps after its last fresh draw; below about {ENOUGH_STEPS} RIFLE has lost accuracy in our "
+                f"rifle: the head has {number_of(left, 'step')} after its last fresh draw; below about {ENOUGH_STEPS} RIFLE has lost accuracy in our "
                 "studies (rekindle methods rifle); give more --epochs, or leave rifle out."
             )
         if self._rectified:

@@ -6,15 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.records import read_history
 from rekindle.report.colors import method_styles
-from rekindle.report.figures import INK, STYLE
+from rekindle.report.figures import INK, NAME, STYLE, rank_diagram
 from rekindle.report.format import short
 from rekindle.study.grid import Setting
 from rekindle.study.report.numbers import Entry, Outcome, Overall, StudyNumbers
 
-NAME = 32
 # Points on either side of 0 that a panel of differences shows at least, so that small ones look small.
 LEAST_RANGE = 1.0
 
@@ -108,28 +107,16 @@ def _difference(axes: Axes, numbers: StudyNumbers, entry: Entry, y: int) -> None
 
 
 def critical_difference(numbers: StudyNumbers, overall: Overall) -> Figure | None:
-    """Average ranks, with a bar across methods that no test tells apart; None where there are too few tasks or methods.
+    """Average ranks of a study's methods; None where there are too few tasks or methods.
 
     Raises:
         ImportError: Without scikit-posthocs.
     """
     if not overall.tests:
         return None
-    import pandas
-    from scikit_posthocs import critical_difference_diagram
-
-    names = [short(method, NAME) for method in overall.ranks]
-    shades = {name: color(numbers, method)[0] for name, method in zip(names, overall.ranks, strict=True)}
-    tested = pandas.DataFrame(overall.tests[1], index=names, columns=names)
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(8, 0.8 + 0.28 * len(names)), layout="constrained")
-        axes = figure.subplots()
-        critical_difference_diagram(
-            pandas.Series(list(overall.ranks.values()), index=names), tested, ax=axes, color_palette=shades, crossbar_props={"color": INK}
-        )
-        title = f"average rank over {overall.ranked} tasks" + (f", {overall.regularizer}" if overall.regularizer else "")
-        axes.set_title(f"{title}; a bar joins methods that differ by no significant amount")
-    return figure
+    shades = {method: color(numbers, method)[0] for method in overall.ranks}
+    over = number_of(overall.ranked, "task") + (f", {overall.regularizer}" if overall.regularizer else "")
+    return rank_diagram(overall.ranks, overall.tests[1], shades, over)
 
 
 def palette(numbers: StudyNumbers) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A study's tables as Markdown, CSV and LaTeX; only what is significant is bold."""
 
+from rekindle.errors import alternatives
 from rekindle.files import csv_text
 from rekindle.report.format import escape
 from rekindle.report.statistics import LEVEL
@@ -111,7 +112,7 @@ def latex(numbers: StudyNumbers) -> str:
             lines.append(" & ".join([_tex(name), *cells]) + r" \\")
     seeds = sorted({len(entry.done) for entry in numbers.entries})
     return "\n".join([
-        f"% {' '.join(numbers.study.grid.title.split())}: accuracy in per cent, mean and standard deviation (ddof 1) over {' or '.join(map(str, seeds))} seeds.",
+        f"% {' '.join(numbers.study.grid.title.split())}: accuracy in per cent, mean and standard deviation (ddof 1) over {alternatives(seeds, 'seed')}.",
         f"% Bold: significantly higher than {' '.join(numbers.baseline.split())} (paired t test over seeds, p < {LEVEL} after Holm over all comparisons of the study).",
         "% A small number after a mean counts its seeds where some are missing or failed.",
         *lines, r"\bottomrule", r"\end{tabular}", "",

@@ -261,7 +261,7 @@ def _paired(base: Entry, entry: Entry) -> dict[str, Any] | None:
 
 def _overall(numbers: StudyNumbers, regularizer: str) -> Overall:
     entries = numbers.of(regularizer)
-    left_out = [f"{entry.method} in {entry.setting} ({entry.seeds} runs)" for entry in entries if not entry.complete]
+    left_out = [f"{entry.method} in {entry.setting} (runs: {entry.seeds})" for entry in entries if not entry.complete]
     rows = [row for method in numbers.methods if method != numbers.baseline and (row := _over_tasks(numbers, entries, method))]
     methods, scores = _ranked_scores(numbers, entries)
     ranks = dict(zip(methods, average_ranks(scores), strict=True)) if scores else {}

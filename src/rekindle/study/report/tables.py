@@ -1,12 +1,16 @@
 """A study's numbers as tables and sentences. The number of seeds stands beside each."""
 
+from statistics import mean
+
+from rekindle.errors import agree, alternatives, number_of
 from rekindle.report.format import duration, escape, p_value
 from rekindle.report.statistics import LEVEL, smallest_p
-from rekindle.study.grid import Setting, size_text
+from rekindle.study.grid import Setting, size_text, uneven_choices
 from rekindle.study.report.numbers import Entry, Overall, StudyNumbers
 from rekindle.study.report.published import beside, differences
 
 NONE = "–"
+NAMED = 4  # Comparisons that the conclusion names.
 WORDS = ("task", "size", "setting", "method", "values", "outcome", "reading", "regulariser", "message")
 PLACE = ("regularizer", "task", "size", "method")
 PAIRED = ("difference", "low", "high", "p", "p_holm")
@@ -14,7 +18,7 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def sentences(numbers: StudyNumbers) -> list[str]:
-    """What was run, and what is missing."""
+    """What was found, what was run, and what is missing."""
     done = sum(len(entry.done) for entry in numbers.entries)
     planned = sum(len(entry.outcomes) for entry in numbers.entries)
     seeds = sorted({len(entry.outcomes) for entry in numbers.entries})
@@ -25,7 +29,8 @@ def sentences(numbers: StudyNumbers) -> list[str]:
     where = split.get(frozenset(numbers.splits), "the test split where there is one, or else the validation split")
     failed = f", {len(numbers.failures)} failed" if numbers.failures else ""
     text = [
-        f"{len(numbers.methods)} methods in {len(numbers.study.grid.settings)} settings with {' or '.join(map(str, seeds))} seeds: {done} of {planned} runs done{failed}.",
+        *conclusion(numbers),
+        f"{number_of(len(numbers.methods), 'method')} in {number_of(len(numbers.study.grid.settings), 'setting')} with {alternatives(seeds, 'seed')}: {done} of {number_of(planned, 'run')} done{failed}.",
         f"Accuracy is on {where}; means and standard deviations (ddof 1) are over seeds.",
         "Runs of one seed share their pictures, splits and batch order across methods.",
     ]
@@ -33,7 +38,34 @@ def sentences(numbers: StudyNumbers) -> list[str]:
         text.append(
             "Budgets were unequal: some methods had more candidates to choose from than others, which favours them (see How values were chosen)."
         )
-    return text
+    return text + uneven_choices(numbers.study.grid)
+
+
+def conclusion(numbers: StudyNumbers) -> list[str]:
+    """The sentence that a study is run for: who is better or worse than the baseline for sure, and who is so in the mean."""
+    compared = [entry for entry in numbers.entries if entry.pair and entry.pair.get("difference") is not None]
+    if not compared:
+        return []
+    surely = {verdict: [entry for entry in compared if entry.verdict == verdict] for verdict in ("higher", "lower")}
+    text = (
+        f"Of {number_of(len(compared), 'comparison')} with {numbers.baseline}, {len(surely['higher'])} {agree(len(surely['higher']), 'is')} significantly higher and "
+        f"{len(surely['lower'])} {agree(len(surely['lower']), 'is')} significantly lower after Holm's correction"
+    )
+    for verdict, entries in surely.items():
+        if entries:
+            text += f"; {verdict}: {'; '.join(f'{entry.method} ({entry.setting})' for entry in entries[:NAMED])}" + (
+                f" and {len(entries) - NAMED} more" if len(entries) > NAMED else ""
+            )
+    means = {
+        method: mean(entry.pair["difference"] for entry in compared if entry.method == method and entry.pair)
+        for method in dict.fromkeys(entry.method for entry in compared)
+    }
+    best = max(means, key=lambda method: means[method])
+    settings = len({entry.setting for entry in compared if entry.method == best})
+    return [
+        f"{text}.",
+        f"In the mean over settings {best} is {'highest' if len(means) > 1 else 'the rival'}: {100 * means[best]:+.2f} points in {number_of(settings, 'setting')}.",
+    ]
 
 
 def legend(numbers: StudyNumbers) -> str:
@@ -122,12 +154,13 @@ def over_tasks_notes(overall: Overall) -> list[str]:
     if overall.tests:
         p = overall.tests[0]
         notes.append(
-            f"Friedman's test over {overall.ranked} tasks: p {_p(p)}" + ("." if p < LEVEL else "; so the ranks show no difference.")
+            f"Friedman's test over {number_of(overall.ranked, 'task')}: p {_p(p)}"
+            + ("." if p < LEVEL else "; so the ranks show no difference.")
         )
         pairs = len(overall.ranks) * (len(overall.ranks) - 1) // 2
         least = min(1.0, pairs * smallest_p(overall.ranked))
         notes.append(
-            f"With {overall.ranked} tasks and {pairs} pairs of methods the smallest p after Holm's correction is {least:.3g}"
+            f"With {number_of(overall.ranked, 'task')} and {number_of(pairs, 'pair')} of methods the smallest p after Holm's correction is {least:.3g}"
             + (
                 "."
                 if least < LEVEL

@@ -6,7 +6,7 @@ from pathlib import Path
 from rekindle.data.splits import split_key
 from rekindle.data.tasks.parsing import home_of
 from rekindle.data.tasks.task import LabeledPaths, Layout, Task, TaskFile
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 
 TRAIN, TEST = 60, 20
 PURPOSE = "caltech256"
@@ -21,7 +21,7 @@ def read(folder: Path, train: int = TRAIN, test: int = TEST) -> Layout:
         names = [path.name for path in kind.iterdir() if re.fullmatch(r"\d{3}_\d{4}\.jpg", path.name)]
         if len(names) < train + test:
             raise UserError(
-                f"class {kind.name} has {len(names)} pictures, {train + test} are wanted; the archive is damaged or not the official one."
+                f"class {kind.name} has {number_of(len(names), 'picture')}, {train + test} are wanted; the archive is damaged or not the official one."
             )
         names.sort(key=lambda name: split_key(0, PURPOSE, f"{kind.name}/{name}"))
         splits["test"] += [(kind / name, label) for name in sorted(names[:test])]

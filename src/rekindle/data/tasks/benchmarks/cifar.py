@@ -8,7 +8,7 @@ from PIL import Image
 
 from rekindle.data.tasks.parsing import home_of, label_of
 from rekindle.data.tasks.task import LabeledPaths, Layout, Task, TaskFile
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 
 PIXELS = 3 * 32 * 32
 
@@ -44,7 +44,9 @@ def _records(path: Path, label_bytes: int) -> np.ndarray:
     data = np.fromfile(path, np.uint8)
     width = label_bytes + PIXELS
     if len(data) % width:
-        raise UserError(f"{path.name} has {len(data)} bytes, not a multiple of {width}; it is cut or not the official binary version.")
+        raise UserError(
+            f"{path.name} has {number_of(len(data), 'byte')}, not a multiple of {width}; it is cut or not the official binary version."
+        )
     return data.reshape(-1, width)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from rekindle.data.splits import split_key
 from rekindle.data.tasks.parsing import by_class, home_of
 from rekindle.data.tasks.task import Layout, Task, TaskFile
+from rekindle.errors import number_of
 
 PURPOSE = "food101"
 
@@ -31,7 +32,7 @@ def chosen(names: list[str], count: int) -> list[str]:
 def _task(per_class: int) -> Task:
     return Task(
         name=f"food101_{per_class}",
-        title=f"Food-101, {per_class} training pictures a class",
+        title=f"Food-101, {number_of(per_class, 'training picture')} a class",
         paper="Bossard, Guillaumin, Van Gool, ECCV 2014; subset after Li et al., ICML 2020",
         page="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
         licence="pictures from Foodspotting, which are not ETH's; research",

@@ -33,7 +33,7 @@ class Hybrid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, 8, 8) to (B, 3)."""
         maps = self.layer2(self.layer1(self.stem(x)))
-        return self.fc(self.blocks(maps.flatten(2).transpose(1, 2)).mean(1))
+        return self.fc(self.blocks(maps.flatten(2).transpose(1, 2)).mean(1))  # type: ignore[no-any-return]
 
 
 class _NoNorm(nn.Identity):
@@ -119,4 +119,4 @@ class Loop:
     def load(self, saved: list[object]) -> None:
         torch.set_rng_state(saved[0])  # type: ignore[arg-type]
         for part, state in zip(self.parts(), saved[1:], strict=True):
-            part.load_state_dict(state)  # type: ignore[attr-defined, arg-type]
+            part.load_state_dict(state)  # type: ignore[attr-defined]
