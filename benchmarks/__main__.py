@@ -14,7 +14,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # Without it the profiler that 
 
 import torch
 
-from benchmarks import epochs, methods, page, starting
+from benchmarks import epochs, frozen, methods, page, scale, starting
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES, PAGE = ROOT / "build" / "performance.json", ROOT / "docs" / "performance.md"
@@ -39,7 +39,19 @@ def of_epochs(options: argparse.Namespace) -> dict[str, Any]:
     return {"threads": torch.get_num_threads(), "batch_size": epochs.BATCH, "rounds": options.rounds, "rows": rows}
 
 
-PARTS: dict[str, Part] = {"epochs": of_epochs, "starting": of_starting, "methods": of_methods}
+def of_frozen(options: argparse.Namespace) -> dict[str, Any]:
+    """Epochs with stored activations over those without."""
+    rows = frozen.measure(options.rounds, options.only, partial(print, file=sys.stderr, flush=True))
+    return {"rounds": options.rounds, "size": frozen.SIZE, "views": frozen.VIEWS, "rows": rows}
+
+
+def of_scale(options: argparse.Namespace) -> dict[str, Any]:
+    """Data of ever more pictures."""
+    rows = scale.measure(options.pictures, partial(print, file=sys.stderr, flush=True))
+    return {"classes": scale.CLASSES, "edge": scale.EDGE, "phases": scale.PHASES, "rows": rows}
+
+
+PARTS: dict[str, Part] = {"epochs": of_epochs, "starting": of_starting, "frozen": of_frozen, "scale": of_scale, "methods": of_methods}
 """What can be measured, by name. A part gives figures that JSON can hold; `page.SECTIONS` has the section that shows them."""
 
 
@@ -52,6 +64,13 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=12, help="steps of each side (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="epochs and starts that are measured (default: %(default)s)")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        nargs="+",
+        default=[10_000, 100_000, 1_000_000],
+        help="numbers of pictures of the part scale (default: %(default)s)",
+    )
     parser.add_argument("--model", default="torchvision:resnet18", help="(default: %(default)s)")
     parser.add_argument("--image-size", type=int, default=96, help="(default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="(default: %(default)s)")

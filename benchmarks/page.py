@@ -36,6 +36,28 @@ pictures at 128 pixels with the installed network; it spends {share:.0%} of its 
 |---|---:|---:|---:|
 {rows}
 """
+FROZEN = """\
+## Frozen layers
+
+An epoch, its validation included, of a run with `--freeze STAGE --views {views}` at {size} pixels, in which what the frozen layers give is stored,
+over one that computes it at each step (processor time; medians of {rounds} epochs after the first {views}, with the range in brackets, on {date}).
+What is left is the rest of the network, the optimiser and, from epoch to epoch, the checkpoint.
+
+| network | frozen up to | stored over computed |
+|---|---|---:|
+{rows}
+"""
+SCALE = """\
+## Many pictures
+
+Microseconds of the processor that a picture takes, of a Parquet table of {classes} classes of made-up pictures of {edge} by {edge} pixels, on
+{date}: with a growing number of pictures they stay the same where the work is linear. Memory is the most that the process held beyond its
+libraries, decoded pixels in the system's page cache included, which it may drop.
+
+| what |{columns}
+|---|{dashes}
+{rows}
+"""
 METHODS = """\
 ## What a method adds to a training step
 
@@ -46,6 +68,11 @@ beside the frozen source, and the most that is held while the gradients of penal
 | method | step over an L2 step | goal | held | at most |
 |---|---:|---:|---:|---:|
 {rows}
+
+What such a step cannot do without: LwF, soft targets, attention transfer, feature maps and FSP run the source forward, without gradients and in
+the same format, which is a fifth to a quarter of an L2 step; FSP also multiplies the maps of two layers for each picture, in float32, and goes
+over the (C, D) matrices that come of it. Penalties on weights move numbers between memory and processor: plain L2 five a weight, L2-SP eight,
+Fisher and the mixture eleven, of four bytes each. StochNorm normalises by two statistics and draws one of the two for each channel.
 """
 
 
@@ -67,7 +94,25 @@ def starting_section(found: dict[str, Any]) -> str:
     return STARTING.format(**{**found, "rows": "\n".join(rows)})
 
 
-SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {"epochs": epochs_section, "starting": starting_section, "methods": methods_section}
+def frozen_section(found: dict[str, Any]) -> str:
+    """The table of frozen stages."""
+    rows = [f"| {row['model']} | {row['until']} | {_range(row)} |" for row in found["rows"]]
+    return FROZEN.format(**{**found, "rows": "\n".join(rows)})
+
+
+def scale_section(found: dict[str, Any]) -> str:
+    """The table of numbers of pictures, a column each."""
+    columns = found["rows"]
+    cells = {name: [f"{one['spent'][name]:.2f}" for one in columns] for name in found["phases"]}
+    rows = [f"| {words} | {' | '.join(cells[name])} |" for name, words in found["phases"].items()]
+    memory = f"| memory, bytes | {' | '.join(str(round(one['bytes'])) for one in columns)} |"
+    heads = "".join(f" {one['count']:,} pictures |" for one in columns)
+    return SCALE.format(**{**found, "columns": heads, "dashes": "---:|" * len(columns), "rows": "\n".join([*rows, memory])})
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "epochs": epochs_section, "starting": starting_section, "frozen": frozen_section, "scale": scale_section, "methods": methods_section,
+}  # fmt: skip
 
 
 def text(found: dict[str, Any]) -> str:

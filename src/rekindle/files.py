@@ -3,10 +3,11 @@
 import base64
 import csv
 import io
+import itertools
 import json
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,6 +30,11 @@ def expand(path: str | Path) -> Path:
 
 def write_atomic(path: Path, *content: bytes | memoryview | str) -> None:
     """Put the parts of `content` at `path` whole or not at all, also when the machine stops in the midst of it."""
+    write_parts(path, content)
+
+
+def write_parts(path: Path, content: Iterable[bytes | memoryview | str]) -> None:
+    """`write_atomic` of parts that are made one after the other, of which no more is in memory than one."""
     name = path.name.encode("utf-8", "surrogateescape")[:TEMPORARY_BYTES].decode("utf-8", "ignore")
     # Nobody can guess the name, and "x" opens no file or link that is there already.
     temporary = path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
@@ -88,7 +94,12 @@ def read_yaml(path: Path) -> Any:
 
 def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     """A CSV file's text, one line a row; no text in it is a formula to a spreadsheet. `plain_text` undoes that."""
-    return "".join(_csv_line(row) for row in (header, *rows))
+    return "".join(csv_lines(header, rows))
+
+
+def csv_lines(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
+    """The lines of `csv_text`, each made when it is asked for."""
+    return map(_csv_line, itertools.chain([header], rows))
 
 
 def _csv_line(row: Iterable[Any]) -> str:
@@ -99,9 +110,29 @@ def _csv_line(row: Iterable[Any]) -> str:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file that `csv_text` made: {column: text}."""
+    """All rows of a CSV file that `csv_text` made: {column: text}."""
+    return list(csv_rows(path))
+
+
+def csv_rows(path: Path, columns: Collection[str] | None = None) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file that `csv_lines` made, one after the other: {column: text}.
+
+    Args:
+        path: The file.
+        columns: Those to read, of maybe thousands; None reads all.
+
+    Raises:
+        ValueError: At a row that has not a cell for each column.
+    """
     with open(path, encoding="utf-8", newline="") as file:
-        return [{plain_text(name): plain_text(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+        rows = csv.reader(file)
+        header = [plain_text(name) for name in next(rows, [])]
+        wanted = [(place, name) for place, name in enumerate(header) if columns is None or name in columns]
+        for row in rows:
+            if row and len(row) != len(header):
+                raise ValueError(f"a row has {len(row)} cells, and there are {len(header)} columns")
+            if row:
+                yield {name: plain_text(row[place]) for place, name in wanted}
 
 
 def safe_text(text: str) -> str:

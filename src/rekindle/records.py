@@ -3,7 +3,7 @@
 Bounds keep what a reader computes with finite: an accuracy is a share, a count fits into eight bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, cast
@@ -12,7 +12,7 @@ from annotated_types import Interval, Len
 from typing_extensions import TypedDict
 
 from rekindle.errors import UserError
-from rekindle.files import read_csv
+from rekindle.files import csv_rows
 from rekindle.spec import SPEC, RunSpec, Share
 from rekindle.stored import FileFormat
 
@@ -292,13 +292,24 @@ def _outline(line: Epoch) -> list[Any]:
 
 
 def read_predictions(folder: Path, split: str) -> list[Answer]:
-    """Rows of predictions.csv for one split."""
+    """Rows of predictions.csv for one split, without the probability of each class, of which there may be thousands."""
+    return list(_predictions(folder, split, Answer.__annotations__))
+
+
+def read_probabilities(folder: Path, split: str) -> Iterator[Answer]:
+    """The same rows one after the other, with the probability of each class under "p_CLASS"."""
+    return _predictions(folder, split, None)
+
+
+def _predictions(folder: Path, split: str, columns: Collection[str] | None) -> Iterator[Answer]:
     path = folder / "predictions.csv"
     with ANSWERS.surprises(path):
-        rows = [ANSWERS.checked(path, row) for row in read_csv(path)]
-        if not all(0 <= float(row["confidence"]) <= 1 for row in rows):
-            raise ValueError("a confidence is no share")
-        return [row for row in rows if row["split"] == split]
+        for row in csv_rows(path, columns):
+            answer = ANSWERS.checked(path, row, bounded=True)
+            if not 0 <= float(answer["confidence"]) <= 1:
+                raise ValueError("a confidence is no share")
+            if answer["split"] == split:
+                yield answer
 
 
 def read_folds(folder: Path) -> FoldsFile | None:

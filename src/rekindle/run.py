@@ -29,7 +29,7 @@ from rekindle.data.formats.outputs import is_output
 from rekindle.data.given import Given, Readable, given_pictures
 from rekindle.data.samples import Preprocessing
 from rekindle.errors import UserError, agree, number_of
-from rekindle.files import csv_text, embed, expand, write_atomic
+from rekindle.files import csv_lines, embed, expand, write_parts
 from rekindle.method import Method, Source, noop
 from rekindle.records import (
     DATA,
@@ -347,14 +347,22 @@ def environment() -> dict[str, Any]:
 
 def write_predictions(folder: Path, dataset: Dataset, found: dict[str, Tensor]) -> None:
     """predictions.csv: a row for each picture of each evaluated split."""
-    rows = []
-    for name, probabilities in found.items():
-        split = dataset.splits[name]
-        for path, label, row in zip(split.paths, split.labels.tolist(), probabilities, strict=True):
-            best = int(row.argmax())
-            shares = [f"{float(p):.6f}" for p in row]
-            rows.append(
-                [name, dataset.relative(path), dataset.classes[label], dataset.classes[best], shares[best], int(best == label), *shares]
-            )
+
+    def rows() -> Iterator[list[Any]]:
+        for name, probabilities in found.items():
+            split = dataset.splits[name]
+            for path, label, row in zip(split.paths, split.labels.tolist(), probabilities, strict=True):
+                best = int(row.argmax())
+                shares = [f"{share:.6f}" for share in row.tolist()]
+                yield [
+                    name,
+                    dataset.relative(path),
+                    dataset.classes[label],
+                    dataset.classes[best],
+                    shares[best],
+                    int(best == label),
+                    *shares,
+                ]
+
     header = ["split", "path", "label", "prediction", "confidence", "correct", *(f"p_{name}" for name in dataset.classes)]
-    write_atomic(folder / "predictions.csv", csv_text(header, rows))
+    write_parts(folder / "predictions.csv", csv_lines(header, rows()))

@@ -216,6 +216,7 @@ class RunSpec:
         fold: Such as "2/5": training and validation pictures are divided into five folds, classes and groups evenly, and the second validates; --folds 5 trains all of them; "none" makes no folds.
         flip: Mirror half of the training images.
         augment: More augmentation, such as "randaugment+color_jitter+random_erasing" or "mixup(alpha=0.2)+cutmix", each with optional arguments in brackets; "none" for crop and mirror alone.
+        views: Show each training picture in so many crops, mirrored and augmented as ever, in turn, so that a frozen part of the network computes each of them once; "all" draws a new one in each epoch.
         label_smoothing: Share of each label spread over all classes, from 0 to below 1.
         sampler: Order of training images: "shuffle", or "balanced" to draw every class equally often in an epoch of the same length.
         class_weights: Weigh classes in the loss: "none", or "balanced" by inverse frequency.
@@ -265,6 +266,7 @@ class RunSpec:
     fold: Fold | None = None
     flip: bool = True
     augment: str | None = None
+    views: Count | None = None
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     class_weights: Literal["none", "balanced"] = "none"
@@ -417,6 +419,7 @@ class RunOptions(TypedDict, total=False):
     fold: str | None
     flip: bool
     augment: str | None
+    views: int | Literal["all"] | None
     label_smoothing: float
     sampler: Literal["shuffle", "balanced"]
     class_weights: Literal["none", "balanced"]
@@ -437,7 +440,7 @@ PLACES = ("data", "weights", "source_data", "exclude")  # Fields that may name f
 # What a user types where a field is None: the choice is left to the run, or nothing is taken away or added.
 NONE_WORDS = {
     "freeze": "none", "epochs": "auto", "minutes": "none", "patience": "none", "lr": "auto", "head_lr": "auto", "clip_norm": "none", "ema": "none", "image_size": "auto", "image_column": "auto",
-    "label_column": "auto", "split_column": "auto", "group_column": "none", "group_pattern": "none", "fold": "none", "per_class": "all", "fraction": "all", "augment": "none", "source_data": "none", "exclude": "none",
+    "label_column": "auto", "split_column": "auto", "group_column": "none", "group_pattern": "none", "fold": "none", "per_class": "all", "fraction": "all", "augment": "none", "views": "all", "source_data": "none", "exclude": "none",
     "head": "auto", "record": "none",
 }  # fmt: skip
 RELEASED: dict[str, Any] = {  # What rekindle 0.1.0 did where there is an option now, or where its "auto" meant something else.

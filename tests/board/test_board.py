@@ -51,7 +51,7 @@ def test_the_row_of_a_run_says_what_the_run_says(finished: Path, tmp_path: Path)
     assert (found["test"], found["val"]) == (result["test"]["accuracy"], result["val"]["accuracy"])
     assert (found["task"], found["network"], found["method"], found["seed"]) == ("toys", "tiny", "l2+rifle(periods=2)", 0)
     assert (found["pictures"], found["classes"], found["by"]) == (12, 2, "A. Name")
-    assert found["settings"] == {"epochs": 2, "lr": 0.01, "batch_size": 4}
+    assert {**found["settings"], "precision": "32"} == {"precision": "32", "epochs": 2, "lr": 0.01, "batch_size": 4}
     assert str(finished) not in json.dumps(found), "no path of this machine"
     files = add([finished], tmp_path / "board", "A. Name")
     assert len(files) == 3 and files == add([finished], tmp_path / "board", "A. Name")
@@ -60,13 +60,14 @@ def test_the_row_of_a_run_says_what_the_run_says(finished: Path, tmp_path: Path)
 
 def test_a_method_stands_at_its_best_on_validation_and_never_on_test() -> None:
     rows = [
-        *(row(seed=seed, test=0.5 + 0.01 * seed) for seed in range(3)),
+        *(row(seed=seed, test=0.5 + 0.01 * seed, settings={"lr": 0.01, "precision": ["32", "bf16"][seed % 2]}) for seed in range(3)),
         # The higher rate is worse on validation and better on test.
-        row("l2+dropout(p=0.1)", 1000, None, val=0.9), row("l2+dropout(p=0.1)", 1000, None, val=0.7, settings={"lr": 0.1}),
+        row("l2+dropout(p=0.1)", 1000, None, val=0.9, settings={"lr": 0.01, "val_fraction": 0.2}), row("l2+dropout(p=0.1)", 1000, None, val=0.7, settings={"lr": 0.1}),
         *(row("l2+dropout(p=0.1)", seed, 0.6 + 0.01 * seed) for seed in range(3)),
         *(row("l2+dropout(p=0.1)", seed, 0.9, settings={"lr": 0.1}, val=0.99) for seed in range(3)),
     ]  # fmt: skip
     best = standing(board_of(rows), "l2+dropout")
+    assert standing(board_of(rows), "l2").tests == {0: 0.5, 1: 0.51, 2: 0.52}
     assert best.tests == {0: 0.6, 1: 0.61, 2: 0.62} and best.candidates == 2 and '"lr": 0.01' in best.candidate
     alone = board_of([*rows[:4], row("l2+dropout(p=0.2)", 1000, None, val=0.95)])
     assert not [one for one in alone.standings if one.method == "l2+dropout"]

@@ -10,6 +10,7 @@ from typing import Any
 from rekindle.board.row import Row
 from rekindle.report.statistics import LEVEL, average_ranks, holm, paired_summary, rank_tests, wilcoxon_over_tasks
 
+APART = ("val_fraction", "test_every_epoch", "record", "precision", "devices")  # Settings that make no other candidate of a method.
 PLAIN = "l2"  # Plain fine-tuning: the loss and weight decay.
 
 
@@ -132,7 +133,8 @@ def _standing(setting: Setting, method: str, rows: list[Row]) -> Standing | None
     candidates: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         rule = "" if row["direction"] == "plain_sum" else f", {row['direction']}"
-        candidates[f"{row['method']}{rule} {json.dumps(row['settings'], sort_keys=True)}"].append(row)
+        settings = {name: value for name, value in row["settings"].items() if name not in APART}
+        candidates[f"{row['method']}{rule} {json.dumps(settings, sort_keys=True)}"].append(row)
     scores = {name: _validation(mine) for name, mine in candidates.items()}
     known = {name: score for name, score in scores.items() if score is not None}
     if len(candidates) > 1 and not known:

@@ -11,7 +11,6 @@ from rekindle.spec import PLACES, RunSpec, Share
 from rekindle.stored import FileFormat
 
 OWN = ("model", "image_size", "per_class", "method", "direction", "seed")  # Options of a run that have a key of their own.
-APART = ("val_fraction", "test", "test_every_epoch", "record", "devices", "workers", "cache", "device")  # That make no other candidate.
 
 
 class Row(TypedDict):
@@ -119,8 +118,8 @@ def _runs(folder: Path) -> list[Path]:
 
 
 def _settings(spec: RunSpec) -> dict[str, Any]:
-    """What else was asked for, of the options that make a difference to a result."""
-    return {name: value for name, value in spec.chosen().items() if name not in (*OWN, *PLACES, *APART, "name")}
+    """What else was asked for, with what the machine chose where that is part of the run."""
+    return {name: value for name, value in spec.chosen().items() if name not in (*OWN, *PLACES, "name", "test")}
 
 
 def _hardware(environment: Any) -> str:

@@ -35,12 +35,12 @@ def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
         epoch: 0-based.
     """
     stream = keyed_generator(seed, "balanced order", epoch)
-    present = labels.unique()
-    present = present[torch.randperm(len(present), generator=stream)]  # Who gets one more changes from epoch to epoch.
+    present, counts = labels.unique(return_counts=True)
+    pools = labels.argsort(stable=True).split(counts.tolist())
+    turns = torch.randperm(len(present), generator=stream).tolist()  # Who gets one more changes from epoch to epoch.
     least, more = divmod(len(labels), len(present))
     chosen = []
-    for place, label in enumerate(present):
-        pool = (labels == label).nonzero().flatten()
+    for place, pool in enumerate(pools[turn] for turn in turns):
         wanted = least + (place < more)
         rounds = -(-wanted // len(pool))
         chosen.append(

@@ -79,6 +79,7 @@ class Samples:
         workers: Threads that prepare the next batches meanwhile; nothing else depends on it.
         augment: What happens to training pictures beside crop and mirror.
         classes: How many there are; needed where pictures are mixed.
+        views: How many different crops of a picture training shows, in turn; None draws a new one in each epoch.
     """
 
     pixels: Pixels
@@ -88,6 +89,7 @@ class Samples:
     workers: int = 0
     augment: "Augment | None" = None
     classes: int = 0
+    views: int | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -108,7 +110,7 @@ class Samples:
             image_size=p.image_size,
             flip=p.flip,
             seed=seed,
-            epoch=epoch,
+            epoch=self.view(epoch),
             mean=p.mean,
             std=p.std,
             device=device,
@@ -119,6 +121,10 @@ class Samples:
         if self.augment is None or not self.augment.mixes:
             return x, y
         return self.augment.mix(x, y, self.classes, seed, epoch, keys.tolist())
+
+    def view(self, epoch: int) -> int:
+        """Which of its views an epoch (0-based) shows of each picture; the epoch itself where each has its own."""
+        return epoch if self.views is None else epoch % self.views
 
     def keys(self, rows: Tensor) -> Tensor:
         """What a picture's random draws are keyed by, (B,) int64: its place among all pictures, and how often the epoch has shown it."""

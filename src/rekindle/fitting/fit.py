@@ -122,6 +122,13 @@ def fit(
     return run
 
 
+def fit_undrawn(spec: RunSpec, out: Path, listener: Listener) -> "Run":
+    """Train one of many runs, as of a study, or find it finished: the pictures of its page are drawn when somebody asks, by `rekindle report`."""
+    with watching(listener) as watcher:
+        common: dict[str, Any] = {"cache": True, "workers": None, "device": "auto", "keep_checkpoints": False}
+        return _run(spec, None, out, None, name=None, listener=watcher, draws=False, **common)
+
+
 def _run(spec: RunSpec, methods: "list[Method] | None", out: Path, resumed: Path | None, **common: Any) -> "Run":
     """Train as the spec says, with its searches; `common` is what they and a single run take alike."""
     from rekindle.data import open_data

@@ -73,6 +73,7 @@ def search_freeze(
     methods: Sequence[Method] | None = None,
     name: str | None = None,
     keep_checkpoints: bool = False,
+    draws: bool = True,
 ) -> FreezeSearch:
     """Layer-wise search: train with the first 0, 1, 2, ... stages frozen and keep what validates best.
 
@@ -90,6 +91,7 @@ def search_freeze(
         methods: The spec's methods as objects; None makes them from its recipe.
         name: Of the folder of the run that is kept.
         keep_checkpoints: Keep them when all is done.
+        draws: As for `execute`, of the run that is kept.
 
     Raises:
         UserError: For bad input, as `rekindle.fit`.
@@ -98,7 +100,7 @@ def search_freeze(
     if seeds < 1:
         raise UserError(f"seeds must be at least 1, found {seeds}.")
     listener = listener or Silent()
-    train = partial(execute, listener=listener, cache=cache, workers=workers, device=device, methods=methods)
+    train = partial(execute, listener=listener, cache=cache, workers=workers, device=device, methods=methods, draws=draws)
     blocks, shared = stages_of(spec), {seed: Shared(trial=True) for seed in range(spec.seed, spec.seed + seeds)}
     fold = f"-fold{spec.fold.replace('/', 'of')}" if spec.fold else ""
     folder = Path(out) / f"freeze-{Path(spec.data).resolve().name}-s{spec.seed}{fold}"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rekindle.data import Dataset
 from rekindle.errors import UserError, some
-from rekindle.records import ANSWERS, folds_of, read_predictions
+from rekindle.records import ANSWERS, folds_of, read_probabilities
 
 FILE = "predictions.csv"
 BEFORE = "p_"  # The name of a class, at the head of its column.
@@ -44,7 +44,7 @@ def held_out(folder: Path, dataset: Dataset) -> tuple[Tensor, Tensor]:
 def _said(folder: Path, split: str, classes: list[str]) -> dict[str, list[list[float]]]:
     """The rows of probabilities for each picture of a split."""
     said: dict[str, list[list[float]]] = {}
-    for row in read_predictions(folder, split):
+    for row in read_probabilities(folder, split):
         shares = {name.removeprefix(BEFORE): value for name, value in row.items() if name.startswith(BEFORE)}
         if list(shares) != classes:
             raise UserError(

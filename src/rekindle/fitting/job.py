@@ -73,7 +73,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 def execute(
     spec: RunSpec, *, out: Path, listener: Listener, resumed: Path | None = None, cache: bool = True, workers: int | None = None,
     device: str = "auto", methods: Sequence[Method] | None = None, name: str | None = None, keep_checkpoints: bool = False,
-    shared: Shared | None = None, dataset: data_room.Dataset | None = None,
+    shared: Shared | None = None, dataset: data_room.Dataset | None = None, draws: bool = True,
 ) -> Run:  # fmt: skip
     """Train one run, or go on with it, or find it finished.
 
@@ -90,6 +90,7 @@ def execute(
         keep_checkpoints: Keep them when the run is done.
         shared: What it has in common with other runs of a search.
         dataset: The spec's data, where they are open.
+        draws: Draw the pictures of its page; without, `rekindle report` does.
 
     Raises:
         UserError: For bad input, in one sentence.
@@ -162,7 +163,7 @@ def execute(
             job = _Job(
                 spec=spec, fabric=fabric, loaded=loaded, methods=chosen, direction=direction, dataset=dataset, pixels=pixels,
                 preprocessing=preprocessing, run_id=run_id, folder=folder, listener=listener, began=began, workers=workers, augment=augment,
-                source_data=source_data, shared=shared or recall(sight), keep_checkpoints=keep_checkpoints,
+                source_data=source_data, shared=shared or recall(sight), keep_checkpoints=keep_checkpoints, draws=draws,
             )  # fmt: skip
             job.run()
             remember(sight, job.shared)
@@ -190,6 +191,7 @@ class _Job:
     source_data: SourceData | None
     shared: Shared
     keep_checkpoints: bool
+    draws: bool
     _seconds: float | None = field(default=None, init=False)  # For training on a picture, by the pace of the look.
 
     def run(self) -> None:
@@ -258,10 +260,12 @@ class _Job:
 
     def _splits(self) -> "dict[str, Samples]":
         workers = choose_workers(self.fabric.device) if self.workers is None else self.workers
-        splits, start = {}, 0
+        splits, start, spec = {}, 0, self.spec
         for name, split in self.dataset.splits.items():
             rows = torch.arange(start, start + len(split.paths))
-            splits[name] = Samples(self.pixels, rows, split.labels, self.preprocessing, workers, self.augment, len(self.dataset.classes))
+            splits[name] = Samples(
+                self.pixels, rows, split.labels, self.preprocessing, workers, self.augment, len(self.dataset.classes), spec.views
+            )
             start += len(split.paths)
         return splits
 
@@ -320,8 +324,8 @@ class _Job:
 
     def _first_epoch(self, probe: LinearProbe | None, model: nn.Module, splits: "dict[str, Samples]") -> None:
         """What takes as long as a small epoch, and is not needed before there is one to show."""
-        if not self.shared.trial:
-            _import_ahead("rekindle.report.run_pictures")
+        if self._draws:
+            _import_ahead("rekindle.report.figures")
         if probe is not None and "val" in splits and not (self.shared.trial and "val" in self.shared.answers):
             for figures in self._probe_on(probe, model, splits, "val").values():
                 self.listener.note(f"linear probe: validation accuracy {100 * figures['accuracy']:.1f} %.")
@@ -329,7 +333,7 @@ class _Job:
 
     def _write_samples(self, train: "Samples") -> None:
         """Draw samples.png, once."""
-        if not self.shared.trial and not (self.folder / "samples.png").is_file():
+        if self._draws and not (self.folder / "samples.png").is_file():
             from rekindle.report.run_pictures import write_samples
 
             write_samples(self.folder, train, self.dataset.classes, self.spec.seed)
@@ -536,18 +540,27 @@ class _Job:
         ]
         for text in result["cautions"] if not self.shared.trial else ():
             tell_caution(self.listener, text)
-        from rekindle.report.run_page import write_report
-        from rekindle.report.run_pictures import Finished, write_pictures
-
-        if not self.shared.trial:
-            self._write_samples(splits["train"])  # Of a run that goes on from a trial's end.
-            write_pictures(Finished(self.folder, training.history, result, self.dataset.find), self.listener.progress)
-        write_report(self.folder, result)
+        self._draw(training, splits, result)
         RESULT.write(self.folder / "result.json", result)
         if not self.shared.trial:
             tell_ended(self.listener, result)
         if not (self.keep_checkpoints or self.shared.trial):  # The best trial is gone on from.
             remove_states(self.folder / "checkpoints")
+
+    def _draw(self, training: "Training", splits: "dict[str, Samples]", result: dict[str, Any]) -> None:
+        """Write the page, and before it its pictures. Importing what draws takes about as long as drawing, so it waits until it is needed."""
+        from rekindle.report.run_page import write_report
+
+        if self._draws:
+            from rekindle.report.run_pictures import Finished, write_pictures
+
+            self._write_samples(splits["train"])  # Of a run that goes on from a trial's end.
+            write_pictures(Finished(self.folder, training.history, result, self.dataset.find), self.listener.progress)
+        write_report(self.folder, result)
+
+    @property
+    def _draws(self) -> bool:
+        return self.draws and not self.shared.trial
 
     def _evaluated(self, training: "Training", splits: "dict[str, Samples]", name: str) -> dict[str, Tensor]:
         """{split: logits of it}, or nothing where there is no such split.

@@ -82,8 +82,8 @@ def look_at(
 def chosen_rows(labels: Tensor, seed: int) -> Tensor:
     """Which training pictures, of these labels, are looked at: each class at least once, since a probe knows no others."""
     rows = order(len(labels), seed, 0)
-    first = {int(label): int(row) for row, label in zip(rows.flip(0), labels[rows.flip(0)], strict=True)}
-    needed = torch.tensor(sorted(first.values()))
+    _, firsts = np.unique(labels[rows].numpy(), return_index=True)
+    needed = rows[torch.from_numpy(firsts)].sort().values
     rest = rows[~torch.isin(rows, needed)]
     return torch.cat([needed, rest])[: max(MOST, len(needed))]
 

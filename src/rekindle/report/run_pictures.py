@@ -1,24 +1,25 @@
-"""The pictures of a run, and what its page says of each."""
+"""The pictures of a run, and what its page says of each. What draws them is imported when something is drawn, for it takes a second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from rekindle.data import Picture
 from rekindle.data.batches import preview
 from rekindle.data.samples import Samples
 from rekindle.method import noop
-from rekindle.records import Answer, read_predictions
-from rekindle.report import figures
+from rekindle.records import Answer, read_predictions, read_probabilities
 from rekindle.report.cards import mistake_cards, write_cards
 from rekindle.report.format import percent
 from rekindle.report.results import final_split
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SAMPLES = 16
 MISTAKES, HEAT_MAPS = "mistakes.json", "heat_maps.json"
@@ -26,6 +27,8 @@ MISTAKES, HEAT_MAPS = "mistakes.json", "heat_maps.json"
 
 def write_samples(folder: Path, train: Samples, classes: list[str], seed: int) -> None:
     """Write samples.png: pictures from all over the training set as the network sees them in its first epoch."""
+    from rekindle.report import figures
+
     rows = torch.linspace(0, len(train) - 1, min(SAMPLES, len(train))).long()
     x, labels = train.training(rows, seed, 0)
     images = preview(x, train.preprocessing.mean, train.preprocessing.std)
@@ -55,17 +58,23 @@ class Finished:
         return figures_of_split
 
 
-def _curves(run: Finished) -> Figure | None:
+def _curves(run: Finished) -> "Figure | None":
     """By epoch; a soup had none."""
+    from rekindle.report import figures
+
     return figures.curves(run.history) if run.history else None
 
 
-def _confusion(run: Finished) -> Figure:
+def _confusion(run: Finished) -> "Figure":
+    from rekindle.report import figures
+
     return figures.confusion(run.measured["confusion"], run.result["classes"])
 
 
-def _reliability(run: Finished) -> Figure | None:
+def _reliability(run: Finished) -> "Figure | None":
     """At the run's temperature and, where that is another, at 1; None of early versions' files, which may lack probabilities."""
+    from rekindle.report import figures
+
     split = final_split(run.result)
     rows = read_predictions(run.folder, split)
     right = np.array([row["label"] == row["prediction"] for row in rows])
@@ -73,7 +82,7 @@ def _reliability(run: Finished) -> Figure | None:
     answers = {}
     plain = run.result.get("uncalibrated", {}).get(split)
     if plain and temperature != 1:
-        before = _at_one(rows, run.result["classes"], temperature)
+        before = _at_one(read_probabilities(run.folder, split), run.result["classes"], temperature)
         answers[f"at temperature 1: calibration error {percent(plain['calibration_error'], 1)} %"] = (before, right)
     answers[f"at temperature {temperature:.2f}: calibration error {percent(error, 1)} %"] = (
         np.array([float(row["confidence"]) for row in rows]), right,
@@ -81,14 +90,14 @@ def _reliability(run: Finished) -> Figure | None:
     return figures.reliability(answers)
 
 
-def _at_one(rows: list[Answer], classes: list[str], temperature: float) -> np.ndarray:
+def _at_one(rows: Iterable[Answer], classes: list[str], temperature: float) -> np.ndarray:
     """(N,) confidences at temperature 1, from the probabilities at another: they are to the power of T, and sum to 1 again.
 
     Those that predictions.csv rounded to 0 stay there, which matters only far below a temperature of 1.
     """
-    powers = np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows]) ** temperature  # type: ignore[literal-required]
-    most: np.ndarray = (powers / powers.sum(1, keepdims=True)).max(1)
-    return most
+    names = [f"p_{name}" for name in classes]
+    powers = (np.array([float(row[name]) for name in names]) ** temperature for row in rows)  # type: ignore[literal-required]
+    return np.array([power.max() / power.sum() for power in powers])
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class RunPicture:
     title: str
     text: str
     alt: str
-    draw: Callable[[Finished], Figure | None] | None
+    draw: "Callable[[Finished], Figure | None] | None"
 
     @property
     def kind(self) -> Literal["svg", "png"]:
@@ -146,6 +155,8 @@ def write_pictures(run: Finished, progress: Callable[[str, int, int], object] = 
 
 def draw_figures(run: Finished, progress: Callable[[str, int, int], object] = noop) -> None:
     """Write the drawings of `PICTURES`; `progress` is told (what, done, total)."""
+    from rekindle.report import figures
+
     for number, (name, picture) in enumerate(PICTURES.items()):
         progress("drawing pictures", number, len(PICTURES))
         figure = picture.draw(run) if picture.draw is not None else None

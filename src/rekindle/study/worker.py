@@ -18,10 +18,9 @@ EVERY = 1.0
 
 def train(cell: Cell, runs: Path, listener: Any) -> Path:
     """Train a cell's run, or go on with it, or find it finished."""
-    from rekindle.fitting.fit import fit
+    from rekindle.fitting.fit import fit_undrawn
 
-    options = cell.spec.to_dict()
-    return fit(options.pop("data"), folds=None, out=runs, listener=listener, **options).folder
+    return fit_undrawn(cell.spec, runs, listener).folder
 
 
 def run_cell(study: Study, cell: Cell, train_cell: TrainCell = train) -> bool:

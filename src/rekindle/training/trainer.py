@@ -31,6 +31,7 @@ from rekindle.training.averaging import averaged, begin_anew
 from rekindle.training.checkpoints import Unfit, is_finite, newest_finite, save_state, unfit
 from rekindle.training.criterion import CrossEntropy
 from rekindle.training.fabric import Fabric
+from rekindle.training.frozen import FrozenPart, Run, Stored
 from rekindle.training.listener import Listener
 from rekindle.tuner import Tuner
 
@@ -41,6 +42,8 @@ STATE = {
     "recorders": dict, "best": dict,
 }  # fmt: skip
 LOSSES = {"train": "the loss", "val": "the validation loss", "watched_test": "the test loss"}  # Of an epoch's record.
+VIEWS = "views of training pictures"
+GROUPS = {"val": "validation pictures", "watched_test": "test pictures"}  # Of what the frozen part gives; see `FrozenPart`.
 MEASURING = {"val": "measuring validation", "watched_test": "measuring test"}
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP.
 
@@ -125,6 +128,8 @@ class Training:
     def __post_init__(self) -> None:
         self.scheduler = self.tuner.scheduler(self.optimizer)
         self._module, self._wrapped_optimizer = self.fabric.setup(self.model, self.optimizer)
+        self._frozen = FrozenPart(self._module, self.model, self.fabric.device, self.listener.note)
+        self._run: Run = self._module
         self._average = None if self.ema is None else averaged(self.model, self.ema)
         self._meter, self._skip, self._seconds, self._waited = Meter(), 0, 0.0, 0.0
         self._waits, self._read = self.fabric.device.type == "cpu", 0.0
@@ -188,7 +193,9 @@ class Training:
         steps = split_batches(len(self.train), self.batch_size, self._order(epoch), world=self.fabric.world_size)
         self._module.train()
         began = time.perf_counter()
-        with closing(self._prepared(steps[self._skip :], epoch)) as self._feed:
+        known = self._known_views(epoch)
+        self._run = self._module if known is None else self._frozen.go_on
+        with closing(self._prepared(steps[self._skip :], epoch, known)) as self._feed:
             for step, rows in enumerate(steps):
                 if step < self._skip:
                     continue
@@ -207,10 +214,41 @@ class Training:
             self._save(epoch + 1, 0)
             raise Stopped(str(self.folder.parent))
 
-    def _prepared(self, steps: list[Tensor], epoch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Pictures and labels of this rank's micro-batches, in order."""
+    def _known_views(self, epoch: int) -> Stored | None:
+        """What the frozen part gives of the pictures as an epoch shows them, where it is stored."""
+        found = self._frozen.look(self._first, self._seen_again())
+        if found and self.train.views is None and self.tuner.epochs > 1:
+            self.listener.note("each epoch draws new crops of the training pictures; --views 4 would show four of each, computed once.")
+
+        def read(rows: Tensor) -> Tensor:
+            return self._device(self.train.training(rows, self.seed, epoch, self.fabric.device)[0])
+
+        return self._frozen.stored(VIEWS, str(self.train.view(epoch)), len(self.train), read, self.train.workers, training=True)
+
+    def _first(self, count: int) -> Tensor:
+        """So many training pictures at the centre crop, or all."""
+        return self._device(self.train.evaluation(torch.arange(min(count, len(self.train)))))
+
+    def _seen_again(self) -> dict[str, int]:
+        """{set of pictures: how many a run looks at more than once}, as `FrozenPart.look` takes them."""
+        if self.fabric.world_size > 1:  # Each rank has other pictures in each epoch.
+            return {}
+        train, sets = self.train, {}
+        mixes = train.augment is not None and train.augment.mixes
+        asked = any(method.uses_source for method in self.tuner.methods)
+        if train.views is not None and train.views < self.tuner.epochs and not (mixes or asked or self.balanced):
+            sets[VIEWS] = train.views * len(train)
+        if self._average is None and self.tuner.epochs > 1:
+            measured = {"val": self.val, "watched_test": self.watched}
+            sets |= {GROUPS[name]: len(samples) for name, samples in measured.items() if samples is not None}
+        return sets
+
+    def _prepared(self, steps: list[Tensor], epoch: int, known: Stored | None) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Inputs and labels of this rank's micro-batches, in order: pictures, or what is known of them at the boundary."""
 
         def make(rows: Tensor) -> tuple[Tensor, Tensor]:
+            if known is not None:
+                return known.take(rows), self.train.labels[rows].to(self.fabric.device)
             x, y = self.train.training(rows, self.seed, epoch, self.fabric.device)
             return self._device(x), y
 
@@ -248,7 +286,7 @@ class Training:
         asked = time.perf_counter()
         x, y = next(self._feed)
         self._waited += time.perf_counter() - asked
-        loss = self.tuner.loss(self._module, x, y, self.criterion, indices=self.train.keys(rows))
+        loss = self.tuner.loss(self._run, x, y, self.criterion, indices=self.train.keys(rows))
         # Of a mixed picture the larger share counts.
         classes = y.argmax(1) if y.is_floating_point() else y
         hits = (self.tuner.outputs.argmax(1) == classes).sum()
@@ -337,9 +375,15 @@ class Training:
     def _measure(self, split: str, samples: Samples) -> dict[str, float]:
         told = partial(self.listener.progress, MEASURING[split])
         module = self._module if self._average is None else self._average.module
-        probabilities = evaluate(self.fabric, module, samples, told).softmax(1)
+        probabilities = evaluate(self.fabric, module, samples, told, self._at_boundary(split, samples)).softmax(1)
         hits = probabilities.argmax(1) == samples.labels
         return {"loss": mean_nll(probabilities, samples.labels), "accuracy": float(hits.double().mean())}
+
+    def _at_boundary(self, split: str, samples: Samples) -> "tuple[Run, Run] | None":
+        """What reads rows of a split at the boundary, and what goes on from there; None where the network looks at the pictures themselves."""
+        read = partial(samples.evaluation, device=self.fabric.device)
+        known = self._frozen.stored(GROUPS[split], "", len(samples), lambda rows: self._device(read(rows)), samples.workers, training=False)
+        return None if known is None else (known.take, self._frozen.go_on)
 
     def _show(self, epoch: int, step: int, steps: int, seconds: float) -> None:
         if not self._waits:
@@ -445,19 +489,30 @@ def _check_kinds(state: dict[str, Any]) -> None:
         raise ValueError("its best epoch is not a number")
 
 
-def evaluate(fabric: Fabric, module: nn.Module, samples: Samples, progress: Callable[[int, int], object] = noop) -> Tensor:
+def evaluate(
+    fabric: Fabric, module: nn.Module, samples: Samples, progress: Callable[[int, int], object] = noop,
+    at_boundary: tuple[Run, Run] | None = None,
+) -> Tensor:  # fmt: skip
     """Logits (N, C) of every sample, each computed once also on many ranks; the module's mode is put back.
 
-    `progress` is told (done, total) of this rank's.
+    Args:
+        fabric: Launched.
+        module: The network.
+        samples: The pictures.
+        progress: Told (done, total) of this rank's.
+        at_boundary: What reads some rows, and what the network makes of that, where neither is from the pictures on.
     """
+    read, run = at_boundary or (
+        lambda part: samples.evaluation(part, fabric.device).to(memory_format=torch.channels_last), module,
+    )  # fmt: skip
     training = module.training
     module.eval()
     rows = torch.arange(len(samples))[fabric.global_rank :: fabric.world_size]
     found = []
-    feed = prefetch(lambda part: samples.evaluation(part, fabric.device), rows.split(EVAL_BATCH), samples.workers)
+    feed = prefetch(read, rows.split(EVAL_BATCH), samples.workers)
     with torch.no_grad(), closing(feed):
         for x in feed:
-            found.append(module(x.to(memory_format=torch.channels_last)).float().cpu())
+            found.append(run(x).float().cpu())
             progress(min(EVAL_BATCH * len(found), len(rows)), len(rows))
     module.train(training)
     pieces = _gather_objects(fabric, (rows, torch.cat(found) if found else None))

@@ -5,10 +5,11 @@ import mmap
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from rekindle.data.cache.shards import Shard, ShardRow
 from rekindle.data.formats.folder_walk import shortened
 from rekindle.data.formats.images import Picture
 from rekindle.errors import UserError, number_of
+
+AHEAD = 256  # Pictures that wait for a thread.
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 class Pixels:
@@ -163,7 +168,7 @@ class _Loading:
             return shelf.get(self.digests[index])
 
         missing = self._missing()
-        for index, shard in zip(missing, self._pool.map(find, missing), strict=True):
+        for index, shard in zip(missing, _in_order(self._pool, find, missing), strict=True):
             self.shards[index] = shard
             if shard is not None or index in self._broken:
                 self._tell()
@@ -211,7 +216,7 @@ class _Loading:
             return ""
 
         good = []
-        for group, why in zip(groups, self._pool.map(enter, groups), strict=True):
+        for group, why in zip(groups, _in_order(self._pool, enter, groups), strict=True):
             if why:
                 self._broken.update(dict.fromkeys(group, why))
             else:
@@ -237,6 +242,17 @@ class _Loading:
             lines = [f"{self.pictures[index]}: {why}" for index, why in sorted(self._broken.items())]
             count = f"{number_of(len(lines), 'image')} cannot be read"
             raise UserError("\n".join([f"{count}; repair or remove, then start again:", *shortened(lines)]))
+
+
+def _in_order(pool: ThreadPoolExecutor, work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """work(item) of each item, in order, `AHEAD` of them at a time: `pool.map` would first queue all, of a million pictures gigabytes."""
+    ahead: deque[Future[Made]] = deque()
+    for item in items:
+        ahead.append(pool.submit(work, item))
+        if len(ahead) >= AHEAD:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
 
 
 class _Unnamed:

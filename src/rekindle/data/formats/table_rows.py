@@ -54,9 +54,9 @@ def gather(root: Path, rows: Iterable[TableRow], names: Sequence[str] | None, fi
     kept: list[tuple[TableRow, str | int]] = []
     first: dict[str, tuple[TableRow, str | int]] = {}
     repeated: list[tuple[TableRow, TableRow]] = []
-    identities = _Identities()
+    identities, known = _Identities(), frozenset(names or ())
     for row in rows:
-        label = _label(row, names, findings)
+        label = _label(row, names, known, findings)
         if label is None or row.picture is None:
             continue
         name = name_in(root, row.picture)
@@ -117,13 +117,13 @@ def _without_unlabelled_splits(rows: list[TableRow], findings: Findings) -> list
     return [row for row in rows if row.split not in without]
 
 
-def _label(row: TableRow, names: Sequence[str] | None, findings: Findings) -> str | int | None:
-    """The row's class; None, with a problem told, where it has none."""
+def _label(row: TableRow, names: Sequence[str] | None, known: frozenset[str], findings: Findings) -> str | int | None:
+    """The row's class; None, with a problem told, where it has none. `known` are the names, to be found quickly."""
     if row.label is None:
         findings.problems.append(f"{row.where}: no label; fill it in or remove the row")
     elif names is None:
         return str(row.label)  # One table may hold 1 as a number and another as text.
-    elif row.label in names:
+    elif row.label in known:
         return row.label
     elif isinstance(row.label, int) and 0 <= row.label < len(names):
         return names[row.label]

@@ -1,5 +1,7 @@
 """Tables of labelled pictures: CSV, TSV and JSON lines files of paths, Parquet files of paths or encoded bytes."""
 
+import bisect
+import itertools
 import json
 import re
 import threading
@@ -317,7 +319,7 @@ class ParquetColumn:
         """The bytes in a row; OSError where there are none."""
         with _reading:
             starts = _starts(self.path, self.stamp)
-            group = max(index for index, start in enumerate(starts) if start <= row)
+            group = bisect.bisect_right(starts, row) - 1
             value = _group(self.path, self.name, self.stamp, group)[row - starts[group]].as_py()
         return encoded(value, self.path.parent)
 
@@ -346,7 +348,7 @@ def _starts(path: Path, stamp: int) -> list[int]:
 
     metadata = pq.read_metadata(path)
     counts = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
-    return [sum(counts[:index]) for index in range(len(counts))]
+    return [0, *itertools.accumulate(counts[:-1])]
 
 
 @lru_cache(maxsize=GROUPS_KEPT)

@@ -41,9 +41,10 @@ class FreezeBatchNorm(Method):
 
 def stay_in_eval(module: nn.Module) -> None:
     """Hold a layer in evaluation mode, though loops call `train()` on the whole network at every epoch."""
-    if not any(hook is _leave_training for hook in module._forward_pre_hooks.values()):
-        module.register_forward_pre_hook(_leave_training)
+    if not any(hook is leave_training for hook in module._forward_pre_hooks.values()):
+        module.register_forward_pre_hook(leave_training)
 
 
-def _leave_training(module: nn.Module, inputs: Any) -> None:
+def leave_training(module: nn.Module, inputs: Any) -> None:
+    """The hook of `stay_in_eval`."""
     module.training = False
