@@ -2,6 +2,7 @@ from .errors import RekindleWarning, UserError
 from .exporting.export import export
 from .fitting.fit import fit
 from .fitting.folds import CrossValidation
+from .fitting.soup import soup
 from .method import Batch, Clock, DataPasses, Direction, Method, Net, Source
 from .methods.directions.dtnh import DTNH
 from .methods.directions.grod import GrOD
@@ -41,4 +42,5 @@ __all__ = [
     "export",
     "fit",
     "load",
+    "soup",
 ]  # fmt: skip

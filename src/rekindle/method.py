@@ -12,7 +12,9 @@ schedule                       `run_epochs`, `lr_factor`
 an epoch or a step starts      `restart_`
 labels, before the loss        `labels`
 loss, before backward          `penalty`, `task_weight`
+gradients of the loss there    `perturb_`
 gradients final                `gradient`, `value`
+before the optimiser's step    `before_step`
 after the optimiser's step     `after_step_`
 checkpoint                     `state_dict`, `load_state_dict`
 =============================  =======================================================================================
@@ -155,6 +157,7 @@ class Batch:
         activations: {layer: activation}, for `Method.hook_layers`.
         source_outputs: (B, C_s) what the source says of the same inputs, where a method has `uses_source`; never with gradients.
         source_activations: {layer: activation of the source}, for `Method.source_hook_layers`.
+        repeated: Whether the same pictures were looked at before in this step, as after `Method.perturb_`: what counts pictures leaves these out.
     """
 
     inputs: Tensor
@@ -165,6 +168,7 @@ class Batch:
     activations: dict[str, Tensor] = field(default_factory=dict)
     source_outputs: Tensor | None = None
     source_activations: dict[str, Tensor] = field(default_factory=dict)
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,7 @@ class Method:
     @property
     def acts_on_outputs(self) -> bool:
         """Whether it must see labels and outputs, so that a loop has to compute its loss by the tuner."""
-        return any(getattr(type(self), verb) is not getattr(Method, verb) for verb in ("labels", "penalty", "task_weight"))
+        return any(getattr(type(self), verb) is not getattr(Method, verb) for verb in ("labels", "penalty", "task_weight", "perturb_"))
 
     def surgery(self, net: Net, source: Source) -> None:
         """Change modules in place. Keys of `state_dict` stay; new keys only for new layers."""
@@ -318,6 +322,17 @@ class Method:
         """The factor on the task's own loss, for papers that weigh it."""
         return 1.0
 
+    def perturb_(self, clock: Clock, parameters: list[nn.Parameter]) -> bool:
+        """Move weights, by their `.grad`, to where the loss's gradient is to be taken in place of here; True if it did.
+
+        The tuner computes the loss of the same micro-batches once more there, and puts the weights back.
+
+        Args:
+            clock: The moment.
+            parameters: Those with a gradient, over all micro-batches and ranks, without penalties on weights.
+        """
+        return False
+
     def gradient(self, clock: Clock) -> GradientPairs:
         """Closed-form gradient of a weight penalty: (parameter, tensor of its shape) pairs."""
         return []
@@ -325,6 +340,12 @@ class Method:
     def value(self, clock: Clock) -> Tensor | None:
         """The weight penalty whose gradient `gradient` is; autograd through it must agree. Logged each epoch."""
         return None
+
+    def before_step(self, clock: Clock) -> None:
+        """Look at weights and their gradients, `.grad` with all penalties in it, before they are clipped and the optimiser steps.
+
+        What `after_step_` needs of them must be noted here: an optimiser may write over gradients.
+        """
 
     def after_step_(self, clock: Clock, lr: Callable[[nn.Parameter], float]) -> None:
         """Change weights after the optimiser's step (proximal operators); `lr` tells a parameter's learning rate, 0 if frozen."""

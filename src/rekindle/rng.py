@@ -57,3 +57,18 @@ def uniform(samples: np.ndarray, draws: int, *key: int | str) -> np.ndarray:
     with np.errstate(over="ignore"):
         counters = begin + samples.astype(np.uint64)[:, None] * np.uint64(draws) + np.arange(draws, dtype=np.uint64)
     return (splitmix64(counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """State of torch's default generators, which a network's own dropout draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, torch.Tensor]) -> None:
+    """Put back what `random_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -120,7 +120,9 @@ class Run:
 
     @cached_property
     def history(self) -> list[dict[str, Any]]:
-        """Lines of metrics.jsonl, one an epoch."""
+        """Lines of metrics.jsonl, one an epoch; a soup has none."""
+        if "soup" in self.result:
+            return []
         return [{**line} for line in read_history(self.folder)]
 
     @cached_property

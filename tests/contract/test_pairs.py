@@ -8,14 +8,14 @@ import time
 import pytest
 import torch
 
-from rekindle import Direction, Method, Source
+from rekindle import Direction, Method, PlainSum, Source
 from rekindle.methods._catalog import library
 from rekindle.registry import describe, directions, methods, parse, parse_direction
 from rekindle.testing.network import Loop, batch, hybrid
 from rekindle.tuner.net import operate
 
 FAMILIES = {"penalties": "regulariser", "distillation": "regulariser", "restarts": "restart", "noise": "noise", "heads": "head",
-            "layer_wise": "head", "directions": "direction"}  # fmt: skip
+            "layer_wise": "head", "directions": "direction", "anchors": "anchor", "flatness": "flatness"}  # fmt: skip
 ACTIVE = {name: describe(kind(**kind.example)) for name, kind in methods().items()} | {name: name for name in directions()}
 
 
@@ -44,8 +44,11 @@ def refused() -> dict[frozenset[str], str]:
     """Reasons by pair, as the methods themselves give them."""
     found: dict[frozenset[str], str] = {}
     for pair in pairs():
-        both = itertools.permutations(made(list(pair))[0], 2)
-        found |= {frozenset(pair): reason for one, other in both for reason in [one.incompatible_with(other)] if reason}
+        chosen, direction = made(list(pair))
+        reasons = [one.incompatible_with(other) for one, other in itertools.permutations(chosen, 2)]
+        if direction is not None and not isinstance(direction, PlainSum):
+            reasons += [one.incompatible_with_direction() for one in chosen]
+        found |= {frozenset(pair): reason for reason in reasons if reason}
     return found
 
 

@@ -19,7 +19,7 @@ from tests.loops.loops import CE, SIZE, Killed, Module, Resumable, Setting, Trai
 pytestmark = pytest.mark.filterwarnings("ignore")
 RECIPES = [
     "l2_sp(alpha=0.1)", "l2_sp_fisher", "rifle(periods=2)", "l2_sp(alpha=0.1)+rifle(periods=4, unit='step')", "layer_decay", "source_classifier",
-    "attention_transfer", "soft_targets", "disturb_label(gamma=0.5)", "dropout",
+    "attention_transfer", "soft_targets", "disturb_label(gamma=0.5)", "dropout", "mixout", "spd", "ftp",
 ]  # fmt: skip
 
 
@@ -32,6 +32,17 @@ def test_three_loops_are_one(recipe: str, accumulate: int, tmp_path: Path) -> No
     expected = plain(setting)
     assert differing(expected, lightning(setting)) == []
     assert differing(expected, hugging_face(setting, tmp_path)) == []
+
+
+@pytest.mark.parametrize(("network", "accumulate"), [("convolutions", 2), ("dropout", 1), ("dropout", 3)])
+def test_a_second_look_in_two_loops_and_a_refusal_in_the_third(network: str, accumulate: int, tmp_path: Path) -> None:
+    """Hugging Face's trainer computes the outputs by itself, so nobody else can compute them again."""
+    setting = Setting("sam+l2_sp(alpha=0.1)", accumulate=accumulate, network=network)
+    expected = plain(setting)
+    assert differing(expected, plain(Setting("l2_sp(alpha=0.1)", accumulate=accumulate, network=network))), "the second look was to matter"
+    assert differing(expected, lightning(setting)) == []
+    with pytest.raises(ValueError, match="sam must compute the outputs again"):
+        hugging_face(setting, tmp_path)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

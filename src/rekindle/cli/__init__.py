@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 import rekindle
-from rekindle.cli import analyze, board, catalog, completion, data, demo, export, fit, predict, run, serve, study
+from rekindle.cli import analyze, board, catalog, completion, data, demo, export, fit, predict, run, serve, soup, study
 from rekindle.cli.failures import tell
 from rekindle.cli.grouped import GroupedParser
 from rekindle.cli.output import add_debug, prepare_output
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"rekindle {rekindle.__version__}")
     add_debug(top)
     commands = top.add_commands()
-    for room in (fit, predict, serve, run, export, catalog, data, study, board, analyze, demo):
+    for room in (fit, predict, serve, run, soup, export, catalog, data, study, board, analyze, demo):
         room.register(commands)
     completion.register(commands, top)
     return top

@@ -28,6 +28,7 @@ from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples
 from rekindle.errors import Busy, Later, Unreadable, UserError, number_of
 from rekindle.files import remove_temporaries, write_atomic
+from rekindle.fitting import wise_ft
 from rekindle.fitting.choices import Choices, back_to_probe, choose, from_checkpoint, reads, start_head, with_head_rate, write_probe
 from rekindle.fitting.folder_names import check_free, slug
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
@@ -504,6 +505,9 @@ class _Job:
             assert choices.probe is not None
             back_to_probe(training.tuner, choices.probe)
             found, kept = self._evaluated(training, splits, "val"), -1
+        mixed = self._mixed(choices, training, splits)
+        if mixed is not None and mixed.logits is not None:
+            found, kept = {"val": mixed.logits}, kept if mixed.share else -1
         if self.spec.test:
             found |= self._evaluated(training, splits, "test")
         if not self.fabric.is_global_zero:
@@ -522,6 +526,7 @@ class _Job:
             "direction": self.spec.direction, "freeze": self.spec.freeze, "seed": self.spec.seed, "lr": training.tuner.lr, "head_lr": training.tuner.head_lr, "classes": self.dataset.classes, "epochs": len(training.history), "kept_epoch": kept,
             "head_init": choices.head_init, "batchnorm": choices.batchnorm, "probe": baseline or None,
             **({"tried": self.shared.tried} if self.shared.tried else {}),
+            **({} if mixed is None else {"mix": wise_ft.summary(mixed)}),
             "temperature": temperature,
             "uncalibrated": {name: reliability(logits.softmax(1), splits[name].labels) for name, logits in found.items()},
             **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in answers.items()},
@@ -609,6 +614,37 @@ class _Job:
             f"the linear probe is kept: it is right on {shares[0]:.1f} % of the validation pictures, and after fine-tuning it is {shares[1]:.1f} %."
         )
         return True
+
+    def _mixed(self, choices: Choices, training: "Training", splits: "dict[str, Samples]") -> "wise_ft.Mixture | None":
+        """With `keep="mix"`: leave the best mixture of the linear probe that training began with and of its end in the network."""
+        if self.spec.keep != "mix":
+            return None
+        if choices.head_init != "linear_probe" or choices.probe is None:
+            self.listener.note(
+                "--keep mix keeps the last weights: the head is not one linear layer on the features, and began with no linear probe."
+            )
+            return None
+        model, train, spec = training.model, splits["train"], self.spec
+        end = {name: value.clone() for name, value in model.state_dict().items()}
+        back_to_probe(training.tuner, choices.probe)
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+
+        def batches() -> Iterator[Tensor]:
+            order = data_room.order(len(train), spec.seed, 0)
+            for rows in data_room.split_batches(len(train), spec.batch_size, order):
+                yield train.training(rows, spec.seed, 0, self.fabric.device)[0].to(memory_format=torch.channels_last)
+
+        # The best on the pictures that a fold is measured on would flatter it.
+        blind = spec.fold is not None or "val" not in splits
+        measure = None if blind else lambda: self._evaluated(training, splits, "val")["val"]
+        labels = train.labels if blind else splits["val"].labels
+        found = wise_ft.mix_(model, start, end, batches, measure, labels)
+        if measure is None and "val" in splits:
+            found = replace(found, logits=self._evaluated(training, splits, "val")["val"])
+        self.listener.note(
+            f"the weights kept are {100 * found.share:.0f} % of the last epoch's and {100 * (1 - found.share):.0f} % of those that training began with."
+        )
+        return found
 
     def _recipe(self, tuner: Tuner) -> dict[str, Any]:
         return {

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from rekindle.errors import agree, number_of
 from rekindle.method import DataPasses, PassOverData, require
-from rekindle.training.checkpoints import random_state, set_random_state
+from rekindle.rng import random_state, set_random_state
 from rekindle.tuner import Tuner
 from rekindle.tuner.scheduler import TunerScheduler
 

@@ -1,3 +1,6 @@
+from .anchors.ftp import FTP
+from .anchors.mixout import Mixout
+from .anchors.spd import SPD
 from .directions.cagrad import CAGrad
 from .directions.dtnh import DTNH
 from .directions.gradvac import GradVac
@@ -12,6 +15,7 @@ from .distillation.feature_maps import FeatureMaps
 from .distillation.fsp import FSP
 from .distillation.lwf import LwF
 from .distillation.soft_targets import SoftTargets
+from .flatness.sam import SAM
 from .heads.lp_ft import LPFT
 from .heads.source_classifier import SourceClassifier
 from .layer_wise.auto_rgn import AutoRGN
@@ -47,11 +51,14 @@ __all__ = [
     "DELTA",
     "DTNH",
     "FSP",
+    "FTP",
     "L1SP",
     "L2",
     "L2SP",
     "LPFT",
     "MGDA",
+    "SAM",
+    "SPD",
     "AttentionTransfer",
     "AutoRGN",
     "CAGrad",
@@ -76,6 +83,7 @@ __all__ = [
     "LayerWiseReinit",
     "LoRA",
     "LwF",
+    "Mixout",
     "PCGrad",
     "PlainSum",
     "ReinitTop",

@@ -64,6 +64,9 @@ def analyze(kind: str, folders: Sequence[str | Path]) -> Analysis:
     runs = [Run(Path(folder)) for folder in folders]
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise UserError("a run folder is named twice; name each once.")
+    soups = [run.folder for run in runs if "soup" in run.result]
+    if soups:
+        raise UserError(f"{soups[0]} is a soup of finished runs and had no epochs to analyze; name the runs that it was made of.")
     return ANALYSES[kind](runs, run_labels(runs))
 
 

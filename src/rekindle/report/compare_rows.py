@@ -33,7 +33,9 @@ def rows_of(runs: list[Run]) -> tuple[list[Row], list[Row]]:
         spec = read_spec(members[0].folder)
         rows.append(row)
         shared = replace(spec, fold=None) if row["folds"] else spec
-        settings.append({**shared.to_dict(), "folds": _place(members[0])[1] if row["folds"] else 0, "split": row["split"]})
+        # A soup has the settings of its best run, and is no repetition of it.
+        own = {"method": row["method"]} if "soup" in members[0].result else {}
+        settings.append({**shared.to_dict(), **own, "folds": _place(members[0])[1] if row["folds"] else 0, "split": row["split"]})
     return rows, settings
 
 

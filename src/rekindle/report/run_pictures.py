@@ -58,10 +58,11 @@ class Finished:
         return figures_of_split
 
 
-def _curves(run: Finished) -> "Figure":
+def _curves(run: Finished) -> "Figure | None":
+    """By epoch; a soup had none."""
     from rekindle.report import figures
 
-    return figures.curves(run.history)
+    return figures.curves(run.history) if run.history else None
 
 
 def _confusion(run: Finished) -> "Figure":

@@ -156,18 +156,3 @@ def _unpack(packed: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
     if kind == "list":
         return [_unpack(item, tensors) for item in content]
     return content
-
-
-def random_state() -> dict[str, Tensor]:
-    """State of torch's default generators, which a network's own dropout draws from."""
-    state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: dict[str, Tensor]) -> None:
-    """Put back what `random_state` gave."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -26,8 +26,9 @@ from rekindle.errors import Diverged, Stopped, UserError, number_of, some
 from rekindle.method import noop
 from rekindle.models.weights import misfits
 from rekindle.records import DECISIVE, current_names, package_versions
+from rekindle.rng import random_state, set_random_state
 from rekindle.training.averaging import averaged, begin_anew
-from rekindle.training.checkpoints import Unfit, is_finite, newest_finite, random_state, save_state, set_random_state, unfit
+from rekindle.training.checkpoints import Unfit, is_finite, newest_finite, save_state, unfit
 from rekindle.training.criterion import CrossEntropy
 from rekindle.training.fabric import Fabric
 from rekindle.training.frozen import FrozenPart, Run, Stored
@@ -85,7 +86,7 @@ class Training:
         batch_size: Images a step over all ranks and micro-batches.
         seed: Key of order and augmentation.
         folder: Where checkpoints go.
-        keep: "last" or "best".
+        keep: "best" keeps the weights of the best epoch on validation, any other word those of the last.
         listener: Who watches.
         grad_accum_steps: Micro-batches a step.
         recorders: What else is written down every epoch, by name.

@@ -19,6 +19,7 @@ Methods that look at data first (Fisher, DELTA) need ``tuner.prepare(pass_over_d
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,10 +33,12 @@ from rekindle.method import Batch, Clock, DataPasses, Direction, Method, PassOve
 from rekindle.methods.directions.plain import PlainSum
 from rekindle.methods.restarts.cosine import Cosine
 from rekindle.models.structure import logits
+from rekindle.rng import random_state
 from rekindle.tuner.combine import ConflictStats, GradientSeparator, combine_gradients_
 from rekindle.tuner.head_rate import TIED, read_head_lr
 from rekindle.tuner.net import operate
 from rekindle.tuner.scheduler import TunerScheduler
+from rekindle.tuner.second_look import Look, SecondLook
 
 GROUPS = ("backbone", "head")
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -68,6 +71,8 @@ class Tuner:
         ValueError: If an argument is out of range, two methods own one group's learning rate, or two refuse each other or one
             the direction.
     """
+
+    outputs: Tensor
 
     def __init__(
         self,
@@ -103,6 +108,8 @@ class Tuner:
         self._scheduler: TunerScheduler | None = None
         self._prepared = False
         self._restarted = False
+        self._perturbing = [method for method in self.methods if _overrides(method, "perturb_")]
+        self._second_look = SecondLook()
         self.restarts = 0
         self._scaled = False
         self._decoupled = decoupled
@@ -247,8 +254,12 @@ class Tuner:
             Scalar to call ``backward`` on; divide it by the number of micro-batches under accumulation.
         """
         labels = self.labels(y, indices)
-        outputs = logits(model(x))
-        return self.loss_of(outputs, x, labels, criterion, indices)
+        if not self._perturbing:
+            return self._loss_of(logits(model(x)), x, labels, criterion, indices)
+        look = Look(partial(self._loss_again, model, x, labels, criterion, indices, self._micro), random_state())
+        loss = self._loss_of(logits(model(x)), x, labels, criterion, indices)
+        self._second_look.note(loss, look)
+        return loss
 
     def labels(self, y: Tensor, indices: Tensor | None = None) -> Tensor:
         """The labels to train on; the first half of `loss`, for loops that compute the network's outputs themselves."""
@@ -260,9 +271,29 @@ class Tuner:
 
     def loss_of(self, outputs: Tensor, x: Tensor, labels: Tensor, criterion: Criterion, indices: Tensor | None = None) -> Tensor:
         """The second half of `loss`: from the network's outputs on `x` and the labels that `labels` gave."""
+        names = " and ".join(method.name for method in self._perturbing)
+        require(
+            not names,
+            f"{names} must compute the outputs again at other weights: use tuner.loss(model, x, y, criterion), or leave {names} out.",
+        )
+        return self._loss_of(outputs, x, labels, criterion, indices)
+
+    def _loss_again(
+        self, model: Callable[[Tensor], Tensor], x: Tensor, labels: Tensor, criterion: Criterion, indices: Tensor | None, micro: int
+    ) -> Tensor:
+        """The loss of a micro-batch at the weights of now; what the loop and the log read of the first pass stays."""
+        kept = self.outputs, self._terms, self._micro
+        self._micro = micro
+        loss = self._loss_of(logits(model(x)), x, labels, criterion, indices, repeated=True)
+        self.outputs, self._terms, self._micro = kept
+        return loss
+
+    def _loss_of(
+        self, outputs: Tensor, x: Tensor, labels: Tensor, criterion: Criterion, indices: Tensor | None, repeated: bool = False
+    ) -> Tensor:
         self.outputs, self._precision = outputs.detach(), outputs.dtype
         task = criterion(outputs, labels) * math.prod(method.task_weight() for method in self.methods)
-        batch = Batch(x, labels, indices, outputs, self._clock(), self._hooks.take(), *self._ask_source(x))
+        batch = Batch(x, labels, indices, outputs, self._clock(), self._hooks.take(), *self._ask_source(x), repeated)
         given = {method.name: method.penalty(batch) for method in self.methods}
         terms = {name: term for name, term in given.items() if term is not None}
         self._terms = {name: term.detach() for name, term in terms.items()}
@@ -295,6 +326,8 @@ class Tuner:
         require(
             not acts or "loss" in self._called, "a method acts on labels or outputs: use tuner.loss(model, x, y, criterion).backward()."
         )
+        if self._perturbing:
+            self._look_again(optimizer, clock, scale)
         outside = [method for method in self.methods if self._stays_outside(method)]
         pairs = _merge(pair for method in self.methods if method not in outside for pair in method.gradient(clock))
         if self._separator is not None:
@@ -310,7 +343,25 @@ class Tuner:
             _decay_(pairs, _rates(optimizer))
         else:
             _add_(pairs)
+        for method in self.methods:
+            method.before_step(clock)
         self._called.add("gradients_")
+
+    def _look_again(self, optimizer: Optimizer, clock: Clock, scale: float) -> None:
+        """Let methods move the weights, take the loss's gradients there in place of those here, and put the weights back."""
+        names = " and ".join(method.name for method in self._perturbing)
+        require(scale == 1, f"{names} takes two gradients a step, and a gradient scaler knows of one; train in bfloat16 or float32.")
+        held = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        before = [p.detach().clone() for p in held]
+        moved = [method.perturb_(clock, held) for method in self._perturbing]  # Every method has its turn.
+        if any(moved):
+            if self._separator is not None:
+                self._separator.take(scale)  # The first pass's share of penalties goes with its gradients.
+            optimizer.zero_grad()
+            self._second_look.take(self.net.model)
+            for p, old in zip(held, before, strict=True):
+                p.copy_(old)
+        self._second_look.looks.clear()
 
     def count_skipped_step(self) -> None:
         """Count the last step if a gradient scaler left it out, its gradients being infinite.

@@ -142,7 +142,7 @@ class Rifle(Method):
 
     def penalty(self, batch: Batch) -> None:
         """No penalty: it is where the network's answers are seen."""
-        if self.when == "fitted":
+        if self.when == "fitted" and not batch.repeated:
             self._seen.add(batch)
 
     def summary(self, epochs: int) -> str | None:

@@ -1,0 +1,283 @@
+"""Model soups: the mean of the weights of several finished runs, which costs no more to predict with than one of them.
+
+Wortsman and others: Model soups, ICML 2022 (arXiv 2203.05482), section 2. The uniform soup is the mean of all. The greedy one (Recipe 1)
+begins with the run that is best on validation and adds the others in that order, each only where the mean does not become worse by it.
+Runs that began from the same weights lie close enough for a mean to be a network at all.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rekindle import data as data_room
+from rekindle import models
+from rekindle.analysis import summarize
+from rekindle.analysis.calibration import at_temperature, fit_temperature
+from rekindle.analysis.classification import reliability
+from rekindle.analysis.familiarity import Familiarity
+from rekindle.data.prefetch import choose_workers, prefetch
+from rekindle.data.samples import Preprocessing, Samples
+from rekindle.errors import UserError, some
+from rekindle.files import expand
+from rekindle.fitting.folder_names import check_free, check_name, slug
+from rekindle.fitting.look import chosen_rows, features_at
+from rekindle.fitting.workload import KNOWN
+from rekindle.models.saving import read_model
+from rekindle.records import DATA, RESULT, read_recipe, read_spec
+from rekindle.run import Run, open_folder, write_predictions
+from rekindle.spec import check_value
+from rekindle.training.listener import Listener
+from rekindle.training.mixing import differing_norms, mean_weights, reestimate_
+from rekindle.training.watching import watching
+
+Kind = Literal["greedy", "uniform"]
+BATCH = 64
+ALIKE = {
+    "model": "networks", "head": "heads", "head_type": "heads", "classes": "classes", "image_size": "sizes of pictures", "mean": "preprocessing",
+    "std": "preprocessing", "interpolation": "preprocessing",
+}  # fmt: skip
+
+
+def soup(
+    runs: Sequence[str | Path],
+    kind: Kind = "greedy",
+    *,
+    out: str | Path = "runs",
+    name: str | None = None,
+    listener: Listener | None = None,
+) -> Run:
+    """Average the weights of finished runs into a run folder, which predicts, exports and compares as any other.
+
+    Args:
+        runs: Folders of two or more finished runs with the same network, classes, source weights and pictures in each split.
+        kind: "greedy" takes those that do not make validation worse, "uniform" all.
+        out: Folder in which the soup's own folder is made.
+        name: Of that folder; None makes one of data, model and id.
+        listener: Called with progress; None shows it on a terminal or in a notebook.
+
+    Returns:
+        The soup; one that was made before is returned as it is.
+
+    Raises:
+        UserError: If the runs cannot be averaged, or their pictures are no longer what they were.
+    """
+    check_value("--kind", kind, Kind)
+    if name is not None:
+        check_name(name)
+    finished = [Run(Path(run)) for run in runs]
+    _check_alike(finished, kind)
+    with watching(listener) as watcher:
+        best_first = sorted(finished, key=_rank)
+        made = hashlib.sha256(" ".join([kind, *(run.result["id"] for run in best_first)]).encode()).hexdigest()[:12]
+        spec = read_spec(best_first[0].folder)
+        usual = f"{slug(Path(spec.data.removeprefix('hf:')).name)}-{slug(spec.model)}-soup-{made}"
+        folder = expand(out) / (name or usual)
+        if folder.exists():
+            check_free(folder, made)
+        if (folder / "result.json").is_file():
+            watcher.note(f"{folder} is finished already; nothing was averaged again.")
+        else:
+            _Averaging.over(best_first, watcher).run(kind, folder, made)
+    return Run(folder)
+
+
+def _rank(run: Run) -> tuple[float, float]:
+    """Best on validation first, of equals the one with the least loss."""
+    val = run.result.get("val", {"accuracy": 0.0, "loss": 0.0})
+    return -val["accuracy"], val["loss"]
+
+
+def _check_alike(runs: list[Run], kind: str) -> None:
+    """Refuse runs that no mean can be taken of.
+
+    Raises:
+        UserError: Naming what differs.
+    """
+    if len({run.folder.resolve() for run in runs}) < max(2, len(runs)):
+        raise UserError(
+            f"a soup needs two or more different runs, found {' '.join(str(run.folder) for run in runs) or 'none'}: rekindle soup RUN RUN"
+        )
+    first, recipe, spec = runs[0], read_recipe(runs[0].folder), read_spec(runs[0].folder)
+    files = _files(first)
+    for other in runs[1:]:
+        theirs = read_recipe(other.folder)
+        differing = [words for key, words in ALIKE.items() if recipe[key] != theirs[key]]  # type: ignore[literal-required]
+        if read_spec(other.folder).weights != spec.weights:
+            differing.append("source weights")
+        if _files(other) != files:
+            differing.append("pictures in their splits (--seed divides them, where the folder does not)")
+        if not differing and _shapes(other) != _shapes(first):
+            differing.append("layers")
+        if differing:
+            raise UserError(
+                f"{first.folder} and {other.folder} have different {differing[0]}, so that no mean of their weights is a network."
+            )
+    if kind == "greedy" and any("val" not in run.result for run in runs):
+        raise UserError("a greedy soup chooses by validation, which these runs have none of; give --kind uniform.")
+
+
+def _files(run: Run) -> dict[str, list[str]]:
+    return DATA.read(run.folder / "data.json")["files"]
+
+
+def _shapes(run: Run) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in read_model(run.folder).items()}
+
+
+@dataclass
+class _Averaging:
+    """The runs, best first, with one network for all of them and their pictures.
+
+    Attributes:
+        runs: As given.
+        weights: Of each.
+        model: A network that any of them fits.
+        recipe: How it was built.
+        dataset: Of the best run.
+        splits: Its pictures.
+        listener: Told of progress.
+    """
+
+    runs: list[Run]
+    weights: list[dict[str, Tensor]]
+    model: nn.Module
+    recipe: dict[str, Any]
+    dataset: data_room.Dataset
+    splits: dict[str, Samples]
+    listener: Listener
+    began: float
+
+    @classmethod
+    def over(cls, runs: list[Run], listener: Listener) -> "_Averaging":
+        """Read the runs and their pictures.
+
+        Raises:
+            UserError: If the pictures changed.
+        """
+        began = time.perf_counter()
+        spec = read_spec(runs[0].folder)
+        dataset = data_room.open_data(spec.data, **spec.data_options())
+        if dataset.to_json()["files"] != _files(runs[0]):
+            raise UserError(f"the pictures of {spec.data} are no longer those that {runs[0].folder} was trained on; put them back.")
+        model, recipe = runs[0].model
+        preprocessing = Preprocessing.from_recipe(recipe)
+        paths = [path for split in dataset.splits.values() for path in split.paths]
+        pixels = data_room.Pixels.load(
+            paths, preprocessing.edge, preprocessing.interpolation, cache=data_room.Cache.default(), note=listener.note,
+            progress=lambda done: listener.progress("reading pictures", done, len(paths)),
+        )  # fmt: skip
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        splits, start = {}, 0
+        for name, split in dataset.splits.items():
+            rows = torch.arange(start, start + len(split.paths))
+            splits[name] = Samples(pixels, rows, split.labels, preprocessing, choose_workers(device), None, len(dataset.classes))
+            start += len(split.paths)
+        return cls(runs, [read_model(run.folder) for run in runs], model.to(device), recipe, dataset, splits, listener, began)
+
+    def run(self, kind: Kind, folder: Path, made: str) -> None:
+        """Choose the runs, and write the folder of their mean."""
+        places = self._greedy() if kind == "greedy" else list(range(len(self.runs)))
+        self._load_mean(places)
+        self.listener.note(f"the {kind} soup is the mean of {len(places)} of {len(self.runs)} runs.")
+        self._write(folder, made, kind, places)
+
+    def _greedy(self) -> list[int]:
+        """Places of the runs that are taken; Recipe 1, which takes a run that changes nothing for the better or worse."""
+        labels = self.splits["val"].labels
+        taken, best = [0], self._right(self._validated([0]), labels)
+        for place in range(1, len(self.runs)):
+            right = self._right(self._validated([*taken, place]), labels)
+            if right >= best:
+                taken, best = [*taken, place], right
+        return taken
+
+    @staticmethod
+    def _right(logits: Tensor, labels: Tensor) -> int:
+        return int((logits.argmax(1) == labels).sum())
+
+    def _validated(self, places: list[int]) -> Tensor:
+        """Logits of a mean on validation."""
+        self._load_mean(places)
+        return self._logits("val")
+
+    def _load_mean(self, places: list[int]) -> None:
+        """Put the mean of some runs into the network."""
+        chosen = [self.weights[place] for place in places]
+        self.model.load_state_dict(mean_weights(chosen, [1 / len(chosen)] * len(chosen)), strict=False)
+        reestimate_(self.model, differing_norms(self.model, chosen), self._batches())
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Training pictures as in a first epoch, for BatchNorm's statistics."""
+        train, spec = self.splits["train"], read_spec(self.runs[0].folder)
+        for rows in data_room.split_batches(len(train), spec.batch_size, data_room.order(len(train), spec.seed, 0)):
+            yield train.training(rows, spec.seed, 0, self._device)[0]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def _logits(self, split: str) -> Tensor:
+        """(N, C) of a split."""
+        samples, found = self.splits[split], []
+        feed = prefetch(lambda rows: samples.evaluation(rows, self._device), torch.arange(len(samples)).split(BATCH), samples.workers)
+        with closing(feed):
+            for x in feed:
+                found.append(self.model(x).float().cpu())
+                self.listener.progress(f"measuring {split}", min(BATCH * len(found), len(samples)), len(samples))
+        return torch.cat(found)
+
+    def _write(self, folder: Path, made: str, kind: Kind, places: list[int]) -> None:
+        """All files of a run folder but those of its epochs, which it had none of; the result last."""
+        best, spec = self.runs[0].result, read_spec(self.runs[0].folder)
+        found: dict[str, Tensor] = {
+            name: self._logits(name) for name in ("val", "test") if name in self.splits and (name != "test" or spec.test)
+        }
+        if any(not logits.isfinite().all() for logits in found.values()):
+            raise UserError("the outputs of the mean are not finite, so nothing was written; leave out runs that went astray.")
+        temperature = fit_temperature(found["val"], self.splits["val"].labels) if "val" in found else 1.0
+        answers = {name: at_temperature(logits, temperature) for name, logits in found.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        open_folder(folder, made, spec, self.dataset)
+        write_predictions(folder, self.dataset, answers)
+        self._learn_familiarity(folder, answers, spec.seed)
+        models.save_model(folder, self.model, {**self.recipe, "temperature": temperature})
+        names = [run.folder.name for run in self.runs]
+        result: dict[str, Any] = {
+            **{key: value for key, value in best.items() if key not in ("val", "test", "mix", "tried", "timing")},
+            "id": made, "method": f"{kind} soup of {some([self.runs[place].result['method'] for place in places], 3)}",
+            "soup": {"kind": kind, "runs": names, "taken": [names[place] for place in places]},
+            "temperature": temperature, "cautions": list(self.dataset.cautions),
+            "uncalibrated": {name: reliability(logits.softmax(1), self.splits[name].labels) for name, logits in found.items()},
+            **{name: summarize(p, self.splits[name].labels, self.dataset.classes) for name, p in answers.items()},
+            "timing": {
+                "seconds": sum(run.result["timing"]["seconds"] for run in self.runs), "wall_seconds": time.perf_counter() - self.began,
+                "finished": datetime.now().isoformat(" ", "minutes"),
+            },
+        }  # fmt: skip
+        from rekindle.report.run_page import write_report
+        from rekindle.report.run_pictures import Finished, write_pictures
+
+        write_pictures(Finished(folder, [], result, self.dataset.find), self.listener.progress)
+        write_report(folder, result)
+        RESULT.write(folder / "result.json", result)
+
+    def _learn_familiarity(self, folder: Path, answers: dict[str, Tensor], seed: int) -> None:
+        """What strangers are told by, as any run keeps it."""
+        if "val" not in answers:
+            return
+        train, val = self.splits["train"], self.splits["val"]
+        own = data_room.order(len(val), seed, 0)[:KNOWN]
+        training, validation = (
+            features_at(self.model, samples, rows, self._device, self.listener.progress)
+            for samples, rows in ((train, chosen_rows(train.labels, seed)[:KNOWN]), (val, own))
+        )
+        Familiarity.learn(training, validation, answers["val"][own]).write(folder)

@@ -1,0 +1,1 @@
+"""Methods that look for minima around which the loss is flat."""
