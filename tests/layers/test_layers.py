@@ -15,7 +15,7 @@ from tests.toys import picture_folder
 SRC = Path(__file__).resolve().parents[2] / "src" / "rekindle"
 ROOMS = (
     "errors", "files", "stored", "digests", "locks", "rng", "hooks", "spec", "records", "method", "models", "methods", "data", "registry", "tuner", "analysis", "training", "run", "report",
-    "exporting", "serving", "fitting", "oracle", "study", "integrations", "cli",
+    "exporting", "serving", "fitting", "oracle", "study", "board", "testing", "integrations", "cli",
 )  # fmt: skip
 HALL = ("__init__", "__main__")
 

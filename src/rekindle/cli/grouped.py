@@ -4,7 +4,7 @@ import argparse
 
 GROUPS = {
     "train": ("fit", "demo"),
-    "use a run": ("predict", "serve", "export"),
+    "use a run": ("predict", "serve", "export", "soup"),
     "look into runs": ("evaluate", "compare", "report", "analyze"),
     "choose data, networks and methods": ("data", "rank", "models", "methods", "test-method"),
     "run studies": ("study", "board"),
