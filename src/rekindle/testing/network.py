@@ -8,7 +8,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from rekindle import Direction, Method, Tuner
+from rekindle.method import Direction, Method
+from rekindle.tuner import Tuner
 
 SIZE, CLASSES, IMAGES = 8, 3, 48
 
