@@ -130,7 +130,7 @@ def csv_rows(path: Path, columns: Collection[str] | None = None) -> Iterator[dic
         wanted = [(place, name) for place, name in enumerate(header) if columns is None or name in columns]
         for row in rows:
             if row and len(row) != len(header):
-                raise ValueError(f"a row has {len(row)} cells, and there are {len(header)} columns")
+                raise ValueError(f"a row has {number_of(len(row), 'cell')} where the header has {number_of(len(header), 'column')}")
             if row:
                 yield {name: plain_text(row[place]) for place, name in wanted}
 

@@ -168,6 +168,10 @@ def test_which_methods_refuse_each_other() -> None:
     assert {(one.name, other.name) for one in made for other in made if one.incompatible_with(other)} == {
         *(("lp_ft", name) for name in ("rifle", "later_layer_forgetting", "zapping", "knowledge_evolution", "layer_wise_reinit")),
         *(("freeze_batchnorm", name) for name in ("stoch_norm", "knowledge_evolution", "shrink_perturb")),
+        *(
+            ("lora", name)
+            for name in ("knowledge_evolution", "shrink_perturb", "reinit_top", "later_layer_forgetting", "layer_wise_reinit")
+        ),
         *((name, "source_classifier") for name in ("later_layer_forgetting", "layer_wise_reinit")),
     }
 

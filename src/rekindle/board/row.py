@@ -5,7 +5,7 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, number_of
 from rekindle.records import DATA, Seed, Whole, read_environment, read_result, read_spec
 from rekindle.spec import PLACES, RunSpec, Share
 from rekindle.stored import FileFormat
@@ -124,4 +124,4 @@ def _settings(spec: RunSpec) -> dict[str, Any]:
 
 def _hardware(environment: Any) -> str:
     gpu = environment.get("gpu", "none")
-    return gpu if gpu != "none" else f"{environment.get('cores', '?')} cores, {environment.get('processor', 'unknown')}"
+    return gpu if gpu != "none" else f"{number_of(environment.get('cores', 0), 'core')}, {environment.get('processor', 'unknown')}"

@@ -25,7 +25,7 @@ from rekindle.analysis.classification import reliability
 from rekindle.analysis.familiarity import Familiarity
 from rekindle.data.prefetch import choose_workers, prefetch
 from rekindle.data.samples import Preprocessing, Samples
-from rekindle.errors import UserError, some
+from rekindle.errors import UserError, number_of, some
 from rekindle.files import expand
 from rekindle.fitting.folder_names import check_free, check_name, slug
 from rekindle.fitting.look import chosen_rows, features_at
@@ -186,7 +186,7 @@ class _Averaging:
         """Choose the runs, and write the folder of their mean."""
         places = self._greedy() if kind == "greedy" else list(range(len(self.runs)))
         self._load_mean(places)
-        self.listener.note(f"the {kind} soup is the mean of {len(places)} of {len(self.runs)} runs.")
+        self.listener.note(f"the {kind} soup is the mean of {len(places)} of {number_of(len(self.runs), 'run')}.")
         self._write(folder, made, kind, places)
 
     def _greedy(self) -> list[int]:

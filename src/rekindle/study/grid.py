@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from rekindle.errors import number_of
 from rekindle.spec import RunSpec
 
 FIRST_SELECTION_SEED = 1000
@@ -185,7 +186,7 @@ def _varied(group: Group) -> set[str]:
 
 
 def _some(settings: list[str]) -> str:
-    return settings[0] if len(settings) == 1 else f"{len(settings)} settings"
+    return settings[0] if len(settings) == 1 else number_of(len(settings), "setting")
 
 
 def size_text(size: int) -> str:
