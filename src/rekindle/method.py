@@ -302,6 +302,11 @@ class Method:
         return False
 
     @property
+    def redraws_backbone(self) -> bool:
+        """Whether it may draw weights of the backbone anew, which must then be free to train."""
+        return False
+
+    @property
     def changes_backbone(self) -> bool:
         """Whether it may change weights of the whole backbone at once in a run, so that BatchNorm has to follow the batches."""
         return False

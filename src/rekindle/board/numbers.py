@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from rekindle.board.row import Row
-from rekindle.report.statistics import LEVEL, average_ranks, holm, paired_summary, rank_tests, wilcoxon_over_tasks
+from rekindle.report.statistics import LEVEL, average_ranks, holm, paired_summary, rank_tests, scores_by_task, wilcoxon_over_tasks
 
 APART = ("val_fraction", "test_every_epoch", "record", "precision", "devices")  # Settings that make no other candidate of a method.
 PLAIN = "l2"  # Plain fine-tuning: the loss and weight decay.
@@ -192,11 +192,8 @@ def _rank(board: Board) -> None:
         tasks[method].add(setting.task)
     most = max(map(len, tasks.values()), default=0)
     methods = sorted(method for method in tasks if len(tasks[method]) == most)
-    by_task: dict[str, list[list[float]]] = defaultdict(list)
-    for setting in dict.fromkeys(setting for setting, _ in found):
-        if all((setting, method) in found for method in methods):
-            by_task[setting.task].append([found[setting, method] for method in methods])
-    if len(methods) > 1 and by_task:
-        scores = [[mean(column) for column in zip(*rows, strict=True)] for rows in by_task.values()]
-        board.ranked, board.tests = list(by_task), rank_tests(scores)
-        board.ranks = dict(zip(methods, average_ranks(scores), strict=True))
+    scores = scores_by_task(found, methods)
+    if len(methods) > 1 and scores:
+        table = list(scores.values())
+        board.ranked, board.tests = list(scores), rank_tests(table)
+        board.ranks = dict(zip(methods, average_ranks(table), strict=True))

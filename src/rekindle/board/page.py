@@ -6,8 +6,8 @@ from rekindle.board.numbers import PLAIN, Board, Standing
 from rekindle.errors import agree, number_of
 from rekindle.files import embed, write_atomic
 from rekindle.report.colors import method_styles
-from rekindle.report.figures import rank_diagram, themed_svg
-from rekindle.report.format import escape, p_value
+from rekindle.report.figures import RANKS_NEED, rank_diagram, themed_svg
+from rekindle.report.format import escape, markdown_table, p_value
 from rekindle.report.statistics import LEVEL
 from rekindle.report.template import render
 
@@ -107,27 +107,27 @@ def markdown(board: Board) -> str:
 
 def html(board: Board) -> str:
     """The page."""
+    ranks, lacking = _ranks(board)
     return render(
         "board/board.html.j2",
         {
-            "conclusion": conclusion(board), "origin": origin(board), "notes": board.notes, "words": WORDS, "ranks": _ranks(board),
+            "conclusion": conclusion(board), "origin": origin(board), "notes": [*board.notes, *lacking], "words": WORDS, "ranks": ranks,
             "tables": [("Over tasks", OVERALL, *overall_table(board)), ("By setting", CHOSEN, *settings_table(board))],
         },
     )  # fmt: skip
 
 
-def _ranks(board: Board) -> str | None:
-    """The diagram of critical differences as a picture, where the tasks are enough for one and its package is there."""
+def _ranks(board: Board) -> tuple[str | None, list[str]]:
+    """The diagram of critical differences as a picture, where the tasks are enough for one; and what is lacking to draw it."""
     if not board.tests:
-        return None
+        return None, []
     styles = method_styles([method.partition(",")[0] for method in board.ranks])
     shades = {method: style[0] for method, style in zip(board.ranks, styles, strict=True)}
     try:
         figure = rank_diagram(board.ranks, board.tests[1], shades, number_of(len(board.ranked), "task"))
     except ImportError:
-        board.notes.append("The diagram of critical differences needs scikit-posthocs: pip install 'rekindle[study]'.")
-        return None
-    return embed(themed_svg(figure).encode(), "svg+xml")
+        return None, [RANKS_NEED]
+    return embed(themed_svg(figure).encode(), "svg+xml"), []
 
 
 def _interval(low: float | None, high: float | None) -> str:
@@ -136,5 +136,4 @@ def _interval(low: float | None, high: float | None) -> str:
 
 def _markdown(table: Table) -> str:
     header, rows = table
-    lines = [header, ["---" if name in WORDS else "---:" for name in header], *([escape(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(header, ([escape(cell) for cell in row] for row in rows), WORDS)

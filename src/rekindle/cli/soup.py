@@ -6,6 +6,7 @@ from typing import Any
 
 from rekindle.cli.output import add_command, add_json
 from rekindle.cli.run_names import HELP, RUNS, find_run
+from rekindle.report.format import split_title
 from rekindle.training.progress import ProgressBar
 
 OK = 0
@@ -30,22 +31,11 @@ def _soup(options: argparse.Namespace) -> int:
 
         made = soup([find_run(run) for run in options.runs], options.kind, out=options.out, name=options.name, listener=bar)
     said = made.result["soup"]
+    accuracies = {name: made.result[name]["accuracy"] for name in ("val", "test") if name in made.result}
     if options.json:
-        print(
-            json.dumps(
-                {
-                    "folder": str(made.folder),
-                    **said,
-                    **{name: made.result[name]["accuracy"] for name in ("val", "test") if name in made.result},
-                }
-            )
-        )
+        print(json.dumps({"folder": str(made.folder), **said, **accuracies}))
         return OK
-    accuracies = [
-        f"{words} accuracy {100 * made.result[name]['accuracy']:.1f} %"
-        for name, words in (("val", "validation"), ("test", "test"))
-        if name in made.result
-    ]
-    print(f"{', '.join(accuracies)}, of the mean of {' and '.join(said['taken'])}.")
+    told = [f"{split_title(name)} accuracy {100 * accuracy:.1f} %" for name, accuracy in accuracies.items()]
+    print(f"{', '.join(told)}, of the mean of {' and '.join(said['taken'])}.")
     print(f"It lies in {made.folder}.")
     return OK

@@ -12,6 +12,7 @@ from rekindle.data.augment import Augment
 from rekindle.data.batches import center_crop, eval_batch, normalize, train_batch
 from rekindle.data.cache.decode import decode, decode_image
 from rekindle.data.cache.pixels import Pixels
+from rekindle.data.dataset import Dataset
 from rekindle.data.formats.images import Picture
 from rekindle.models.build import LoadedModel
 
@@ -134,3 +135,20 @@ class Samples:
         """(B, 3, S, S) float32, cropped at the centre."""
         p = self.preprocessing
         return eval_batch(self.pixels, self.indices[rows], image_size=p.image_size, mean=p.mean, std=p.std, device=device)
+
+
+def samples_by_split(dataset: Dataset, pixels: Pixels, preprocessing: Preprocessing, **options: Any) -> dict[str, Samples]:
+    """The samples of each split.
+
+    Args:
+        dataset: With its splits.
+        pixels: Their pictures, one split after the other.
+        preprocessing: How they become the network's input.
+        options: Further ones of `Samples`.
+    """
+    splits, start = {}, 0
+    for name, split in dataset.splits.items():
+        rows = torch.arange(start, start + len(split.paths))
+        splits[name] = Samples(pixels, rows, split.labels, preprocessing, classes=len(dataset.classes), **options)
+        start += len(split.paths)
+    return splits

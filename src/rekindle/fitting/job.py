@@ -18,18 +18,17 @@ from torch import Tensor, nn
 
 from rekindle import data as data_room
 from rekindle import models
-from rekindle.analysis import mean_nll, summarize
+from rekindle.analysis import mean_nll
 from rekindle.analysis.calibration import at_temperature, fit_temperature
-from rekindle.analysis.classification import reliability
-from rekindle.analysis.familiarity import Familiarity
 from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
-from rekindle.data.samples import Preprocessing, Samples
+from rekindle.data.samples import Preprocessing, Samples, samples_by_split
 from rekindle.errors import Busy, Later, Unreadable, UserError, number_of
 from rekindle.files import remove_temporaries, write_atomic
 from rekindle.fitting import wise_ft
 from rekindle.fitting.choices import Choices, back_to_probe, choose, from_checkpoint, reads, start_head, with_head_rate, write_probe
+from rekindle.fitting.ending import figures, learn_familiarity
 from rekindle.fitting.folder_names import check_free, slug
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
 from rekindle.fitting.memory import size_warnings
@@ -50,6 +49,7 @@ from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, remove_states, states, unfit
 from rekindle.training.defaults import make_optimizer
 from rekindle.training.listener import Listener, Relay, tell_began, tell_caution, tell_ended
+from rekindle.training.mixing import first_views
 from rekindle.training.polyak import BATCHES, polyak_lr
 from rekindle.training.precision import automatic_precision
 from rekindle.training.speed import seconds_per_image
@@ -260,14 +260,8 @@ class _Job:
 
     def _splits(self) -> "dict[str, Samples]":
         workers = choose_workers(self.fabric.device) if self.workers is None else self.workers
-        splits, start, spec = {}, 0, self.spec
-        for name, split in self.dataset.splits.items():
-            rows = torch.arange(start, start + len(split.paths))
-            splits[name] = Samples(
-                self.pixels, rows, split.labels, self.preprocessing, workers, self.augment, len(self.dataset.classes), spec.views
-            )
-            start += len(split.paths)
-        return splits
+        options = {"workers": workers, "augment": self.augment, "views": self.spec.views}
+        return samples_by_split(self.dataset, self.pixels, self.preprocessing, **options)
 
     def _training(self, splits: "dict[str, Samples]", state: dict[str, Any] | None) -> "tuple[Training, Choices]":
         from rekindle.training.trainer import Training
@@ -519,7 +513,8 @@ class _Job:
         temperature = self._temperature(found, splits)
         answers = {name: at_temperature(logits, temperature) for name, logits in found.items()}
         write_predictions(self.folder, self.dataset, answers)
-        self._learn_familiarity(training.model, splits, answers)
+        if not self.shared.trial:
+            learn_familiarity(self.folder, training.model, splits, answers, self.spec.seed, self.fabric.device, self.listener)
         models.save_model(self.folder, training.model, {**self._recipe(training.tuner), "temperature": temperature})
         result: dict[str, Any] = {
             "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,
@@ -527,9 +522,7 @@ class _Job:
             "head_init": choices.head_init, "batchnorm": choices.batchnorm, "probe": baseline or None,
             **({"tried": self.shared.tried} if self.shared.tried else {}),
             **({} if mixed is None else {"mix": wise_ft.summary(mixed)}),
-            "temperature": temperature,
-            "uncalibrated": {name: reliability(logits.softmax(1), splits[name].labels) for name, logits in found.items()},
-            **{name: summarize(p, splits[name].labels, self.dataset.classes) for name, p in answers.items()},
+            **figures(found, answers, temperature, splits, self.dataset.classes),
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began, "finished": datetime.now().isoformat(" ", "minutes")},
         }  # fmt: skip
         tuner = training.tuner
@@ -582,20 +575,6 @@ class _Job:
             return 1.0
         return fit_temperature(found["val"], splits["val"].labels)
 
-    def _learn_familiarity(self, model: nn.Module, splits: "dict[str, Samples]", answers: dict[str, Tensor]) -> None:
-        """Keep what strangers are told by: features of training pictures, and how familiar validation pictures are."""
-        if "val" not in answers or self.shared.trial:
-            return
-        train, val, device = splits["train"], splits["val"], self.fabric.device
-        known = chosen_rows(train.labels, self.spec.seed)[:KNOWN]
-        own = data_room.order(len(val), self.spec.seed, 0)[:KNOWN]
-        try:
-            training, validation = (features_at(model, *each, device, self.listener.progress) for each in ((train, known), (val, own)))
-        except UserError as error:
-            self.listener.note(f"predict --unsure will not work with this run: {error}")
-            return
-        Familiarity.learn(training, validation, answers["val"][own]).write(self.folder)
-
     def _probe_is_better(self, choices: Choices, training: "Training", splits: "dict[str, Samples]", found: dict[str, Tensor]) -> bool:
         """With `keep="auto"`: whether the linear probe that training began with is right on `LEAD` more validation pictures, or more than that."""
         if self.spec.keep != "auto" or choices.head_init != "linear_probe" or choices.probe is None or "val" not in found:
@@ -624,15 +603,13 @@ class _Job:
                 "--keep mix keeps the last weights: the head is not one linear layer on the features, and began with no linear probe."
             )
             return None
-        model, train, spec = training.model, splits["train"], self.spec
+        model, train, spec, device = training.model, splits["train"], self.spec, self.fabric.device
         end = {name: value.clone() for name, value in model.state_dict().items()}
         back_to_probe(training.tuner, choices.probe)
         start = {name: value.clone() for name, value in model.state_dict().items()}
 
         def batches() -> Iterator[Tensor]:
-            order = data_room.order(len(train), spec.seed, 0)
-            for rows in data_room.split_batches(len(train), spec.batch_size, order):
-                yield train.training(rows, spec.seed, 0, self.fabric.device)[0].to(memory_format=torch.channels_last)
+            return (x.to(memory_format=torch.channels_last) for x in first_views(train, spec.batch_size, spec.seed, device))
 
         # The best on the pictures that a fold is measured on would flatter it.
         blind = spec.fold is not None or "val" not in splits

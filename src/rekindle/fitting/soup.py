@@ -8,9 +8,9 @@ Runs that began from the same weights lie close enough for a mean to be a networ
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,27 +19,23 @@ from torch import Tensor, nn
 
 from rekindle import data as data_room
 from rekindle import models
-from rekindle.analysis import summarize
 from rekindle.analysis.calibration import at_temperature, fit_temperature
-from rekindle.analysis.classification import reliability
-from rekindle.analysis.familiarity import Familiarity
-from rekindle.data.prefetch import choose_workers, prefetch
-from rekindle.data.samples import Preprocessing, Samples
+from rekindle.data.prefetch import choose_workers
+from rekindle.data.samples import Preprocessing, Samples, samples_by_split
 from rekindle.errors import UserError, number_of, some
 from rekindle.files import expand
+from rekindle.fitting.ending import figures, learn_familiarity
 from rekindle.fitting.folder_names import check_free, check_name, slug
-from rekindle.fitting.look import chosen_rows, features_at
-from rekindle.fitting.workload import KNOWN
 from rekindle.models.saving import read_model
 from rekindle.records import DATA, RESULT, read_recipe, read_spec
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import check_value
 from rekindle.training.listener import Listener
-from rekindle.training.mixing import differing_norms, mean_weights, reestimate_
+from rekindle.training.mixing import differing_norms, first_views, mean_weights, reestimate_
+from rekindle.training.trainer import answers_to
 from rekindle.training.watching import watching
 
 Kind = Literal["greedy", "uniform"]
-BATCH = 64
 ALIKE = {
     "model": "networks", "head": "heads", "head_type": "heads", "classes": "classes", "image_size": "sizes of pictures", "mean": "preprocessing",
     "std": "preprocessing", "interpolation": "preprocessing",
@@ -175,11 +171,7 @@ class _Averaging:
             progress=lambda done: listener.progress("reading pictures", done, len(paths)),
         )  # fmt: skip
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        splits, start = {}, 0
-        for name, split in dataset.splits.items():
-            rows = torch.arange(start, start + len(split.paths))
-            splits[name] = Samples(pixels, rows, split.labels, preprocessing, choose_workers(device), None, len(dataset.classes))
-            start += len(split.paths)
+        splits = samples_by_split(dataset, pixels, preprocessing, workers=choose_workers(device))
         return cls(runs, [read_model(run.folder) for run in runs], model.to(device), recipe, dataset, splits, listener, began)
 
     def run(self, kind: Kind, folder: Path, made: str) -> None:
@@ -212,28 +204,21 @@ class _Averaging:
         """Put the mean of some runs into the network."""
         chosen = [self.weights[place] for place in places]
         self.model.load_state_dict(mean_weights(chosen, [1 / len(chosen)] * len(chosen)), strict=False)
-        reestimate_(self.model, differing_norms(self.model, chosen), self._batches())
-
-    def _batches(self) -> Iterator[Tensor]:
-        """Training pictures as in a first epoch, for BatchNorm's statistics."""
-        train, spec = self.splits["train"], read_spec(self.runs[0].folder)
-        for rows in data_room.split_batches(len(train), spec.batch_size, data_room.order(len(train), spec.seed, 0)):
-            yield train.training(rows, spec.seed, 0, self._device)[0]
+        reestimate_(self.model, differing_norms(self.model, chosen), self._first_views())
 
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    @torch.no_grad()
+    def _first_views(self) -> Iterator[Tensor]:
+        spec = read_spec(self.runs[0].folder)
+        return first_views(self.splits["train"], spec.batch_size, spec.seed, self._device)
+
     def _logits(self, split: str) -> Tensor:
         """(N, C) of a split."""
-        samples, found = self.splits[split], []
-        feed = prefetch(lambda rows: samples.evaluation(rows, self._device), torch.arange(len(samples)).split(BATCH), samples.workers)
-        with closing(feed):
-            for x in feed:
-                found.append(self.model(x).float().cpu())
-                self.listener.progress(f"measuring {split}", min(BATCH * len(found), len(samples)), len(samples))
-        return torch.cat(found)
+        samples, told = self.splits[split], partial(self.listener.progress, f"measuring {split}")
+        read = partial(samples.evaluation, device=self._device)
+        return torch.cat(answers_to(torch.arange(len(samples)), read, self.model, samples.workers, told))
 
     def _write(self, folder: Path, made: str, kind: Kind, places: list[int]) -> None:
         """All files of a run folder but those of its epochs, which it had none of; the result last."""
@@ -248,16 +233,14 @@ class _Averaging:
         folder.mkdir(parents=True, exist_ok=True)
         open_folder(folder, made, spec, self.dataset)
         write_predictions(folder, self.dataset, answers)
-        self._learn_familiarity(folder, answers, spec.seed)
+        learn_familiarity(folder, self.model, self.splits, answers, spec.seed, self._device, self.listener)
         models.save_model(folder, self.model, {**self.recipe, "temperature": temperature})
         names = [run.folder.name for run in self.runs]
         result: dict[str, Any] = {
             **{key: value for key, value in best.items() if key not in ("val", "test", "mix", "tried", "timing")},
             "id": made, "method": f"{kind} soup of {some([self.runs[place].result['method'] for place in places], 3)}",
             "soup": {"kind": kind, "runs": names, "taken": [names[place] for place in places]},
-            "temperature": temperature, "cautions": list(self.dataset.cautions),
-            "uncalibrated": {name: reliability(logits.softmax(1), self.splits[name].labels) for name, logits in found.items()},
-            **{name: summarize(p, self.splits[name].labels, self.dataset.classes) for name, p in answers.items()},
+            "cautions": list(self.dataset.cautions), **figures(found, answers, temperature, self.splits, self.dataset.classes),
             "timing": {
                 "seconds": sum(run.result["timing"]["seconds"] for run in self.runs), "wall_seconds": time.perf_counter() - self.began,
                 "finished": datetime.now().isoformat(" ", "minutes"),
@@ -269,15 +252,3 @@ class _Averaging:
         write_pictures(Finished(folder, [], result, self.dataset.find), self.listener.progress)
         write_report(folder, result)
         RESULT.write(folder / "result.json", result)
-
-    def _learn_familiarity(self, folder: Path, answers: dict[str, Tensor], seed: int) -> None:
-        """What strangers are told by, as any run keeps it."""
-        if "val" not in answers:
-            return
-        train, val = self.splits["train"], self.splits["val"]
-        own = data_room.order(len(val), seed, 0)[:KNOWN]
-        training, validation = (
-            features_at(self.model, samples, rows, self._device, self.listener.progress)
-            for samples, rows in ((train, chosen_rows(train.labels, seed)[:KNOWN]), (val, own))
-        )
-        Familiarity.learn(training, validation, answers["val"][own]).write(folder)

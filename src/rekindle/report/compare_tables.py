@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from rekindle.report.compare import Comparison
 from rekindle.report.compare_rows import Row
-from rekindle.report.format import duration, escape, p_value, percent, place_name, short, split_title
+from rekindle.report.format import duration, escape, markdown_table, p_value, percent, place_name, short, split_title
 from rekindle.report.statistics import LEVEL
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def to_markdown(found: Comparison) -> str:
     """Tables in GitHub's Markdown."""
     blocks = []
     for title, header, rows in tables(found):
-        lines = [header, ["---" if name in WORDS else "---:" for name in header], *([escape(cell) for cell in row] for row in rows)]
-        blocks.append(f"### {title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
+        blocks.append(f"### {title}\n\n" + markdown_table(header, ([escape(cell) for cell in row] for row in rows), WORDS))
     return "\n\n".join([*blocks, *map(escape, found.notes)]) + "\n"
 
 

@@ -48,6 +48,7 @@ NARROW = 4.0  # Inches; letters of 10 points are 12 pixels high on a telephone o
 LEGEND = 42  # Letters of a legend's line in a figure of that width.
 BINS = 10
 NAME = 32  # Letters of a method's name.
+RANKS_NEED = "The diagram of critical differences needs scikit-posthocs: pip install 'rekindle[study]'."
 
 
 def save(figure: Figure, path: Path) -> None:

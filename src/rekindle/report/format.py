@@ -1,6 +1,7 @@
 """Durations, shares, p-values, splits and names as people read them. It loads no torch."""
 
 import unicodedata
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 SPLIT_TITLES = {"val": "validation", "watched_test": "test"}
@@ -44,6 +45,18 @@ def short(text: str, width: int) -> str:
         if used > width:
             return text[: end - 1].rstrip() + "…"
     return text
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], words: Collection[str]) -> str:
+    """A table in GitHub's Markdown.
+
+    Args:
+        header: Names of the columns.
+        rows: Cells, which are Markdown already.
+        words: Names of columns that hold words, and stand to the left; the others are numbers.
+    """
+    lines = [[escape(name) for name in header], ["---" if name in words else "---:" for name in header], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def escape(text: str) -> str:

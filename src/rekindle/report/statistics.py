@@ -1,8 +1,8 @@
 """The few statistics of the reports; each leaves out what its data cannot tell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 # Differences of accuracies that are equal but for rounding vary by less than this.
 NO_SPREAD = 1e-9
@@ -167,6 +167,34 @@ def wilcoxon_over_tasks(differences: list[float]) -> float | None:
 
     left = nonzero(differences)
     return None if smallest_p(len(left)) >= LEVEL else float(wilcoxon(left).pvalue)
+
+
+class Place(Protocol):
+    """Where methods compete."""
+
+    @property
+    def task(self) -> str:
+        """Several places may be of one task."""
+
+
+AnyPlace = TypeVar("AnyPlace", bound=Place)
+
+
+def scores_by_task(found: Mapping[tuple[AnyPlace, str], float], methods: Sequence[str]) -> dict[str, list[float]]:
+    """Mean scores of methods by task, over the places that have one of each.
+
+    Args:
+        found: Scores by place and method.
+        methods: In the order of the scores.
+
+    Returns:
+        {task: a score a method}, of the tasks with such a place.
+    """
+    by_task: dict[str, list[list[float]]] = {}
+    for place in dict.fromkeys(place for place, _ in found):
+        if all((place, method) in found for method in methods):
+            by_task.setdefault(place.task, []).append([found[place, method] for method in methods])
+    return {task: [mean(column) for column in zip(*rows, strict=True)] for task, rows in by_task.items()}
 
 
 def average_ranks(scores: list[list[float]]) -> list[float]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -159,14 +160,22 @@ class Grid:
         return list(dict.fromkeys(group.setting for group in self.groups))
 
 
+def by_setting(groups: Iterable[Group]) -> dict[Setting, list[Group]]:
+    """The methods that compete in each setting."""
+    found: dict[Setting, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.setting, []).append(group)
+    return found
+
+
 def uneven_choices(grid: Grid) -> list[str]:
     """Sentences on settings of a run, such as lr, that some methods choose among several values for and others do not.
 
     A method that chooses its learning rate has an advantage over one that cannot, whatever else the two do.
     """
     found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for setting in grid.settings:
-        varied = {group.method: _varied(group) for group in grid.groups if group.setting == setting}
+    for setting, groups in by_setting(grid.groups).items():
+        varied = {group.method: _varied(group) for group in groups}
         for name in sorted(set().union(*varied.values())):
             fixed = tuple(method for method, names in varied.items() if name not in names)
             if fixed:

@@ -31,7 +31,7 @@ from typing import Any, Literal
 from rekindle.errors import UserError, number_of, shorter, shown
 from rekindle.files import read_yaml
 from rekindle.spec import AUTO, NONE_WORDS, RunSpec, fits, hints, option_words
-from rekindle.study.grid import FIRST_SELECTION_SEED, Grid, Group, Selection, Setting
+from rekindle.study.grid import FIRST_SELECTION_SEED, Grid, Group, Selection, Setting, by_setting
 
 KEYS = ("name", "title", "baseline", "seeds", "sizes", "base", "regularizers", "tasks", "shared", "methods", "selection", "blocks")
 REQUIRED = ("name", "tasks", "methods")
@@ -328,10 +328,8 @@ def _equal_budgets(groups: tuple[Group, ...]) -> None:
     """Refuse methods that choose among more candidates than others do in the same setting."""
     if not groups[0].selection.equal_budgets:
         return
-    settings: dict[Setting, dict[str, int]] = {}
-    for group in groups:
-        settings.setdefault(group.setting, {})[group.method] = len(group.candidates)
-    for counts in settings.values():
+    for rivals in by_setting(groups).values():
+        counts = {group.method: len(group.candidates) for group in rivals}
         (few, least), (many, most) = min(counts.items(), key=lambda item: item[1]), max(counts.items(), key=lambda item: item[1])
         if least < most:
             raise UserError(

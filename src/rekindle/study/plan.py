@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rekindle.errors import UserError
 from rekindle.spec import RunSpec
-from rekindle.study.grid import Cell, uneven_choices
+from rekindle.study.grid import Cell, by_setting, uneven_choices
 from rekindle.study.store import Study
 
 if TYPE_CHECKING:
@@ -73,10 +73,7 @@ def plan(study: Study) -> Plan:
     """Count the cells of a study and estimate the cost of those that are not finished."""
     cost = _Cost(study)
     rows, measured = [], 0
-    by_setting = defaultdict(list)
-    for group in study.grid.groups:
-        by_setting[group.setting].append(group)
-    for setting, groups in by_setting.items():
+    for setting, groups in by_setting(study.grid.groups).items():
         row: dict[str, Any] = {
             "setting": setting,
             "methods": len(groups),

@@ -11,26 +11,18 @@ from torch import Tensor, nn
 from rekindle.method import Clock, Direction
 from rekindle.methods.penalties.l2_sp import L2SP
 from rekindle.registry import describe, parse_direction
-from rekindle.testing.method_checks import differences
-from rekindle.testing.network import Loop, hybrid
+from rekindle.testing.method_checks import reads_back, resumes
+from rekindle.testing.network import Loop
 from rekindle.testing.verdict import Skipped, expect
 from rekindle.tuner.combine import ConflictStats, combine_gradients_
 
 SCALES = [10.0**power for power in (-15, -6, 0, 6, 15)]
-LISTED = "it is in no list of directions; declare it as an entry point of the group rekindle.methods"
 
 
 def check_recipe(kind: type[Direction]) -> None:
     """Its repr and its recipe give an equal object, and it names a paper."""
     direction = kind()
-    expect(eval(repr(direction), {kind.__name__: kind}) == direction, f"repr gives {direction!r}, which is another direction")
-    expect(direction.paper and (kind.__doc__ or "").strip(), "it needs a docstring and `paper`, a citation in one line")
-    text = describe(direction)
-    try:
-        again = parse_direction(text)
-    except ValueError as error:
-        raise Skipped(LISTED) from error
-    expect(again == direction, f"the recipe {text} gives {again!r}")
+    reads_back(direction, describe(direction), parse_direction)
 
 
 def check_finite(kind: type[Direction]) -> None:
@@ -61,13 +53,7 @@ def check_training(kind: type[Direction]) -> None:
 
 def check_resume(kind: type[Direction]) -> None:
     """A run that is stopped and resumed, within an epoch or between two, ends in the same bits."""
-    loop = Loop([L2SP(alpha=0.1)], direction=kind(), keep_at=[(1, 0), (2, 1)])
-    whole = loop.run()
-    for at, saved in loop.kept.items():
-        other = Loop([L2SP(alpha=0.1)], hybrid(seed=9), direction=kind())
-        other.load(saved)
-        wrong = differences(whole, other.run())
-        expect(not wrong, f"resumed before step {at[1]} of epoch {at[0]}, {wrong} differs; what it remembers belongs in state_dict")
+    resumes(lambda model, keep_at: Loop([L2SP(alpha=0.1)], model, direction=kind(), keep_at=keep_at))
 
 
 def check_head(kind: type[Direction]) -> None:

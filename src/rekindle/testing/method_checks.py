@@ -15,7 +15,7 @@ from rekindle.testing.network import Loop, batch, hybrid, passes
 from rekindle.testing.verdict import Skipped, expect
 
 TOLERANCE = 1e-10  # In float64.
-LISTED = "it is in no list of methods; declare it as an entry point of the group rekindle.methods"
+STOPS = [(1, 0), (2, 0), (2, 1), (3, 0), (3, 2)]  # (epoch, step) before which runs are stopped.
 
 
 def check_neutral(kind: type[Method]) -> None:
@@ -30,14 +30,7 @@ def check_neutral(kind: type[Method]) -> None:
 def check_recipe(kind: type[Method]) -> None:
     """Its repr and its recipe give an equal object, and it names a paper."""
     method = made(kind)
-    expect(eval(repr(method), {kind.__name__: kind}) == method, f"repr gives {method!r}, which is another method")
-    expect(method.paper and (kind.__doc__ or "").strip(), "it needs a docstring and `paper`, a citation in one line")
-    text = unparse([method])
-    try:
-        again = parse(text)
-    except ValueError as error:
-        raise Skipped(LISTED) from error
-    expect(again == [method], f"the recipe {text} gives {again!r}")
+    reads_back(method, unparse([method]), lambda text: parse(text)[0])
 
 
 def check_generator(kind: type[Method]) -> None:
@@ -84,15 +77,7 @@ def check_closed_form(kind: type[Method]) -> None:
 
 def check_resume(kind: type[Method]) -> None:
     """A run that is stopped and resumed, within an epoch or between two, ends in the same bits."""
-    torch.manual_seed(1)
-    loop = Loop([made(kind)], keep_at=[(1, 0), (2, 0), (2, 1), (3, 0), (3, 2)])
-    whole = loop.run()
-    for at, saved in loop.kept.items():
-        torch.manual_seed(77)
-        other = Loop([made(kind)], hybrid(seed=9))
-        other.load(saved)
-        wrong = differences(whole, other.run())
-        expect(not wrong, f"resumed before step {at[1]} of epoch {at[0]}, {wrong} differs; what cannot be recomputed belongs in state_dict")
+    resumes(lambda model, keep_at: Loop([made(kind)], model, keep_at=keep_at))
 
 
 def check_accumulation(kind: type[Method]) -> None:
@@ -145,6 +130,35 @@ METHOD_CHECKS: list[Callable[[Any], None]] = [
     check_neutral, check_recipe, check_generator, check_keys, check_closed_form, check_resume, check_accumulation, check_copy, check_directions,
     check_bad_options,
 ]  # fmt: skip
+
+
+def reads_back(thing: Method | Direction, text: str, read: Callable[[str], object]) -> None:
+    """Check that the repr and the recipe of a method or direction give an equal one, and that it says what it is."""
+    kind, what = type(thing), "direction" if isinstance(thing, Direction) else "method"
+    expect(eval(repr(thing), {kind.__name__: kind}) == thing, f"repr gives {thing!r}, which is another {what}")
+    expect(thing.paper and (kind.__doc__ or "").strip(), "it needs a docstring and `paper`, a citation in one line")
+    try:
+        again = read(text)
+    except ValueError as error:
+        raise Skipped(f"it is in no list of {what}s; declare it as an entry point of the group rekindle.methods") from error
+    expect(again == thing, f"the recipe {text} gives {again!r}")
+
+
+def resumes(begin: Callable[[nn.Module | None, list[tuple[int, int]]], Loop]) -> None:
+    """Check that a run ends in the same bits wherever it was stopped, also in a network that was loaded with other weights.
+
+    Args:
+        begin: Makes the loop of a network, or of the usual one, that keeps what a checkpoint would hold before some (epoch, step).
+    """
+    torch.manual_seed(1)
+    loop = begin(None, STOPS)
+    whole = loop.run()
+    for at, saved in loop.kept.items():
+        torch.manual_seed(77)
+        other = begin(hybrid(seed=9), [])
+        other.load(saved)
+        wrong = differences(whole, other.run())
+        expect(not wrong, f"resumed before step {at[1]} of epoch {at[0]}, {wrong} differs; what cannot be recomputed belongs in state_dict")
 
 
 def made(kind: type[Method]) -> Method:

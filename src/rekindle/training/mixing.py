@@ -5,12 +5,14 @@ What BatchNorm saw of one network's activations says little of those of a mean (
 statistics, they belong to the weights and stay.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rekindle.data import order, split_batches
+from rekindle.data.samples import Samples
 from rekindle.method import require
 
 Weights = Mapping[str, Tensor]
@@ -52,6 +54,12 @@ def differing_norms(model: nn.Module, ends: Sequence[Weights]) -> list[_BatchNor
             if any(not torch.equal(end[key].cpu(), ends[0][key].cpu()) for end in ends for key in keys):
                 found.append(module)
     return found
+
+
+def first_views(train: Samples, batch_size: int, seed: int, device: torch.device) -> Iterator[Tensor]:
+    """Batches of training pictures as a run's first epoch shows them, for `reestimate_`."""
+    for rows in split_batches(len(train), batch_size, order(len(train), seed, 0)):
+        yield train.training(rows, seed, 0, device)[0]
 
 
 @torch.no_grad()

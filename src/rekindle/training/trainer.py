@@ -508,12 +508,7 @@ def evaluate(
     training = module.training
     module.eval()
     rows = torch.arange(len(samples))[fabric.global_rank :: fabric.world_size]
-    found = []
-    feed = prefetch(read, rows.split(EVAL_BATCH), samples.workers)
-    with torch.no_grad(), closing(feed):
-        for x in feed:
-            found.append(run(x).float().cpu())
-            progress(min(EVAL_BATCH * len(found), len(rows)), len(rows))
+    found = answers_to(rows, read, run, samples.workers, progress)
     module.train(training)
     pieces = _gather_objects(fabric, (rows, torch.cat(found) if found else None))
     classes = next(p.shape[1] for _, p in pieces if p is not None)
@@ -522,6 +517,26 @@ def evaluate(
         if values is not None:
             logits[where] = values
     return logits
+
+
+def answers_to(
+    rows: Tensor, read: Callable[[Tensor], Tensor], run: Run, workers: int, progress: Callable[[int, int], object] = noop
+) -> list[Tensor]:  # fmt: skip
+    """What a network says of pictures, in batches (B, C) float32 on the CPU.
+
+    Args:
+        rows: (N,) of the pictures.
+        read: Gives those of some rows.
+        run: The network, in evaluation mode.
+        workers: Threads that read ahead.
+        progress: Told (done, total).
+    """
+    found: list[Tensor] = []
+    with torch.no_grad(), closing(prefetch(read, rows.split(EVAL_BATCH), workers)) as feed:
+        for x in feed:
+            found.append(run(x).float().cpu())
+            progress(min(EVAL_BATCH * len(found), len(rows)), len(rows))
+    return found
 
 
 def _gather_objects(fabric: Fabric, value: Any) -> list[Any]:

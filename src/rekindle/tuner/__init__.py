@@ -391,14 +391,17 @@ class Tuner:
 
     def lr_factor(self, group: str, epoch: int, step: int = 0) -> float:
         """Factor on the base learning rate of "backbone" or "head" at an epoch and a step inside it."""
-        clock = Clock(min(epoch, self.epochs - 1), self.epochs, step, self.steps_per_epoch, seed=self.seed)
-        factor = self._owners[group].lr_factor(group, clock)
+        factor = self._owners[group].lr_factor(group, self._moment(epoch, step))
         assert factor is not None
         return factor
 
+    def _moment(self, epoch: int, step: int) -> Clock:
+        """The clock that a schedule asks by; behind the last epoch it stands still."""
+        return Clock(min(epoch, self.epochs - 1), self.epochs, step, self.steps_per_epoch, seed=self.seed)
+
     def _layer_factor(self, layer: str, epoch: int, step: int) -> float:
         """Product of what the methods say of a layer's rate."""
-        clock = Clock(min(epoch, self.epochs - 1), self.epochs, step, self.steps_per_epoch, seed=self.seed)
+        clock = self._moment(epoch, step)
         return math.prod(method.layer_factor(layer, clock) for method in self.methods if method.scales_layers)
 
     def penalties(self) -> dict[str, float]:

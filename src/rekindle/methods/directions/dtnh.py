@@ -39,6 +39,10 @@ class DTNH(Direction):
 
 def orthogonal(gg: float, gh: float) -> tuple[float, float]:
     """Weights of g + P(h), P(h) = h - <g,h>/<g,g> * g; where g is zero, or too small for the quotient, nothing can be hurt and P(h) = h."""
-    if gg == 0 or not math.isfinite(gh / gg) or abs(gh / gg) > LARGEST:
-        return 1.0, 1.0
-    return 1.0 - gh / gg, 1.0
+    return 1.0 - share(gh, gg), 1.0
+
+
+def share(gh: float, square: float) -> float:
+    """<g,h> over a squared length: how much of one vector lies along the other; 0 where that has no length to speak of."""
+    quotient = gh / square if square > 0 else 0.0
+    return quotient if math.isfinite(quotient) and abs(quotient) <= LARGEST else 0.0

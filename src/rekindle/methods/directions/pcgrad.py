@@ -5,12 +5,11 @@ Yu, Kumar, Gupta, Levine, Hausman, Finn: Gradient Surgery for Multi-Task Learnin
 It then ascends on neither: <step, g> and <step, h> are at least 0. DTNH, which changes h alone, keeps all of the progress along g.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from rekindle.method import Direction
-from rekindle.methods.directions.dtnh import LARGEST
+from rekindle.methods.directions.dtnh import share
 from rekindle.spec import Granularity, WeightDecay
 
 
@@ -32,9 +31,3 @@ class PCGrad(Direction):
     def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
         """The plain sum at acute angles; else 1 - <g,h>/<g,g> for g and 1 - <g,h>/<h,h> for h."""
         return (1.0 - share(gh, gg), 1.0 - share(gh, hh)) if gh < 0 else (1.0, 1.0)
-
-
-def share(gh: float, square: float) -> float:
-    """<g,h> over a squared length: how much of one vector lies along the other; 0 where that has no length to speak of."""
-    quotient = gh / square if square > 0 else 0.0
-    return quotient if math.isfinite(quotient) and abs(quotient) <= LARGEST else 0.0

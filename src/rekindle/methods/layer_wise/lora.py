@@ -22,8 +22,6 @@ from rekindle.models.structure import ATTENTION
 from rekindle.rng import keyed_generator, use_generator
 from rekindle.spec import Count, Positive
 
-REDRAWS = ("later_layer_forgetting", "layer_wise_reinit", "knowledge_evolution", "shrink_perturb", "reinit_top")
-
 
 @dataclass
 class LoRA(Method):
@@ -55,8 +53,8 @@ class LoRA(Method):
 
     def incompatible_with(self, other: Method) -> str | None:
         """What draws weights anew cannot do so with frozen ones."""
-        redraws = other.name in REDRAWS and (getattr(other, "happens", False) or getattr(other, "blocks", 0) > 0)
-        return f"{other.name} draws weights of the backbone anew, which lora freezes; take one of the two." if redraws else None
+        reason = f"{other.name} draws weights of the backbone anew, which lora freezes; take one of the two."
+        return reason if other.redraws_backbone else None
 
     def surgery(self, net: Net, source: Source) -> None:
         """Put peft's layers in the place of the network's; names of weights in checkpoints stay."""

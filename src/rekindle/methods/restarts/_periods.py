@@ -43,14 +43,24 @@ def cycle_factor(position: int, length: int, starts: list[int], period: int = 0,
     return 0.5 * (1 + math.cos(turns * math.pi * (position - start) / (period or end - start)))
 
 
+def rectified_sentence(name: str) -> str:
+    """What a method that draws heads says of a network whose logits end in a ReLU."""
+    return (
+        f"{name}: the network ends in a ReLU on its logits, under which a fresh draw has left classes that never learnt again "
+        "(rekindle methods rifle); give --head-type linear."
+    )
+
+
 class Restarting(Method):
     """Changes weights at once, at the start of some epochs.
 
     Attributes:
         draws: Whether the head is drawn then, in whole or in part.
+        optimizer_state: A field of the method: "clear" or "keep" the optimiser's state of what changes.
     """
 
     draws: ClassVar[bool] = True
+    optimizer_state: Literal["clear", "keep"]
 
     def restarts(self, clock: Clock) -> list[int]:
         """Epochs before which weights change."""
@@ -59,11 +69,6 @@ class Restarting(Method):
     def change_(self, number: int, clock: Clock) -> list[tuple[nn.Module, Masks]] | None:
         """Change weights for the restart of that number, from 1; return what the optimiser may forget, None for everything."""
         raise TypeError(f"{type(self).__name__} must define change_(number, clock).")
-
-    @property
-    def forgets(self) -> bool:
-        """Whether the optimiser's state of what changed is taken away."""
-        return True
 
     @property
     def happens(self) -> bool:
@@ -91,10 +96,11 @@ class Restarting(Method):
         if clock.step > 0 or clock.epoch not in self.restarts(clock):
             return False
         changed = self.change_(self.restarts(clock).index(clock.epoch) + 1, clock)
-        if self.forgets and changed is None:
-            forget_(optimizer)
-        elif self.forgets and changed is not None:
-            forget_where_(optimizer, changed)
+        if self.optimizer_state == "clear":
+            if changed is None:
+                forget_(optimizer)
+            else:
+                forget_where_(optimizer, changed)
         return True
 
     def warnings(self, clock: Clock) -> list[str]:
@@ -107,10 +113,7 @@ class Restarting(Method):
                 f"(rekindle methods rifle); give more --epochs, or restart less often."
             )
         if starts and self.draws and any(is_rectified(self._net.model, name) for name in self._net.head):
-            found.append(
-                f"{self.name}: the network ends in a ReLU on its logits, under which a fresh draw has left classes that never learnt again "
-                "(rekindle methods rifle); give --head-type linear."
-            )
+            found.append(rectified_sentence(self.name))
         return found
 
 
@@ -128,9 +131,9 @@ class Generations(Restarting):
         return self.generations > 1
 
     @property
-    def forgets(self) -> bool:
-        """As the option says."""
-        return self.optimizer_state == "clear"
+    def redraws_backbone(self) -> bool:
+        """Where there is more than one generation."""
+        return self.happens
 
     def restarts(self, clock: Clock) -> list[int]:
         """The first epoch of each generation but the first."""

@@ -47,6 +47,11 @@ class ReinitTop(Method):
         super().__post_init__()
         require(self.blocks > 0 or not self.norm, "reinit_top: norm needs blocks of at least 1, found 0.")
 
+    @property
+    def redraws_backbone(self) -> bool:
+        """Its last blocks, if any."""
+        return self.blocks > 0
+
     def surgery(self, net: Net, source: Source) -> None:
         """Draw in place, and take what was drawn out of the shared parameters."""
         if not self.blocks:

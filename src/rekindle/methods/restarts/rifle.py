@@ -27,7 +27,7 @@ from rekindle.method import Batch, Clock, DataPasses, Method, Net, Source, requi
 from rekindle.methods._features import collect_features
 from rekindle.methods.restarts._draw import check_head, forget_, reinitialize_, scale_of_a_head
 from rekindle.methods.restarts._fitted import FITTED, TIMES, TrainingAccuracy, steps_of_a_fresh_head
-from rekindle.methods.restarts._periods import ENOUGH_STEPS, Shape, cycle_factor, period_starts
+from rekindle.methods.restarts._periods import ENOUGH_STEPS, Shape, cycle_factor, period_starts, rectified_sentence
 from rekindle.methods.restarts.cosine import half_cosine
 from rekindle.models.classifier import is_rectified
 from rekindle.spec import Count, Means, Positive
@@ -188,10 +188,7 @@ class Rifle(Method):
                 "studies (rekindle methods rifle); give more --epochs, or leave rifle out."
             )
         if self._rectified:
-            found.append(
-                "rifle: the network ends in a ReLU on its logits, under which a fresh draw has left classes that never learnt again "
-                "(rekindle methods rifle); give --head-type linear."
-            )
+            found.append(rectified_sentence(self.name))
         return found
 
     def run_epochs(self, epochs: int) -> int:

@@ -55,11 +55,6 @@ class Zapping(Restarting):
         """Unless the tail is the whole run."""
         return self.tail < 1
 
-    @property
-    def forgets(self) -> bool:
-        """As the option says."""
-        return self.optimizer_state == "clear"
-
     def restarts(self, clock: Clock) -> list[int]:
         """Every so many epochs, up to the tail."""
         tail = max(1.0, self.tail * clock.epochs)

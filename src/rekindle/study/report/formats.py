@@ -2,7 +2,7 @@
 
 from rekindle.errors import alternatives
 from rekindle.files import csv_text
-from rekindle.report.format import escape
+from rekindle.report.format import escape, markdown_table
 from rekindle.report.statistics import LEVEL
 from rekindle.study.grid import size_text
 from rekindle.study.report.numbers import Entry, StudyNumbers
@@ -153,14 +153,14 @@ def _marker(numbers: StudyNumbers, regularizer: str) -> dict[tuple[int, int], st
 
 def _markdown(table: Table, bold: dict[tuple[int, int], str] | None = None) -> str:
     header, rows = table
-    lines = [[escape(name) for name in header], ["---" if name in WORDS else "---:" for name in header]]
+    lines = []
     for i, row in enumerate(rows):
         cells = [escape(cell) for cell in row]
         for j, cell in enumerate(cells):
             mark = (bold or {}).get((i, j))
             cells[j] = f"**{cell}**" if mark == "higher" else f"{cell} ▼" if mark == "lower" else cell
         lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown_table(header, lines, WORDS)
 
 
 def _with(regularizer: str) -> str:

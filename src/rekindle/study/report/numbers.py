@@ -11,7 +11,17 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from rekindle.report.results import final_split
-from rekindle.report.statistics import LEVEL, average_ranks, holm, nonzero, paired_summary, rank_tests, smallest_p, wilcoxon_over_tasks
+from rekindle.report.statistics import (
+    LEVEL,
+    average_ranks,
+    holm,
+    nonzero,
+    paired_summary,
+    rank_tests,
+    scores_by_task,
+    smallest_p,
+    wilcoxon_over_tasks,
+)
 from rekindle.study.grid import Cell, Group, Setting
 from rekindle.study.store import Study
 
@@ -290,15 +300,8 @@ def _over_tasks(numbers: StudyNumbers, entries: list[Entry], method: str) -> dic
 def _ranked_scores(numbers: StudyNumbers, entries: list[Entry]) -> tuple[list[str], list[list[float]]]:
     """(tasks, methods) mean accuracies, over the settings in which every method of this regulariser has all runs."""
     methods = [method for method in numbers.methods if any(entry.method == method for entry in entries)]
-    complete: dict[Setting, list[float]] = {}
-    for setting in dict.fromkeys(entry.setting for entry in entries):
-        row = [numbers.by_place.get((setting, method)) for method in methods]
-        if all(entry is not None and entry.complete for entry in row):
-            complete[setting] = [entry.mean or 0.0 for entry in row if entry is not None]
-    by_task: dict[str, list[list[float]]] = {}
-    for setting, scores in complete.items():
-        by_task.setdefault(setting.task, []).append(scores)
-    return methods, [[mean(column) for column in zip(*rows, strict=True)] for rows in by_task.values()]
+    found = {(entry.setting, entry.method): entry.mean or 0.0 for entry in entries if entry.complete}
+    return methods, list(scores_by_task(found, methods).values())
 
 
 def _selection(study: Study, group: Group) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rekindle.files import write_atomic
+from rekindle.report.figures import RANKS_NEED
 from rekindle.report.format import duration, escape
 from rekindle.report.template import render
 from rekindle.study.report import figures, formats, tables
@@ -93,7 +94,7 @@ def plots(numbers: StudyNumbers) -> tuple[dict[str, tuple[str, Any]], list[str]]
         try:
             figure = figures.critical_difference(numbers, overall)
         except ImportError:
-            notes.append("The diagram of critical differences needs scikit-posthocs: pip install 'rekindle[study]'.")
+            notes.append(RANKS_NEED)
             continue
         if figure:
             made[f"ranks-{number}"] = f"Average ranks {overall.regularizer}".strip(), figure
