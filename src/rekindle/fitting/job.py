@@ -35,7 +35,7 @@ from rekindle.fitting.memory import size_warnings
 from rekindle.fitting.setup import check_mixing, dark, data_hash, launch, leaks, make_criterion, uneven, weights_hash
 from rekindle.fitting.shared import Shared, recall, remember
 from rekindle.fitting.source_data import SourceData, one_pass
-from rekindle.fitting.workload import EVALUATION, KNOWN, Stopwatch, Workload
+from rekindle.fitting.workload import Stopwatch, Workload, checked_count
 from rekindle.locks import locked, remove_if_unused
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
@@ -60,8 +60,6 @@ if TYPE_CHECKING:
     from rekindle.training.fabric import Fabric
     from rekindle.training.trainer import Training
 
-CHECKING = 0.25  # Work of looking at validation pictures after an epoch, in that of the epoch, where they choose nothing.
-LEAST_CHECKED = 64
 CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods and checkpoints take some too.
 LEAD = 2  # Validation pictures: fine-tuning gains much where it gains, and one picture of a few is luck (docs/results/defaults).
 LONG = 900.0  # Seconds that may be more than somebody meant to wait.
@@ -309,12 +307,12 @@ class _Job:
         return training, choices
 
     def _checked(self, splits: "dict[str, Samples]") -> "Samples | None":
-        """The validation pictures that are measured after each epoch: all that choose something, else no more than training's pace allows."""
+        """The validation pictures that are measured after each epoch."""
         val, spec = splits.get("val"), self.spec
-        if val is None or spec.keep == "best" or spec.patience is not None or spec.defaults == "0.1":
-            return val
-        most = max(LEAST_CHECKED, int(CHECKING * len(splits["train"]) / EVALUATION))
-        return val if len(val) <= most else val.subset(data_room.order(len(val), spec.seed, 0)[:most].sort().values)
+        if val is None:
+            return None
+        count = checked_count(spec, len(splits["train"]), len(val))
+        return val if count == len(val) else val.subset(data_room.order(len(val), spec.seed, 0)[:count].sort().values)
 
     def _first_epoch(self, probe: LinearProbe | None, model: nn.Module, splits: "dict[str, Samples]") -> None:
         """What takes as long as a small epoch, and is not needed before there is one to show."""
@@ -414,12 +412,7 @@ class _Job:
         return replace(choices, epochs=self._agreed(epochs))
 
     def _workload(self, splits: "dict[str, Samples]") -> Workload:
-        return Workload(
-            train=len(splits["train"]),
-            checked=len(self._checked(splits) or ()) + (len(splits["test"]) if self.spec.test_every_epoch else 0),
-            measured=sum(len(samples) for name, samples in splits.items() if name != "train"),
-            known=sum(min(KNOWN, len(samples)) for name, samples in splits.items() if name != "test"),
-        )
+        return Workload.of(self.spec, {name: len(samples) for name, samples in splits.items()}, self._draws)
 
     def _rate(self, choices: Choices, tuner: Tuner, look: Look | None, train: "Samples") -> Choices:
         """The choices with the backbone's rate from a few gradients, the same on every rank, where it was left open."""

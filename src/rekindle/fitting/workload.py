@@ -1,12 +1,17 @@
 """How long a run takes: its work counted in pictures, and the pace at which the machine does it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
+
+from rekindle.spec import RunSpec
 
 EVALUATION = 1 / 3  # Work of looking at a picture, in that of training on it.
 KNOWN = 1000  # Pictures at most, of training and of validation, that strangers are told by.
-ENDING = 5.0  # Seconds that pictures and pages take.
+CHECKING = 0.25  # Work of looking at validation pictures after an epoch, in that of the epoch, where they choose nothing.
+LEAST_CHECKED = 64
+DRAWN, UNDRAWN = 5.0, 1.5  # Seconds that the end of a run takes beside looking at pictures: with its own pictures and page, and without.
 
 
 @dataclass(frozen=True)
@@ -18,12 +23,26 @@ class Workload:
         checked: Looked at after each epoch.
         measured: Looked at when training has ended.
         known: Whose features are kept then.
+        drawn: Whether the run draws pictures for its page.
     """
 
     train: int
     checked: int
     measured: int
     known: int
+    drawn: bool = True
+
+    @classmethod
+    def of(cls, spec: RunSpec, counts: Mapping[str, int], drawn: bool = True) -> Self:
+        """That of a run with so many pictures in each split: {"train": 80, "val": 20, "test": 40}."""
+        splits = dict(counts) if spec.test else {name: count for name, count in counts.items() if name != "test"}
+        return cls(
+            train=counts["train"],
+            checked=checked_count(spec, counts["train"], counts.get("val", 0)) + (counts["test"] if spec.test_every_epoch else 0),
+            measured=sum(count for name, count in splits.items() if name != "train"),
+            known=sum(min(KNOWN, count) for name, count in splits.items() if name != "test"),
+            drawn=drawn,
+        )
 
     def epoch(self, seconds: float) -> float:
         """Seconds of an epoch."""
@@ -31,11 +50,18 @@ class Workload:
 
     def ending(self, seconds: float) -> float:
         """Seconds from the last epoch to the report."""
-        return ENDING + seconds * EVALUATION * (2 * self.measured + self.known)
+        return (DRAWN if self.drawn else UNDRAWN) + seconds * EVALUATION * (2 * self.measured + self.known)
 
     def beside_training(self, epochs: int, seconds: float) -> float:
         """Seconds that a run with so many epochs to go takes beside training."""
         return epochs * seconds * EVALUATION * self.checked + self.ending(seconds)
+
+
+def checked_count(spec: RunSpec, train: int, val: int) -> int:
+    """How many of `val` validation pictures are measured after each epoch: all that choose something, else no more than training's pace allows."""
+    if spec.keep == "best" or spec.patience is not None or spec.defaults == "0.1":
+        return val
+    return min(val, max(LEAST_CHECKED, int(CHECKING * train / EVALUATION)))
 
 
 class Stopwatch:

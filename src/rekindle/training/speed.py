@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 
 from rekindle.tuner import Criterion, Tuner
 
-STEPS = 4
+STEPS = 6
 
 
 @dataclass
@@ -51,14 +52,15 @@ class Trial:
 
 
 def images_per_second(trial: Trial, x: Tensor, y: Tensor) -> float:
-    """Training speed over `STEPS` - 1 steps on one batch, after one step of warm-up."""
-    for number in range(STEPS):
-        if number == 1:
-            _wait()
-            began = time.perf_counter()
+    """Training speed on one batch: that of the median of `STEPS` - 1 steps after one of warm-up, since other work may hold up any of them."""
+    seconds = []
+    for _ in range(STEPS):
+        _wait()
+        began = time.perf_counter()
         trial.step(x, y)
-    _wait()
-    return (STEPS - 1) * len(y) / (time.perf_counter() - began)
+        _wait()
+        seconds.append(time.perf_counter() - began)
+    return len(y) / median(seconds[1:])
 
 
 def seconds_per_image(
