@@ -38,12 +38,28 @@ def palette(*names: str) -> str:
 
 def method_color(recipe: str) -> str:
     """The colour of a recipe, whatever its options: "l2+rifle(periods=2)" has that of "rifle"."""
-    names = [name.strip() for name in re.sub(r"\([^()]*\)", "", recipe).split("+")]
-    told = "+".join(sorted(name for name in names if name != BESIDE) or [BESIDE])
+    told = _told(recipe)
     return METHODS.get(told) or COLORS[crc32(told.encode("utf-8", "replace")) % len(COLORS)]
 
 
 def method_styles(recipes: Sequence[str]) -> list[tuple[str, Dash]]:
-    """A colour and a line style for each of the lines of one figure: what shares a colour differs in its dashes, as long as those last."""
-    colors = [method_color(recipe) for recipe in recipes]
-    return [(color, DASHES[colors[:place].count(color) % len(DASHES)]) for place, color in enumerate(colors)]
+    """A colour and a line style for each of the lines of one figure.
+
+    A method that `METHODS` does not name gives way where its colour is another's, as long as there are free ones; what still shares a
+    colour differs in its dashes, as long as those last.
+    """
+    told = [_told(recipe) for recipe in recipes]
+    colors = {name: METHODS[name] for name in told if name in METHODS}
+    for name in told:
+        if name not in colors:
+            first = COLORS.index(method_color(name))
+            turn = COLORS[first:] + COLORS[:first]
+            colors[name] = next((color for color in turn if color not in colors.values()), turn[0])
+    places = [colors[name] for name in told]
+    return [(color, DASHES[places[:place].count(color) % len(DASHES)]) for place, color in enumerate(places)]
+
+
+def _told(recipe: str) -> str:
+    """What tells a recipe from others: its methods without options, and without plain weight decay where others stand beside it."""
+    names = [name.strip() for name in re.sub(r"\([^()]*\)", "", recipe).split("+")]
+    return "+".join(sorted(name for name in names if name != BESIDE) or [BESIDE])

@@ -346,13 +346,13 @@ def rank_diagram(ranks: dict[str, float], tested: list[list[float]], shades: dic
     names = {method: short(method, NAME) for method in ranks}
     table = pandas.DataFrame(tested, index=list(names.values()), columns=list(names.values()))
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(8, 0.8 + 0.28 * len(names)), layout="constrained")
+        figure = Figure(figsize=(NARROW, 0.9 + 0.28 * len(names)), layout="constrained")
         axes = figure.subplots()
         critical_difference_diagram(
             pandas.Series(list(ranks.values()), index=list(names.values())), table, ax=axes,
             color_palette={name: shades[method] for method, name in names.items()}, crossbar_props={"color": INK},
         )  # fmt: skip
-        axes.set_title(f"average rank over {over}; a bar joins methods that differ by no significant amount")
+        axes.set_title(f"average rank over {over}\na bar joins what no test tells apart", pad=18)
     return figure
 
 
