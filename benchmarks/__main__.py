@@ -14,10 +14,10 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # Without it the profiler that 
 
 import torch
 
-from benchmarks import epochs, frozen, methods, page, scale, starting
+from benchmarks import epochs, frozen, methods, page, scale, starting, studies
 
 ROOT = Path(__file__).resolve().parents[1]
-FIGURES, PAGE = ROOT / "build" / "performance.json", ROOT / "docs" / "performance.md"
+FIGURES, PAGE = ROOT / "docs" / "results" / "performance.json", ROOT / "docs" / "performance.md"
 Part = Callable[[argparse.Namespace], dict[str, Any]]
 
 
@@ -51,7 +51,14 @@ def of_scale(options: argparse.Namespace) -> dict[str, Any]:
     return {"classes": scale.CLASSES, "edge": scale.EDGE, "phases": scale.PHASES, "rows": rows}
 
 
-PARTS: dict[str, Part] = {"epochs": of_epochs, "starting": of_starting, "frozen": of_frozen, "scale": of_scale, "methods": of_methods}
+def of_studies(options: argparse.Namespace) -> dict[str, Any]:
+    """Small runs an hour."""
+    return studies.measure(options.rounds, partial(print, file=sys.stderr, flush=True))
+
+
+PARTS: dict[str, Part] = {
+    "epochs": of_epochs, "starting": of_starting, "studies": of_studies, "frozen": of_frozen, "scale": of_scale, "methods": of_methods,
+}  # fmt: skip
 """What can be measured, by name. A part gives figures that JSON can hold; `page.SECTIONS` has the section that shows them."""
 
 
@@ -82,7 +89,6 @@ def main() -> None:
     if options.only:
         print(page.text(found))
         return
-    FIGURES.parent.mkdir(exist_ok=True)
     FIGURES.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     PAGE.write_text(page.text(found), "utf-8")
 

@@ -58,6 +58,19 @@ libraries, decoded pixels in the system's page cache included, which it may drop
 |---|{dashes}
 {rows}
 """
+STUDIES = """\
+## Studies of small runs
+
+Runs an hour by the clock, of {cells} runs of {model} at {size} pixels ({pictures} training pictures, {epochs} epochs, of which training takes
+{training:.1f} s), each with one thread; medians of {rounds} rounds in turn, with the range in brackets, on {date}. A study keeps its processes, so
+that libraries are loaded once and what is seen of pictures and weights is shared.
+
+| | runs an hour | ratio |
+|---|---:|---:|
+| each by a command of its own, which draws its pictures | {alone:.0f} | |
+| a study, one job, start and forecast included | {one:.0f} | {warm} over commands |
+| the same, two jobs | {two:.0f} | {jobs} over one job |
+"""
 METHODS = """\
 ## What a method adds to a training step
 
@@ -110,8 +123,14 @@ def scale_section(found: dict[str, Any]) -> str:
     return SCALE.format(**{**found, "columns": heads, "dashes": "---:|" * len(columns), "rows": "\n".join([*rows, memory])})
 
 
+def studies_section(found: dict[str, Any]) -> str:
+    """Runs an hour."""
+    return STUDIES.format(**{**found, "jobs": _range(found["jobs"]), "warm": _range(found["warm"])})
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "epochs": epochs_section, "starting": starting_section, "frozen": frozen_section, "scale": scale_section, "methods": methods_section,
+    "epochs": epochs_section, "starting": starting_section, "studies": studies_section, "frozen": frozen_section, "scale": scale_section,
+    "methods": methods_section,
 }  # fmt: skip
 
 
@@ -127,7 +146,7 @@ def text(found: dict[str, Any]) -> str:
         python=platform.python_version(),
         torch=metadata.version("torch"),
     )
-    return "\n".join([head, *(SECTIONS[name](figures) for name, figures in found.items())])
+    return "\n".join([head, *(section(found[name]) for name, section in SECTIONS.items() if name in found)])
 
 
 def _range(found: dict[str, Any]) -> str:
