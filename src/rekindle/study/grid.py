@@ -9,6 +9,7 @@ from typing import Any
 
 from rekindle.errors import number_of
 from rekindle.spec import RunSpec
+from rekindle.study.search import Search
 
 FIRST_SELECTION_SEED = 1000
 
@@ -73,6 +74,7 @@ class Group:
         candidates: {"p=0.2": settings of RunSpec without a seed}.
         blocks: {seed of final runs: number of the block that asks for it}.
         selection: How the candidate is chosen.
+        search: Proposes further candidates; None where all are given.
     """
 
     setting: Setting
@@ -80,6 +82,7 @@ class Group:
     candidates: dict[str, dict[str, Any]]
     blocks: dict[int, int]
     selection: "Selection"
+    search: Search | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -87,9 +90,14 @@ class Group:
         return tuple(self.blocks)
 
     @property
+    def budget(self) -> int:
+        """Among how many candidates one is chosen in the end."""
+        return self.search.trials if self.search else len(self.candidates)
+
+    @property
     def searches(self) -> bool:
         """Whether there is anything to choose."""
-        return len(self.candidates) > 1
+        return self.budget > 1
 
     @cached_property
     def selection_cells(self) -> list[Cell]:
@@ -124,12 +132,14 @@ class Selection:
         settings: What those runs change, such as val_fraction.
         equal_budgets: Refuse methods with different numbers of candidates.
         test_selected: Also run every candidate with the final seeds, for a table of its own that chooses on the test split.
+        trials: Candidates of a method that chooses from a range of values.
     """
 
     seeds: tuple[int, ...] = tuple(range(FIRST_SELECTION_SEED, FIRST_SELECTION_SEED + 3))
     settings: dict[str, Any] = field(default_factory=dict)
     equal_budgets: bool = True
     test_selected: bool = False
+    trials: int = 0
 
 
 @dataclass(frozen=True)
@@ -191,7 +201,8 @@ def _varied(group: Group) -> set[str]:
     """Settings of a run, recipes aside, that differ among a method's candidates."""
     candidates = list(group.candidates.values())
     names = {name for candidate in candidates for name in candidate} - {"method", "direction"}
-    return {name for name in names if len({repr(candidate.get(name)) for candidate in candidates}) > 1}
+    searched = names & set(group.search.space if group.search else ())
+    return searched | {name for name in names if len({repr(candidate.get(name)) for candidate in candidates}) > 1}
 
 
 def _some(settings: list[str]) -> str:

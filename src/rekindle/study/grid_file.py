@@ -15,7 +15,8 @@
     blocks: [{sizes: [30]}, {sizes: [60], methods: [Original], seeds: 3}]              # parts of the product, one after the other
     small: {base: ..., tasks: ...}      # what replaces the keys of the same name with --scale small
 
-Grids of values may name options in the recipe's braces, or settings such as lr.
+Grids of values may name options in the recipe's braces, or settings such as lr. In place of a list of values stands a range,
+{low: 0.001, high: 0.1}, with log: false where equal differences count, and selection.trials says how many candidates Optuna proposes.
 """
 
 import copy
@@ -24,7 +25,7 @@ import itertools
 import math
 import string
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,10 +33,12 @@ from rekindle.errors import UserError, number_of, shorter, shown
 from rekindle.files import read_yaml
 from rekindle.spec import AUTO, NONE_WORDS, RunSpec, fits, hints, option_words
 from rekindle.study.grid import FIRST_SELECTION_SEED, Grid, Group, Selection, Setting, by_setting
+from rekindle.study.search import Range, Search
 
 KEYS = ("name", "title", "baseline", "seeds", "sizes", "base", "regularizers", "tasks", "shared", "methods", "selection", "blocks")
 REQUIRED = ("name", "tasks", "methods")
-SELECTION = ("seeds", "settings", "equal_budgets", "test_selected")
+SELECTION = ("seeds", "settings", "equal_budgets", "test_selected", "trials")
+RANGE = ("low", "high", "log")
 BLOCK = ("methods", "regularizers", "tasks", "sizes", "seeds")
 SETTINGS = tuple(field.name for field in dataclasses.fields(RunSpec) if field.name not in ("seed", "test", "devices"))
 NOT_MINE = ("per_class",)
@@ -146,11 +149,12 @@ def _groups(raw: dict[str, Any], selection: Selection) -> list[Group]:
     made = []
     for (setting, method), numbers in places.items():
         both = set(numbers) & set(selection.seeds)
-        candidates = _candidates(method, methods[method], shared[setting.task], regularizers.get(setting.regularizer, ""))
-        if both and len(candidates) > 1:
-            raise UserError(f"selection.seeds must differ from seeds, so that the final runs are fresh; both have {min(both)}.")
         common = {**base, **tasks[setting.task], "per_class": setting.size or None}
-        made.append(Group(setting, method, {text: {**common, **own} for text, own in candidates.items()}, numbers, selection))
+        maker = _Maker(method, methods[method]["settings"], regularizers.get(setting.regularizer, ""), common)
+        space = {key: _space(value, key) for key, value in {**shared[setting.task], **methods[method]["grid"]}.items()}
+        made.append(_group(setting, method, maker, space, numbers, selection))
+        if both and made[-1].searches:
+            raise UserError(f"selection.seeds must differ from seeds, so that the final runs are fresh; both have {min(both)}.")
         try:
             _ = made[-1].final_cells
             _check_selection(made[-1])
@@ -167,7 +171,9 @@ def _check_size(
     for block in blocks:
         settings = math.prod(len(block[key]) for key in ("sizes", "regularizers"))
         for task, name in itertools.product(block["tasks"], block["methods"]):
-            candidates = math.prod(len(values) for values in {**shared[task], **methods[name]["grid"]}.values())
+            space = {**shared[task], **methods[name]["grid"]}.values()
+            ranges = any(isinstance(values, dict) for values in space)
+            candidates = selection.trials if ranges else math.prod(len(values) for values in space)
             runs += settings * candidates * (len(block["seeds"]) + len(selection.seeds) * (candidates > 1))
     if runs > MOST_RUNS:
         raise UserError(
@@ -250,8 +256,34 @@ def _check_shared(shared: dict[str, dict[str, Any]], methods: dict[str, dict[str
 
 
 def _check_values(values: Any, where: str) -> None:
-    if not isinstance(values, list) or not values:
-        raise UserError(f"{where} must be a list of values, found {shown(values)}.")
+    if isinstance(values, dict):
+        _check_range(values, where)
+    elif not isinstance(values, list) or not values:
+        raise UserError(f"{where} must be a list of values, or a range {{low: ..., high: ...}}, found {shown(values)}.")
+
+
+def _check_range(values: dict[str, Any], where: str) -> None:
+    _keys(_mapping(values, where), RANGE, where)
+    low, high = (_maybe_number(values.get(key)) for key in ("low", "high"))
+    for key, number in (("low", low), ("high", high)):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise UserError(f"{where}.{key} must be a number, found {shown(values.get(key))}.")
+    if not isinstance(values.get("log", True), bool):
+        raise UserError(f"{where}.log must be true or false, found {shown(values['log'])}.")
+    if low >= high:
+        raise UserError(f"{where} must go from low to a larger high, found {shown(low)} and {shown(high)}.")
+    if low <= 0 and values.get("log", True):
+        raise UserError(f"{where}.low must be above 0 where equal factors count, found {shown(low)}; give a larger one, or log: false.")
+
+
+def _space(values: Any, key: str) -> Range | list[Any]:
+    """What one name is chosen from: a range that `_check_values` let pass, or a list."""
+    if not isinstance(values, dict):
+        return [_maybe_number(value) for value in values]
+    low, high = (_maybe_number(values[name]) for name in ("low", "high"))
+    if key in SETTINGS and fits(0.5, hints(RunSpec)[key]):
+        low, high = float(low), float(high)
+    return Range(low, high, values.get("log", True))
 
 
 def _method(name: str, entry: Any, regularizers: dict[str, str]) -> dict[str, Any]:
@@ -295,18 +327,45 @@ def _placeholders(settings: dict[str, Any], where: str) -> list[str]:
     return found
 
 
-def _candidates(name: str, method: dict[str, Any], shared: dict[str, Any], regularizer: str) -> dict[str, dict[str, Any]]:
-    """Settings of each combination of the shared values and a method's own, by its text."""
-    found = {}
-    grid = {key: [_maybe_number(value) for value in values] for key, values in {**shared, **method["grid"]}.items()}
-    for values in itertools.product(*grid.values()):
-        chosen = dict(zip(grid, values, strict=True))
-        filled = {"regularizer": regularizer, **{key: repr(value) for key, value in chosen.items()}}
-        settings = {key: value.format_map(filled) if key in ("method", "direction") else value for key, value in method["settings"].items()}
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+    """Makes the settings of a run from the values that a method chooses.
+
+    Attributes:
+        name: Of the method.
+        settings: Of the method, with braces in its recipes.
+        regularizer: What stands for {regularizer}.
+        common: Settings of the base and the task.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    regularizer: str
+    common: dict[str, Any]
+
+    def __call__(self, chosen: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """The candidate's text, and its settings."""
+        filled = {"regularizer": self.regularizer, **{key: repr(value) for key, value in chosen.items()}}
+        settings = {key: value.format_map(filled) if key in ("method", "direction") else value for key, value in self.settings.items()}
         own = {key: value for key, value in chosen.items() if key in SETTINGS}
-        settings |= _settings(own, f"the values that {name} chooses among")
-        found[", ".join(f"{key}={value}" for key, value in chosen.items())] = settings
-    return found
+        settings |= _settings(own, f"the values that {self.name} chooses among")
+        return ", ".join(f"{key}={value}" for key, value in chosen.items()), {**self.common, **settings}
+
+
+def _group(
+    setting: Setting, method: str, maker: _Maker, space: Mapping[str, Range | list[Any]], numbers: dict[int, int], selection: Selection
+) -> Group:
+    """With each combination of the given values, or with the first candidate of a search."""
+    if any(isinstance(values, Range) for values in space.values()):
+        if not selection.trials:
+            raise UserError(f"method {method} chooses from a range, so selection.trials must say among how many values, such as trials: 8.")
+        for end in ("low", "high"):  # A value that no run takes is told of before anything is run.
+            maker({key: getattr(values, end) if isinstance(values, Range) else values[0] for key, values in space.items()})
+        search = Search(space, selection.trials, maker)
+        return Group(setting, method, dict([maker(search.start(0))]), numbers, selection, search)
+    given: list[Sequence[Any]] = [values for values in space.values() if not isinstance(values, Range)]
+    candidates = dict(maker(dict(zip(space, values, strict=True))) for values in itertools.product(*given))
+    return Group(setting, method, candidates, numbers, selection)
 
 
 def _selection(raw: Any) -> Selection:
@@ -316,6 +375,10 @@ def _selection(raw: Any) -> Selection:
         options["seeds"] = _seeds(raw["seeds"], "selection.seeds", FIRST_SELECTION_SEED)
     if "settings" in raw:
         options["settings"] = _settings(raw["settings"], "selection.settings")
+    if "trials" in raw:
+        [options["trials"]] = _numbers([raw["trials"]], "selection.trials")
+        if options["trials"] < 2:
+            raise UserError(f"selection.trials must be at least 2, found {shown(raw['trials'])}.")
     for key in ("equal_budgets", "test_selected"):
         if key in raw:
             if not isinstance(raw[key], bool):
@@ -329,7 +392,7 @@ def _equal_budgets(groups: tuple[Group, ...]) -> None:
     if not groups[0].selection.equal_budgets:
         return
     for rivals in by_setting(groups).values():
-        counts = {group.method: len(group.candidates) for group in rivals}
+        counts = {group.method: group.budget for group in rivals}
         (few, least), (many, most) = min(counts.items(), key=lambda item: item[1]), max(counts.items(), key=lambda item: item[1])
         if least < most:
             raise UserError(

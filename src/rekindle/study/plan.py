@@ -56,7 +56,7 @@ def plan(study: Study) -> Plan:
     """Count the cells of a study and estimate the cost of those that are not finished."""
     cost = Cost(study)
     rows, measured = [], 0
-    for setting, groups in by_setting(study.grid.groups).items():
+    for setting, groups in by_setting(study.groups).items():
         row: dict[str, Any] = {
             "setting": setting,
             "methods": len(groups),
@@ -77,6 +77,10 @@ def plan(study: Study) -> Plan:
                 row["failed"] += state == "failed"
                 if state not in ("done", "failed"):
                     seconds.append(cost.of(cell))
+            if study.selecting(group):  # Candidates that are still to be proposed cost about as much as the first.
+                coming = (group.budget - len(group.candidates)) * len(group.selection.seeds)
+                row["runs"] += coming
+                seconds += coming * [cost.of(group.selection_cells[0])]
         row["seconds"] = None if None in seconds else sum(second for second in seconds if second is not None)
         measured += setting in cost.finished
         rows.append(row)

@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -88,6 +88,7 @@ class Study:
     _prints: dict[str, str] = field(default_factory=dict, repr=False)
     _settled: set[str] = field(default_factory=set, repr=False)
     _chosen: dict[tuple[Any, str], str] = field(default_factory=dict, repr=False)
+    _grown: dict[tuple[Any, str], tuple[Group, list[dict[str, Any]]]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def create(cls, folder: Path | str, grid: Grid, threads: int | None = None) -> "Study":
@@ -135,12 +136,38 @@ class Study:
         """Where the run folders are."""
         return self.folder / "runs"
 
+    @property
+    def groups(self) -> list[Group]:
+        """Those of the grid, with all candidates that are known now."""
+        return [self.grown(group) for group in self.grid.groups]
+
+    def grown(self, group: Group) -> Group:
+        """A group with the candidates that its search has proposed so far; as it is where all are given.
+
+        The next candidate is proposed when every run that chooses among those before is settled.
+        """
+        if group.search is None:
+            return group
+        place = group.setting, group.method
+        found, tried = self._grown.get(place, (group, [group.search.start(0)]))
+        search = found.search or group.search
+        while len(tried) < search.trials and (scores := self._scores(found)) is not None:
+            accuracies = [None if None in mine else sum(mine) / len(mine) for mine in scores.values()]
+            values = search.propose(list(zip(tried, accuracies, strict=True)))
+            if values is None:
+                found = replace(found, search=replace(search, trials=len(tried)))
+                break
+            text, settings = search.settings(values)
+            found, tried = replace(found, candidates={**found.candidates, text: settings}), [*tried, values]
+        self._grown[place] = found, tried
+        return found
+
     def cells(self) -> list[Cell]:
         """All cells that are known now, each once: block after block, in a block those of the first seed first.
 
         So a study cut short has whole blocks and whole pairs. Final runs of a method with a grid are known when its selection is finished.
         """
-        groups = self.grid.groups
+        groups = self.groups
         cells = [cell for group in groups for cell in (*group.selection_cells, *self.final_cells(group))]
         found: dict[str, Cell] = {}
         for cell in sorted(cells, key=lambda cell: cell.turn):
@@ -149,17 +176,19 @@ class Study:
 
     def final_cells(self, group: Group) -> list[Cell]:
         """The final runs of a group that are known now; of all candidates where the grid asks for test_selected."""
+        group = self.grown(group)
         names = list(group.candidates) if group.selection.test_selected else [self.chosen(group)]
         return [cell for name in names if name is not None for cell in group.final_cells[name]]
 
     def unknown_cells(self) -> int:
-        """How many final runs wait for a selection."""
-        waiting = [group for group in self.grid.groups if not group.selection.test_selected and self.selecting(group)]
-        return sum(len(group.seeds) for group in waiting)
+        """How many runs wait for a selection: final ones, and those of candidates that are still to be proposed."""
+        waiting = [group for group in self.groups if self.selecting(group)]
+        final = sum(len(group.seeds) for group in waiting if not group.selection.test_selected)
+        return final + sum((group.budget - len(group.candidates)) * len(group.selection.seeds) for group in waiting)
 
     def selecting(self, group: Group) -> bool:
         """Whether runs that choose are still to be done."""
-        return self.chosen(group) is None and any(self.state(cell) not in SETTLED for cell in group.selection_cells)
+        return self.chosen(group) is None and any(self.state(cell) not in SETTLED for cell in self.grown(group).selection_cells)
 
     def chosen(self, group: Group) -> str | None:
         """The candidate with the best mean validation accuracy, the first of equals; None while that is open.
@@ -177,6 +206,9 @@ class Study:
 
     def selection_scores(self, group: Group) -> dict[str, list[Any]] | None:
         """Validation accuracies of each candidate, None for a failed run; None while a run is still to be done."""
+        return self._scores(self.grown(group))
+
+    def _scores(self, group: Group) -> dict[str, list[Any]] | None:
         scores: dict[str, list[Any]] = {name: [] for name in group.candidates}
         for cell in group.selection_cells:
             state = self.state(cell)
@@ -325,6 +357,7 @@ class Study:
                     self.update(cell.key, state="waiting", crashes=0, error=None)
         self._settled.clear()
         self._chosen.clear()
+        self._grown.clear()
         return len(failed)
 
     def _inputs(self, cell: Cell) -> str:

@@ -203,14 +203,14 @@ class StudyNumbers:
 
 def study_numbers(study: Study) -> StudyNumbers:
     """Read every finished run of a study."""
-    entries = [_entry(study, group) for group in study.grid.groups]
+    entries = [_entry(study, group) for group in study.groups]
     numbers = StudyNumbers(study, entries)
     _pair_up(numbers)
     numbers.overall = [_overall(numbers, regularizer) for regularizer in numbers.regularizers]
     _correct([row for overall in numbers.overall for row in overall.rows])
-    numbers.selections = [_selection(study, group) for group in study.grid.groups if group.searches]
+    numbers.selections = [_selection(study, group) for group in study.groups if group.searches]
     numbers.test_selected = [
-        row for group in study.grid.groups if group.searches and group.selection.test_selected and (row := _test_selected(study, group))
+        row for group in study.groups if group.searches and group.selection.test_selected and (row := _test_selected(study, group))
     ]
     numbers.costs = [_cost(numbers, method) for method in numbers.methods]
     return numbers
@@ -333,7 +333,7 @@ def _cost(numbers: StudyNumbers, method: str) -> dict[str, Any]:
         base = numbers.by_place.get((entry.setting, numbers.baseline))
         if base and base.seconds and entry.seconds:
             ratios.append(entry.seconds / base.seconds)
-    groups = [group for group in numbers.study.grid.groups if group.method == method]
+    groups = [group for group in numbers.study.groups if group.method == method]
     choosing = [_outcome(numbers.study, cell) for group in groups for cell in group.selection_cells]
     return {
         "method": method, "runs": sum(len(entry.done) for entry in mine), "ratio": median(ratios) if ratios else None,
