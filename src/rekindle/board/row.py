@@ -41,7 +41,7 @@ class Row(TypedDict):
     by: str
 
 
-ROW = FileFormat(1, Row, "take it away, or add its run again with rekindle board add")
+ROW = FileFormat(1, Row, "take it away, or add its run again with rekindle board --add RUN")
 
 
 def row_of(folder: Path, by: str = "") -> Row:
@@ -100,10 +100,10 @@ def read_rows(board: Path) -> list[Row]:
         UserError: If there is none, or one is not what a row is, naming the file and what is wrong.
     """
     if not board.is_dir():
-        raise UserError(f"there is no folder {board}; make one with rekindle board add RUN --to {board}")
+        raise UserError(f"there is no folder {board}; make one with rekindle board {board} --add RUN")
     rows = [ROW.read(path) for path in sorted(board.rglob("*.json"))]
     if not rows:
-        raise UserError(f"{board} holds no rows (files of JSON); add finished runs with rekindle board add RUN --to {board}")
+        raise UserError(f"{board} holds no rows (files of JSON); add finished runs with rekindle board {board} --add RUN")
     return rows
 
 
