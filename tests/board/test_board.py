@@ -149,3 +149,22 @@ def test_the_command_adds_renders_and_tells_what_is_wrong(
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no finished run"):
         add([tmp_path / "empty"], tmp_path / "board")
+
+
+def test_a_fold_is_no_row(tmp_path: Path) -> None:
+    data = picture_folder(tmp_path / "data", {"train": 6, "val": 2, "test": 2})
+    options = {
+        "model": "tiny",
+        "epochs": 1,
+        "image_size": 16,
+        "batch_size": 4,
+        "precision": "32",
+        "workers": 0,
+        "device": "cpu",
+        "method": "l2",
+        "lr": 0.05,
+    }
+    folds = rekindle.fit(data, folds=2, out=tmp_path / "runs", **options)
+    with pytest.raises(UserError, match="is a fold of a cross-validation"):
+        add([folds.runs[0].folder], tmp_path / "board")
+    assert not (tmp_path / "board").exists()

@@ -11,6 +11,8 @@ from torch import nn
 import rekindle
 from rekindle import Run, UserError
 from rekindle.cli import main
+from rekindle.errors import Busy
+from rekindle.fitting.run_lock import run_lock
 from rekindle.models.saving import read_model
 from rekindle.report.analyses import analyze
 from rekindle.report.compare import compare
@@ -122,3 +124,12 @@ def test_what_cannot_be_averaged_is_refused(runs: list[Run], folder: Path, tmp_p
     with pytest.raises(UserError, match="have different pictures in their splits"):
         rekindle.soup([runs[0].folder, other.folder], out=tmp_path)
     assert isinstance(runs[0].model[0], nn.Module) and not list(tmp_path.glob("*soup*"))
+
+
+def test_it_is_made_by_one_command_at_a_time_and_never_resumed(runs: list[Run], uniform: Run, tmp_path: Path) -> None:
+    with run_lock(tmp_path / "mine", lambda text: None) as mine:
+        assert mine
+        with pytest.raises(Busy, match="at this moment"):
+            rekindle.soup([run.folder for run in runs[:2]], "uniform", out=tmp_path, name="mine")
+    with pytest.raises(UserError, match="is a soup, which has no training to go on with"):
+        rekindle.fit(resume=uniform.folder)

@@ -52,9 +52,11 @@ def row_of(folder: Path, by: str = "") -> Row:
         by: Who contributes it.
 
     Raises:
-        UserError: If it is no finished run folder.
+        UserError: If it is no finished run folder, or a fold of a cross-validation, which is one measurement with the others.
     """
     spec, result, environment = read_spec(folder), read_result(folder), read_environment(folder)
+    if spec.fold is not None:
+        raise UserError(f"{folder} is a fold of a cross-validation, and a board holds runs that stand alone; add runs without --folds.")
     counts = DATA.read(folder / "data.json")["files"]
     probe = (result.get("probe") or {}).get("test", {})
     row: dict[str, Any] = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 from rekindle.errors import RekindleWarning, UserError, number_of
 from rekindle.files import expand
 from rekindle.fitting.folder_names import check_name
-from rekindle.records import folds_of, read_environment, read_spec
+from rekindle.records import folds_of, read_environment, read_result, read_spec
 from rekindle.spec import AUTO, NONE_WORDS, PLACES, Folds, RunOptions, RunSpec, check_names, check_value
 from rekindle.training.listener import Listener
 from rekindle.training.trackers import Log, tracking
@@ -175,6 +175,10 @@ def _resumed(folder: Path, given: dict[str, Any]) -> RunSpec:
         UserError: If another setting than the run's is given, or its data or weights are gone.
     """
     kept = read_spec(folder)
+    if (folder / "result.json").is_file() and "soup" in read_result(folder):
+        raise UserError(
+            f"{folder} is a soup, which has no training to go on with; go on with a run that it was made of, or make another soup."
+        )
     _check_options(kept, folder)
     moved: dict[str, Any] = {name: str(value) for name, value in given.items() if name in PLACES}
     spec = replace(kept, **moved)

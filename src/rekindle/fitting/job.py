@@ -5,7 +5,7 @@ import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -24,19 +24,19 @@ from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples, samples_by_split
-from rekindle.errors import Busy, Later, Unreadable, UserError, number_of
-from rekindle.files import remove_temporaries, write_atomic
+from rekindle.errors import Later, Unreadable, UserError, number_of
+from rekindle.files import write_atomic
 from rekindle.fitting import wise_ft
 from rekindle.fitting.choices import Choices, back_to_probe, choose, from_checkpoint, reads, start_head, with_head_rate, write_probe
 from rekindle.fitting.ending import figures, learn_familiarity
 from rekindle.fitting.folder_names import check_free, slug
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
 from rekindle.fitting.memory import size_warnings
+from rekindle.fitting.run_lock import alone
 from rekindle.fitting.setup import check_mixing, dark, data_hash, launch, leaks, make_criterion, uneven, weights_hash
 from rekindle.fitting.shared import Shared, recall, remember
 from rekindle.fitting.source_data import SourceData, one_pass
 from rekindle.fitting.workload import Stopwatch, Workload, checked_count
-from rekindle.locks import locked, remove_if_unused
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.restarts.cosine import Cosine
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
 CAREFUL = 0.9  # Share of the measured time that epochs are planned for: methods and checkpoints take some too.
 LEAD = 2  # Validation pictures: fine-tuning gains much where it gains, and one picture of a few is luck (docs/results/defaults).
 LONG = 900.0  # Seconds that may be more than somebody meant to wait.
-LOCK = ".lock"
 Found = TypeVar("Found")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -151,7 +150,7 @@ def execute(
     dataset = replace(dataset, notes=[*dataset.notes, *leaks(dataset, pixels), *dark(dataset, pixels), *uneven(spec, dataset)])
     for text in [*dataset.notes, *(f"caution: {sentence}" for sentence in dataset.cautions)]:
         listener.note(text)
-    with _alone(folder, fabric, listener.note):
+    with alone(folder, fabric, listener.note):
         if _is_finished(folder, listener.note):
             listener.note(f"{folder} is finished already; nothing was trained again.")
         else:
@@ -679,43 +678,3 @@ def _is_finished(folder: Path, note: Callable[[str], None]) -> bool:
         note(f"{str(error).partition('; ')[0]}; it is written again.")
         return False
     return True
-
-
-@contextmanager
-def _alone(folder: Path, fabric: "Fabric", note: Callable[[str], None]) -> Iterator[None]:
-    """Let one command at a time work in a run folder. Whoever is refused has changed nothing there.
-
-    Raises:
-        Busy: If another command is at it; on every rank.
-    """
-    with ExitStack() as held:
-        free = not fabric.is_global_zero or held.enter_context(_run_lock(folder, note))
-        if not (fabric.broadcast(free) if fabric.world_size > 1 else free):
-            raise Busy(f"another command is training {folder} at this moment; wait for it, or choose another --out.")
-        yield
-
-
-@contextmanager
-def _run_lock(folder: Path, note: Callable[[str], None]) -> Iterator[bool]:
-    """Hold a run folder's lock, if it is free. A run that failed before it began leaves no empty folder behind."""
-    made = not folder.parent.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileNotFoundError, FileExistsError):  # Another command removes it at this moment.
-        pass
-    except OSError as error:
-        raise UserError(
-            f"the run's folder {folder} cannot be made ({error.strerror}); name a folder that may be written with --out."
-        ) from None
-    with locked(folder / LOCK, note=note) as mine:
-        try:
-            if mine:
-                for place in (folder, folder / "checkpoints"):
-                    remove_temporaries(place)
-            yield mine
-        finally:
-            if mine:
-                remove_if_unused(folder, LOCK)
-                if made:
-                    with suppress(OSError):  # It holds the runs of other commands.
-                        folder.parent.rmdir()

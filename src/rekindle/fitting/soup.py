@@ -22,10 +22,11 @@ from rekindle import models
 from rekindle.analysis.calibration import at_temperature, fit_temperature
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples, samples_by_split
-from rekindle.errors import UserError, number_of, some
+from rekindle.errors import Busy, UserError, number_of, some
 from rekindle.files import expand
 from rekindle.fitting.ending import figures, learn_familiarity
 from rekindle.fitting.folder_names import check_free, check_name, slug
+from rekindle.fitting.run_lock import BUSY, run_lock
 from rekindle.models.saving import read_model
 from rekindle.records import DATA, RESULT, read_recipe, read_spec
 from rekindle.run import Run, open_folder, write_predictions
@@ -64,6 +65,7 @@ def soup(
 
     Raises:
         UserError: If the runs cannot be averaged, or their pictures are no longer what they were.
+        Busy: If another command works in the folder.
     """
     check_value("--kind", kind, Kind)
     if name is not None:
@@ -76,12 +78,14 @@ def soup(
         spec = read_spec(best_first[0].folder)
         usual = f"{slug(Path(spec.data.removeprefix('hf:')).name)}-{slug(spec.model)}-soup-{made}"
         folder = expand(out) / (name or usual)
-        if folder.exists():
+        with run_lock(folder, watcher.note) as mine:
+            if not mine:
+                raise Busy(BUSY.format(folder=folder))
             check_free(folder, made)
-        if (folder / "result.json").is_file():
-            watcher.note(f"{folder} is finished already; nothing was averaged again.")
-        else:
-            _Averaging.over(best_first, watcher).run(kind, folder, made)
+            if (folder / "result.json").is_file():
+                watcher.note(f"{folder} is finished already; nothing was averaged again.")
+            else:
+                _Averaging.over(best_first, watcher).run(kind, folder, made)
     return Run(folder)
 
 
