@@ -198,7 +198,8 @@ class RunSpec:
         warmup: Share of the run's steps in which the learning rates rise from nearly 0.
         clip_norm: Norm that the gradient of all weights is clipped to; "none" leaves it.
         ema: Keep the exponential moving average of the weights over the steps, with this decay a step, such as 0.99, which --ema alone takes; after a restart it begins anew. "none" keeps the weights themselves.
-        optimizer: Any optimiser of torch.optim by name; SGD gets momentum 0.9.
+        optimizer: Any optimiser of torch.optim by name; SGD gets momentum 0.9. "auto" takes AdamW for networks that normalise by LayerNorm,
+            such as vision transformers and ConvNeXt, and SGD for others.
         batch_size: Images a step, over all devices.
         grad_accum_steps: Micro-batches that a step's images are split into, where memory is short.
         image_size: Edge of the crop in pixels; "auto" takes what the weights were trained on.
@@ -248,7 +249,7 @@ class RunSpec:
     warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     clip_norm: Rate | None = 8.0
     ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
-    optimizer: str = "SGD"
+    optimizer: str = "auto"
     batch_size: Annotated[int, Interval(ge=2, le=65_536)] = 32
     grad_accum_steps: Count = 1
     image_size: Annotated[int, Interval(ge=1, le=8_192)] | None = None
@@ -445,7 +446,7 @@ NONE_WORDS = {
 }  # fmt: skip
 RELEASED: dict[str, Any] = {  # What rekindle 0.1.0 did where there is an option now, or where its "auto" meant something else.
     "model": "resnet18", "head_lr": "tied", "head_init": "random", "batchnorm": "batch", "head_type": "own", "warmup": 0.0, "clip_norm": None,
-    "keep": "last",
+    "keep": "last", "optimizer": "SGD",
 }  # fmt: skip
 RENAMED = {"freeze_until": "freeze", "accumulate": "grad_accum_steps", "read_test": "test", "watch_test": "test_every_epoch"}  # 0.1.0: now
 

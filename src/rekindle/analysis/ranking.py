@@ -103,18 +103,18 @@ def rank(
     asked = [text.strip() for text in candidates if text.strip()]
     if not asked or len(set(asked)) < len(asked):
         raise UserError(f"name different networks, joined by commas, such as tiny,resnet18; found {', '.join(asked) or 'none'}.")
-    loaded = [_build(text) for text in asked]
+    loaded = [_build(text, image_size) for text in asked]
     share = 0.0 if per_class else RunSpec.val_fraction  # A subset that is only looked at needs no validation beside it.
     dataset = data_room.open_data(str(data), seed=seed, per_class=per_class or None, val_fraction=share)
     found = [_score(text, one, dataset, image_size, listener) for text, one in zip(asked, loaded, strict=True)]
     return Ranking(sorted(found, key=lambda one: -one.logme), len(dataset.splits["train"].paths), dataset.classes)
 
 
-def _build(text: str) -> models.LoadedModel:
+def _build(text: str, image_size: int) -> models.LoadedModel:
     name, _, weights = text.partition("=")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # Random weights, where they are asked for, are the same each time.
-        return models.build(name, weights=weights or "default")
+        return models.build(name, weights=weights or "default", image_size=image_size)
 
 
 def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, image_size: int, listener: Any) -> RankedNetwork:

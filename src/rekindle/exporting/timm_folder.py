@@ -113,7 +113,12 @@ def _config(name: str, module: torch.nn.Module, classes: list[str], wanted: Prep
         "classifier": own.get("classifier"),
         "label_names": classes,
     }
-    return {"architecture": name.partition(".")[0], "num_classes": len(classes), "label_names": classes, "pretrained_cfg": shown}
+    # A network with position embeddings is built for pictures of a size.
+    sized = hasattr(module, "set_input_size") and wanted.image_size != own["input_size"][-1]
+    return {
+        "architecture": name.partition(".")[0], "num_classes": len(classes), "label_names": classes, "pretrained_cfg": shown,
+        **({"model_args": {"img_size": wanted.image_size}} if sized else {}),
+    }  # fmt: skip
 
 
 def _card(run: Run) -> str:

@@ -54,7 +54,7 @@ def clean(
         listener.note(
             f"{judges} has no prediction for {len(paths) - len(judged[0])} of {number_of(len(paths), 'picture')}, whose labels are not judged."
         )
-    loaded = models.build(spec.model, weights=spec.weights)
+    loaded = models.build(spec.model, weights=spec.weights, image_size=spec.image_size or 0)
     how = Preprocessing.of(loaded, spec.image_size or 0)
     pixels = data_room.Pixels.load(
         paths, how.edge, how.interpolation, progress=lambda done: listener.progress("reading pictures", done, len(paths)),

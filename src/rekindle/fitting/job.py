@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -47,7 +47,7 @@ from rekindle.report.format import duration, split_title
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, remove_states, states, unfit
-from rekindle.training.defaults import make_optimizer
+from rekindle.training.defaults import make_optimizer, suitable_optimizer
 from rekindle.training.listener import Listener, Relay, tell_began, tell_caution, tell_ended
 from rekindle.training.mixing import first_views
 from rekindle.training.polyak import BATCHES, polyak_lr
@@ -113,7 +113,7 @@ def execute(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)  # Random weights are part of what the seed decides.
-        loaded = models.build(spec.model, weights=spec.weights)
+        loaded = models.build(spec.model, weights=spec.weights, image_size=spec.image_size or 0)
     if loaded.note:
         listener.note(loaded.note)
     spec = spec.located()
@@ -286,11 +286,11 @@ class _Job:
                 with self.fabric.autocast():
                     read = look if look is not None and reads(tuner, look.features, self._first(train)) else None
                 choices = start_head(self._rate(choices, tuner, read, train), tuner, read)
-                choices = self._agreed(with_head_rate(choices, spec, self.methods, look, model))
+                choices = self._agreed(with_head_rate(choices, replace(spec, optimizer=self._optimizer), self.methods, look, model))
                 if tuner.needs_data:
                     tuner.prepare(self._passes(train, read))
             watching = recorders(spec.record or "", tuner.net, tuner.source)
-            optimizer = make_optimizer(spec.optimizer, tuner.param_groups(choices.lr, choices.head_lr))
+            optimizer = make_optimizer(self._optimizer, tuner.param_groups(choices.lr, choices.head_lr))
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
             raise UserError(str(error)) from None
         if self.fabric.is_global_zero and not (self.folder / "spec.yaml").is_file():
@@ -389,7 +389,10 @@ class _Job:
                 )
         if batchnorm == "auto":
             batchnorm = self.shared.batchnorm or "batch"
-        choices = replace(choose(spec, len(train), self.methods, look, batchnorm), baseline=look.summary() if look else {})
+        choices = replace(
+            choose(replace(spec, optimizer=self._optimizer), len(train), self.methods, look, batchnorm),
+            baseline=look.summary() if look else {},
+        )
         return self._agreed(choices)
 
     def _agreed(self, value: Found) -> Found:
@@ -413,10 +416,15 @@ class _Job:
     def _workload(self, splits: "dict[str, Samples]") -> Workload:
         return Workload.of(self.spec, {name: len(samples) for name, samples in splits.items()}, self._draws)
 
+    @cached_property
+    def _optimizer(self) -> str:
+        """The one that was asked for, or that suits the pre-trained network."""
+        return suitable_optimizer(self.loaded.module) if self.spec.optimizer == "auto" else self.spec.optimizer
+
     def _rate(self, choices: Choices, tuner: Tuner, look: Look | None, train: "Samples") -> Choices:
         """The choices with the backbone's rate from a few gradients, the same on every rank, where it was left open."""
         spec = self.spec
-        if spec.lr or look is None or spec.optimizer != "SGD":
+        if spec.lr or look is None or self._optimizer != "SGD":
             return choices
         twin, head = copy.deepcopy(tuner.net.model), tuner.net.head_parameters()
         write_probe(twin.get_submodule(tuner.net.head[0]), look.probe)
@@ -472,10 +480,11 @@ class _Job:
             self.listener.note(
                 f"each epoch measures {len(checked)} of the {number_of(len(splits['val']), 'validation picture')}, the end all of them."
             )
+        by = "" if self._optimizer == "SGD" else f"{self._optimizer}, "
         in_half = " in bfloat16" if self.spec.precision == "bf16" else ""
         start = {"linear_probe": "from the linear probe", "zero": "from zero", "random": "from a random draw"}[choices.head_init]
         self.listener.note(
-            f"{number_of(tuner.epochs, 'epoch')} of {number_of(tuner.steps_per_epoch, 'step')} on {self.fabric.device}{in_half}; learning rate {choices.lr:g}, of the "
+            f"{number_of(tuner.epochs, 'epoch')} of {number_of(tuner.steps_per_epoch, 'step')} on {self.fabric.device}{in_half}; {by}learning rate {choices.lr:g}, of the "
             f"head {choices.head_lr:.2g}, which starts {start}" + ("; BatchNorm frozen." if choices.batchnorm == "frozen" else ".")
         )
         if self._seconds is not None:

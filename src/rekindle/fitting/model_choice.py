@@ -90,7 +90,7 @@ def _accuracies(
     found: dict[str, float] = {}
     for name in names:
         try:
-            loaded = models.build(name)
+            loaded = models.build(name, image_size=spec.image_size or 0)
         except UserError as error:  # A file in the cache may be damaged.
             listener.note(f"model auto: {name} is out: {error}")
             continue

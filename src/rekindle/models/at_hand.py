@@ -50,7 +50,7 @@ def multiply_adds(name: str, image_size: int | None = None) -> float:
         UserError, RuntimeError: If the network cannot be built, or takes no picture of this size.
     """
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        loaded = build(name, weights="none")
+        loaded = build(name, weights="none", image_size=image_size or 0)
         size = image_size or loaded.input_size
         loaded.module.eval()(torch.empty(1, 3, size, size))
     return float(counter.get_total_flops()) / 2

@@ -17,6 +17,7 @@ from rekindle.models.classifier import (
     replace_classifier,
 )  # fmt: skip
 from rekindle.models.hub import download_errors, offline_if_unreachable, weights_only
+from rekindle.models.input_size import set_input_size_
 from rekindle.models.weights import fit_weights, load_weights, read_weights
 
 Triple = tuple[float, float, float]
@@ -50,7 +51,7 @@ class LoadedModel:
     note: str = ""
 
 
-def build(name: str, *, weights: str | Path = "default", classes: int | None = None) -> LoadedModel:
+def build(name: str, *, weights: str | Path = "default", classes: int | None = None, image_size: int = 0) -> LoadedModel:
     """Build a network, with its pre-trained classifier where the weights have one.
 
     Args:
@@ -59,11 +60,18 @@ def build(name: str, *, weights: str | Path = "default", classes: int | None = N
             "tf_efficientnet_lite0", which are installed), "none" for random ones, or a .safetensors or .pth file or a run folder; its
             classifier may have any width, or be absent.
         classes: Width of the classifier without pre-trained weights; None keeps the network's own.
+        image_size: Edge of the pictures that it will see, in pixels; 0 is that of its weights. See `set_input_size_`.
 
     Raises:
-        UserError: If the name is unknown, the weights cannot be had, or they do not fit.
+        UserError: If the name is unknown, the weights cannot be had, they do not fit, or the network takes no pictures of this size.
     """
-    weights = str(weights)
+    loaded = _build(name, str(weights), classes)
+    if image_size not in (0, loaded.input_size):
+        set_input_size_(loaded.module, name, image_size)
+    return loaded
+
+
+def _build(name: str, weights: str, classes: int | None) -> LoadedModel:
     if weights not in ("default", "none"):
         return _with_file(name, Path(weights))
     pretrained = weights == "default"
@@ -81,7 +89,7 @@ def build(name: str, *, weights: str | Path = "default", classes: int | None = N
 
 def _with_file(name: str, path: Path) -> LoadedModel:
     tensors = read_weights(path)
-    plain = build(name, weights="none")
+    plain = _build(name, "none", None)
     told = fit_weights(plain.module, tensors, path)
     return replace(plain, pretrained=f"weights of {path.name}", note=f"{path} holds the network {told}." if told else "")
 
@@ -161,7 +169,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def load(
-    name: str, classes: int, *, weights: str | Path = "default", head: str | None = None, head_type: str = "auto"
+    name: str, classes: int, *, weights: str | Path = "default", head: str | None = None, head_type: str = "auto", image_size: int = 0
 ) -> tuple[Source, nn.Module]:
     """A frozen copy of a pre-trained network, and the network itself with a fresh classifier.
 
@@ -171,11 +179,12 @@ def load(
         weights: See `build`.
         head: Name of the classifier; None finds it.
         head_type: See `replace_classifier`.
+        image_size: See `build`.
 
     Example:
         >>> source, model = rekindle.load("torchvision:resnet50", classes=200)  # doctest: +SKIP
     """
-    module = build(name, weights=weights).module
+    module = build(name, weights=weights, image_size=image_size).module
     source = Source(module)
     replace_classifier(module, classes, head=head, head_type=head_type)
     return source, module

@@ -49,7 +49,7 @@ def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Modul
     path = folder / "model.safetensors"
     tensors = read_model(folder)
     with torch.random.fork_rng(devices=[]):
-        module = build(recipe["model"], weights="none").module
+        module = build(recipe["model"], weights="none", image_size=recipe["image_size"]).module
         before = copy.deepcopy(module) if operate else module
         if operate and recipe.get("source_classes"):
             for name in find_classifier(before):

@@ -188,7 +188,7 @@ def _distance_of_run(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     if spec.weights == "none":
         raise UserError(f"{run.folder} was trained from random weights, so there is nothing to travel from.")
     with torch.random.fork_rng(devices=[]):
-        module = models.build(spec.model, weights=spec.weights).module
+        module = models.build(spec.model, weights=spec.weights, image_size=spec.image_size or 0).module
     start, end = dict(module.named_parameters()), models.read_model(run.folder)
     head = tuple(f"{name}." for name in recipe.get("head_modules", []))
     stages = models.stages(module, models.find_classifier(module))

@@ -148,11 +148,11 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, Preprocessing
     from rekindle.data.samples import Preprocessing
     from rekindle.method import DataPasses, Source
     from rekindle.registry import parse, parse_direction
-    from rekindle.training.defaults import make_optimizer
+    from rekindle.training.defaults import make_optimizer, suitable_optimizer
     from rekindle.training.speed import STEPS, Trial
     from rekindle.tuner import Tuner
 
-    loaded = models.build(spec.model, weights="none")
+    loaded = models.build(spec.model, weights="none", image_size=spec.image_size or 0)
     model = loaded.module.to(device).to(memory_format=torch.channels_last)
     size = spec.image_size or loaded.input_size
     images = max(LEAST_IMAGES, min(spec.batch_size, TRIAL_PIXELS // size**2))
@@ -166,5 +166,5 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, Preprocessing
     )  # fmt: skip
     if tuner.needs_data:
         tuner.prepare(DataPasses(lambda: iter([(x, y)])))
-    optimizer = make_optimizer(spec.optimizer, tuner.param_groups(TINY_RATE))
+    optimizer = make_optimizer(suitable_optimizer(model) if spec.optimizer == "auto" else spec.optimizer, tuner.param_groups(TINY_RATE))
     return Trial(model, tuner, optimizer, torch.nn.functional.cross_entropy), Preprocessing.of(loaded, size), x, y

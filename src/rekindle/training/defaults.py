@@ -3,6 +3,8 @@
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rekindle.errors import UserError
 
@@ -33,6 +35,16 @@ def automatic_lr(optimizer: str, pretrained: bool) -> float:
 def released_epochs(images: int) -> int:
     """What rekindle 0.1.0 chose: the papers' 40 epochs for up to 1,200 training images, fewer for more, at least 10."""
     return max(10, min(40, MOST_IMAGES // images))
+
+
+def suitable_optimizer(module: nn.Module) -> str:
+    """ "AdamW" for a network that normalises by LayerNorm, such as vision transformers and ConvNeXt; "SGD" for any other.
+
+    Kumar, Shen, Bubeck, Gunasekar: How to Fine-Tune Vision Models with SGD (arXiv 2211.09359): AdamW leads SGD on ViT, DINO, CLIP and
+    ConvNeXt, whose first layer has much larger gradients than the others, and not on ResNets.
+    """
+    norms = [part for part in module.modules() if isinstance(part, nn.LayerNorm | nn.RMSNorm | _BatchNorm)]
+    return "AdamW" if any(not isinstance(part, _BatchNorm) for part in norms) else "SGD"
 
 
 def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
