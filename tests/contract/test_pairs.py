@@ -111,3 +111,17 @@ def _rebuilt(recipe: list[str], weights: dict[str, torch.Tensor]) -> torch.nn.Mo
     operate(model, made(recipe)[0], Source(model), ["fc"])
     model.load_state_dict(weights)
     return model.eval()
+
+
+@pytest.mark.parametrize("family", sorted(set(families()) - {"direction"}))
+def test_two_of_a_family_train_or_are_refused_in_one_sentence(family: str) -> None:
+    for pair in itertools.combinations(families()[family], 2):
+        chosen, _ = made(list(pair))
+        reasons = [reason for one, other in itertools.permutations(chosen, 2) if (reason := one.incompatible_with(other))]
+        try:
+            whole = Loop(chosen, hybrid(0), epochs=2, steps=1, lr=0.001).run()
+        except ValueError as error:
+            assert "\n" not in str(error) and len(str(error)) > 20, f"{pair}: {error}"
+        else:
+            assert not reasons, f"{pair} trains, though it says that it cannot: {reasons[0]}"
+            assert all(torch.isfinite(value).all() for value in whole.values()), pair
