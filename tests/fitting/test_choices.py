@@ -20,7 +20,7 @@ LR = 0.002
 
 
 def chosen(mean_square: float, method: str = "l2", module: nn.Module = BARE, **options: Any) -> Choices:
-    spec = RunSpec(**{"data": "photos", "method": method, "lr": LR, **options})
+    spec = RunSpec(**{"data": "photos", "method": method, "lr": LR, "optimizer": "SGD", **options})
     look = Look(torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]), PROBE, mean_square)
     methods = parse(method)
     return with_head_rate(choose(spec, 100, methods, look, "batch"), spec, methods, look, module)
@@ -55,7 +55,7 @@ def test_a_rate_that_was_asked_for_is_taken(head_lr: float | str, wanted: float)
 
 
 def test_the_rate_is_found_again_where_the_head_could_not_start_at_the_probe() -> None:
-    spec = RunSpec(data="photos", lr=LR)
+    spec = RunSpec(data="photos", lr=LR, optimizer="SGD")
     look = Look(torch.zeros(4, 3), torch.tensor([0, 1, 0, 1]), PROBE, 80.0)
     made = replace(choose(spec, 100, [], look, "batch"), head_init="random")
     assert with_head_rate(made, spec, [], look, BARE).head_lr == pytest.approx(head_rate(80.0))

@@ -82,7 +82,7 @@ def choose(spec: RunSpec, images: int, methods: list[Method], look: "Look | None
     """Fill in what the spec leaves open but the head's rate, for which see `with_head_rate`.
 
     Args:
-        spec: The run.
+        spec: The run, its optimiser named.
         images: Training images.
         methods: The spec's.
         look: What was seen of the features; None where the weights are random.
@@ -103,7 +103,7 @@ def with_head_rate(choices: Choices, spec: RunSpec, methods: list[Method], look:
 
     Args:
         choices: With the backbone's rate and the head's start.
-        spec: The run.
+        spec: The run, its optimiser named.
         methods: The spec's.
         look: What was seen of the features; None where the weights are random.
         module: The network.
