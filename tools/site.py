@@ -1,0 +1,109 @@
+"""What the documentation site adds to plain Markdown: formulas, pages that lie outside docs/, and links between cards. mkdocs.yml names it as a hook."""
+
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, fromstring
+
+from markdown import Extension, Markdown
+from markdown.inlinepatterns import InlineProcessor
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CODE_OF_CONDUCT.md": "code_of_conduct.md", "SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}  # fmt: skip
+TABLE = "<!-- the table of methods -->"
+
+
+class Formula(InlineProcessor):
+    """`$...$` or `$$...$$` as MathML, which browsers draw without a script."""
+
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:  # type: ignore[override]  # noqa: N802
+        from latex2mathml.converter import convert
+
+        text = " ".join((m[1] or m[2]).split())
+        found = fromstring(convert(text, display="block" if m[1] else "inline"))
+        for part in found.iter():
+            part.tag = part.tag.rpartition("}")[2]
+        found.set("xmlns", "http://www.w3.org/1998/Math/MathML")
+        return found, m.start(0), m.end(0)
+
+
+class Formulas(Extension):
+    """Markdown's part: before backslashes are read as escapes, after code."""
+
+    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
+        md.inlinePatterns.register(Formula(r"(?s)\$\$(.+?)\$\$|\$([^$]+?)\$"), "formula", 185)
+
+
+def on_config(config: Any) -> Any:
+    """Let every page hold formulas."""
+    config.markdown_extensions.append(Formulas())
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the pages that lie in the root, as GitHub and PyPI want them."""
+    from mkdocs.structure.files import File
+
+    for name, page in PAGES.items():
+        files.append(File.generated(config, page, content=from_root((ROOT / name).read_text("utf-8"))))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
+    """Links as they are on the site."""
+    path = page.file.src_uri
+    if path.startswith("methods/"):
+        markdown = link_card(markdown, page.file.name)
+    if path == "methods.md":
+        markdown = markdown.replace(TABLE, table_of_methods(config.nav))
+    return to_root(markdown)
+
+
+def from_root(markdown: str) -> str:
+    """Links of a page in the root, as from a page in docs/; what is no page of the site stays as text."""
+    markdown = re.sub(r"\]\(docs/", "](", markdown)
+    markdown = re.sub(r"\]\(((?!http)[\w/.]+)(#[\w-]*)?\)", lambda m: f"]({PAGES.get(m[1], m[1])}{m[2] or ''})", markdown)
+    return re.sub(r"\[([^\]]+)\]\(((?:src|studies|tests|benchmarks|tools)/[^)]*|LICENSE)\)", r"\1", markdown)
+
+
+def to_root(markdown: str) -> str:
+    """Links of a page in docs/ to one in the root."""
+    return re.sub(r"\]\(((?:\.\./)+)([A-Z_]+\.md)\)", lambda m: f"]({'../' * (m[1].count('../') - 1)}{PAGES[m[2]]})", markdown)
+
+
+def cards() -> dict[str, Path]:
+    """The card of each method, by name."""
+    return {path.stem: path for path in sorted((ROOT / "src/rekindle/methods/cards").glob("*.md"))}
+
+
+def link_card(markdown: str, name: str) -> str:
+    """A card with links to other cards and to results."""
+    known = cards()
+
+    def linked(match: re.Match[str]) -> str:
+        span = match[1]
+        if span.startswith("docs/results/"):
+            return f"[{span.removeprefix('docs/')}](../{span.removeprefix('docs/')}/README.md)"
+        return f"[`{span}`]({span}.md)" if span in known and span != name else match[0]
+
+    return re.sub(r"(?<!\[)`([\w/]+)`", linked, markdown)
+
+
+def table_of_methods(nav: Any) -> str:
+    """A table for each family in the navigation's section "Methods": name, and the first sentences of its card."""
+    [families] = [section["Methods"] for section in nav if "Methods" in section]
+    parts = []
+    for family in families:
+        for title, pages in family.items():
+            if isinstance(pages, list):
+                rows = [row_of(name) for page in pages for name in page]
+                parts.append(f"## {title}\n\n| method | what it does | verdict |\n|---|---|---|\n" + "\n".join(rows))
+    return "\n\n".join(parts)
+
+
+def row_of(name: str) -> str:
+    """One method's row."""
+    text = cards()[name].read_text("utf-8")
+    what = text.partition("\n")[0].partition(": ")[2]
+    verdict = " ".join(text.partition("**In short.** ")[2].partition("\n\n")[0].split())
+    return f"| [`{name}`](methods/{name}.md) | {what} | {verdict} |"
