@@ -63,12 +63,12 @@ def from_root(markdown: str) -> str:
     """Links of a page in the root, as from a page in docs/; what is no page of the site stays as text."""
     markdown = re.sub(r"\]\(docs/", "](", markdown)
     markdown = re.sub(r"\]\(((?!http)[\w/.]+)(#[\w-]*)?\)", lambda m: f"]({PAGES.get(m[1], m[1])}{m[2] or ''})", markdown)
-    return re.sub(r"\[([^\]]+)\]\(((?:src|studies|tests|benchmarks|tools)/[^)]*|LICENSE)\)", r"\1", markdown)
+    return re.sub(r"\[([^\]]+)\]\(((?:src|studies|tests|benchmarks|tools)(?:/[^)]*)?|LICENSE)\)", r"\1", markdown)
 
 
 def to_root(markdown: str) -> str:
     """Links of a page in docs/ to one in the root."""
-    return re.sub(r"\]\(((?:\.\./)+)([A-Z_]+\.md)\)", lambda m: f"]({'../' * (m[1].count('../') - 1)}{PAGES[m[2]]})", markdown)
+    return re.sub(r"\]\(((?:\.\./)+)([A-Z_]+\.md)", lambda m: f"]({m[1].removeprefix('../')}{PAGES[m[2]]}" if m[2] in PAGES and m[2] != "README.md" else m[0], markdown)
 
 
 def cards() -> dict[str, Path]:

@@ -113,7 +113,7 @@ def board_of(rows: list[Row]) -> Board:
 def label(recipe: str, direction: str) -> str:
     """What a method is called on the board: its parts without their options, since those are among what it chooses.
 
-    Example:
+    Examples:
         >>> label("l2(alpha=0.01)+rifle(periods=4)", "plain_sum"), label("l2_sp", "dtnh(granularity='layer')")
         ('l2+rifle', 'l2_sp, dtnh')
     """

@@ -74,7 +74,7 @@ def fit(
     Raises:
         UserError: For bad input, in one sentence.
 
-    Example:
+    Examples:
         >>> run = rekindle.fit("photos/", method=[L2SP(alpha=0.01), Rifle(periods=2)])  # doctest: +SKIP
         >>> run.predict(["new.jpg"])  # doctest: +SKIP
     """

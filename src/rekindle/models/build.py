@@ -172,7 +172,7 @@ def load(
         head: Name of the classifier; None finds it.
         head_type: See `replace_classifier`.
 
-    Example:
+    Examples:
         >>> source, model = rekindle.load("torchvision:resnet50", classes=200)  # doctest: +SKIP
     """
     module = build(name, weights=weights).module

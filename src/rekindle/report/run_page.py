@@ -111,7 +111,7 @@ def start_weights(spec: dict[str, Any]) -> str:
 def fit_command(spec: dict[str, Any]) -> str:
     """The shell command that makes a run with these settings; those at their defaults are left out.
 
-    Example:
+    Examples:
         >>> fit_command({"data": "my photos", "epochs": 40, "flip": False, "seed": 0})
         "rekindle fit 'my photos' --epochs 40 --no-flip"
     """

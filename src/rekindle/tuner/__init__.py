@@ -52,7 +52,7 @@ class Tuner:
         methods: Any number of methods; at most one may own the learning rate of a group.
         source: The pre-trained network; None takes the model as it stands, its head counting as new.
         head: Names of the modules that are the new classifier; None asks `rekindle.models.find_classifier`.
-        origin: {parameter name: name in the source}; None matches by equal name and shape outside the head.
+        source_names: {parameter name: name in the source}; None matches by equal name and shape outside the head.
         direction: How the loss's gradient and the regularisers' are combined; None is the plain sum.
         schedule: Learning rate of the groups that no method owns; None is `Cosine()`.
         epochs: Epochs asked for, at least 1.

@@ -41,7 +41,7 @@ def is_table(path: Path) -> bool:
 def split_word(name: str) -> tuple[str, str]:
     """The split that a folder's name speaks of, and the rest of the name; two empty texts if it speaks of none.
 
-    Example:
+    Examples:
         >>> split_word("seg_train"), split_word("testing_set"), split_word("constrained")
         (('train', 'seg'), ('test', ''), ('', ''))
     """
