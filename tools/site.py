@@ -53,7 +53,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     """Links as they are on the site."""
     path = page.file.src_uri
     if path.startswith("methods/"):
-        markdown = link_card(markdown, page.file.name)
+        markdown = link_card(markdown, page.file.name, "", "../")
     if path == "methods.md":
         markdown = markdown.replace(TABLE, table_of_methods(config.nav))
     return to_root(markdown)
@@ -76,15 +76,15 @@ def cards() -> dict[str, Path]:
     return {path.stem: path for path in sorted((ROOT / "src/rekindle/methods/cards").glob("*.md"))}
 
 
-def link_card(markdown: str, name: str) -> str:
-    """A card with links to other cards and to results."""
+def link_card(markdown: str, name: str, cards_at: str, docs_at: str) -> str:
+    """The card `name`, or a part of it, with links to other cards and to results, which lie there from the page it is on."""
     known = cards()
 
     def linked(match: re.Match[str]) -> str:
         span = match[1]
         if span.startswith("docs/results/"):
-            return f"[{span.removeprefix('docs/')}](../{span.removeprefix('docs/')}/README.md)"
-        return f"[`{span}`]({span}.md)" if span in known and span != name else match[0]
+            return f"[{span.removeprefix('docs/results/').replace('_', ' ')}]({docs_at}{span.removeprefix('docs/')}/README.md)"
+        return f"[`{span}`]({cards_at}{span}.md)" if span in known and span != name else match[0]
 
     return re.sub(r"(?<!\[)`([\w/]+)`", linked, markdown)
 
@@ -97,7 +97,7 @@ def table_of_methods(nav: Any) -> str:
         for title, pages in family.items():
             if isinstance(pages, list):
                 rows = [row_of(name) for page in pages for name in page]
-                parts.append(f"## {title}\n\n| method | what it does | verdict |\n|---|---|---|\n" + "\n".join(rows))
+                parts.append(f"## {title}\n\n| method | verdict |\n|---|---|\n" + "\n".join(rows))
     return "\n\n".join(parts)
 
 
@@ -106,4 +106,4 @@ def row_of(name: str) -> str:
     text = cards()[name].read_text("utf-8")
     what = text.partition("\n")[0].partition(": ")[2]
     verdict = " ".join(text.partition("**In short.** ")[2].partition("\n\n")[0].split())
-    return f"| [`{name}`](methods/{name}.md) | {what} | {verdict} |"
+    return f"| [`{name}`](methods/{name}.md)<br>{what} | {link_card(verdict, name, 'methods/', '')} |"
