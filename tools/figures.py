@@ -154,7 +154,11 @@ def defaults() -> None:
             found[row["task"], "probe"].append(points(row["probe_test"]))
     tasks = list(dict.fromkeys(task for task, _ in found))
     plt.figure(figsize=(6, 2.8))
-    for run, label, color, mark in (("0.1.0", "rekindle 0.1.0", GREY, "s"), ("probe", "linear probe", GREEN, "^"), ("default", "default", BLUE, "o")):
+    for run, label, color, mark in (
+        ("0.1.0", "rekindle 0.1.0", GREY, "s"),
+        ("probe", "linear probe", GREEN, "^"),
+        ("default", "default", BLUE, "o"),
+    ):
         for place, task in enumerate(tasks):
             values = found[task, run]
             plt.plot(values, [-place] * len(values), mark, color=color, alpha=0.45, markersize=4)

@@ -68,7 +68,11 @@ def from_root(markdown: str) -> str:
 
 def to_root(markdown: str) -> str:
     """Links of a page in docs/ to one in the root."""
-    return re.sub(r"\]\(((?:\.\./)+)([A-Z_]+\.md)", lambda m: f"]({m[1].removeprefix('../')}{PAGES[m[2]]}" if m[2] in PAGES and m[2] != "README.md" else m[0], markdown)
+    return re.sub(
+        r"\]\(((?:\.\./)+)([A-Z_]+\.md)",
+        lambda m: f"]({m[1].removeprefix('../')}{PAGES[m[2]]}" if m[2] in PAGES and m[2] != "README.md" else m[0],
+        markdown,
+    )
 
 
 def cards() -> dict[str, Path]:
