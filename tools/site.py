@@ -10,13 +10,14 @@ from markdown.inlinepatterns import InlineProcessor
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CODE_OF_CONDUCT.md": "code_of_conduct.md", "SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}  # fmt: skip
+FORMULA = r"(?s)\$\$(.+?)\$\$|\$([^$]+?)\$"
 TABLE = "<!-- the table of methods -->"
 
 
 class Formula(InlineProcessor):
     """`$...$` or `$$...$$` as MathML, which browsers draw without a script."""
 
-    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:  # type: ignore[override]  # noqa: N802
+    def handleMatch(self, m: re.Match[str], data: str) -> tuple[Element, int, int]:
         from latex2mathml.converter import convert
 
         text = " ".join((m[1] or m[2]).split())
@@ -30,8 +31,8 @@ class Formula(InlineProcessor):
 class Formulas(Extension):
     """Markdown's part: before backslashes are read as escapes, after code."""
 
-    def extendMarkdown(self, md: Markdown) -> None:  # noqa: N802
-        md.inlinePatterns.register(Formula(r"(?s)\$\$(.+?)\$\$|\$([^$]+?)\$"), "formula", 185)
+    def extendMarkdown(self, md: Markdown) -> None:
+        md.inlinePatterns.register(Formula(FORMULA), "formula", 185)
 
 
 def on_config(config: Any) -> Any:

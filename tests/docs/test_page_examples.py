@@ -171,7 +171,7 @@ def methods_given(code: str, space: dict[str, Any]) -> Iterator[list[Method]]:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "rekindle.fit":
             for keyword in node.keywords:
                 if keyword.arg == "method":
-                    given = eval(ast.unparse(keyword.value), space)  # noqa: S307
+                    given = eval(ast.unparse(keyword.value), space)
                     yield parse(given) if isinstance(given, str) else list(given)
 
 
