@@ -60,6 +60,9 @@ def build(name: str, *, weights: str | Path = "default", classes: int | None = N
             classifier may have any width, or be absent.
         classes: Width of the classifier without pre-trained weights; None keeps the network's own.
 
+    Returns:
+        The network, the preprocessing that its weights want, and whether it was pre-trained.
+
     Raises:
         UserError: If the name is unknown, the weights cannot be had, or they do not fit.
     """
@@ -172,6 +175,9 @@ def load(
         head: Name of the classifier; None finds it.
         head_type: See `replace_classifier`.
 
+    Returns:
+        (source, model): the source frozen and in evaluation mode, with its own classifier where it has one; the model on the CPU.
+
     Examples:
         >>> source, model = rekindle.load("torchvision:resnet50", classes=200)  # doctest: +SKIP
     """
@@ -182,7 +188,11 @@ def load(
 
 
 def names(pattern: str = "*") -> list[str]:
-    """Names of networks that match a shell pattern, ours first."""
+    """Names of networks that match a shell pattern, ours first.
+
+    Returns:
+        Names, ours first, then those of timm and torchvision.
+    """
     import timm
     import torchvision
 

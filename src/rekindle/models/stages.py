@@ -19,6 +19,9 @@ def stages(module: nn.Module, head: list[str]) -> dict[str, list[str]]:
     Args:
         module: The network.
         head: Names of its classifier's layers.
+
+    Returns:
+        Names of parameters by stage, from input to output.
     """
     inside = tuple(f"{name}." for name in head)
     sizes = {name: p.numel() for name, p in module.named_parameters() if not name.startswith(inside)}

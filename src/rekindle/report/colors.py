@@ -31,19 +31,31 @@ BESIDE = "l2"  # Plain weight decay stands beside most methods and tells nothing
 
 
 def palette(*names: str) -> str:
-    """CSS that gives the variables of `PAGE`, or those named, their values in light and, where the reader's device is dark, in dark."""
+    """CSS that gives the variables of `PAGE`, or those named, their values in light and, where the reader's device is dark, in dark.
+
+    Returns:
+        CSS for a style element.
+    """
     light, dark = (";".join(f"--{name}:{PAGE[name][scheme]}" for name in names or PAGE) for scheme in range(2))
     return f":root{{color-scheme:light dark;{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
 def method_color(recipe: str) -> str:
-    """The colour of a recipe, whatever its options: "l2+rifle(periods=2)" has that of "rifle"."""
+    """The colour of a recipe, whatever its options: "l2+rifle(periods=2)" has that of "rifle".
+
+    Returns:
+        A colour such as "#0072B2".
+    """
     names = [name.strip() for name in re.sub(r"\([^()]*\)", "", recipe).split("+")]
     told = "+".join(sorted(name for name in names if name != BESIDE) or [BESIDE])
     return METHODS.get(told) or COLORS[crc32(told.encode("utf-8", "replace")) % len(COLORS)]
 
 
 def method_styles(recipes: Sequence[str]) -> list[tuple[str, Dash]]:
-    """A colour and a line style for each of the lines of one figure: what shares a colour differs in its dashes, as long as those last."""
+    """A colour and a line style for each of the lines of one figure: what shares a colour differs in its dashes, as long as those last.
+
+    Returns:
+        A pair for each recipe, in order; no two alike as long as they last.
+    """
     colors = [method_color(recipe) for recipe in recipes]
     return [(color, DASHES[colors[:place].count(color) % len(DASHES)]) for place, color in enumerate(colors)]

@@ -13,6 +13,9 @@ LEVEL = 0.05
 def wilson(accuracy: float, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval (JASA 1927) for a share of `count` independent pictures; both are fractions from 0 to 1.
 
+    Returns:
+        (low, high), each from 0 to 1.
+
     Examples:
         >>> [round(end, 3) for end in wilson(0.9, 100)]
         [0.826, 0.945]
@@ -126,6 +129,9 @@ def holm(values: list[float | None]) -> list[float | None]:
     None, a hypothesis that the data could not test, stays None and counts: which p values there are must not decide how strict the
     correction is.
 
+    Returns:
+        Corrected p values in the order of the given ones, at most 1.
+
     Examples:
         >>> holm([0.5, None, 0.125])
         [1.0, None, 0.375]
@@ -145,6 +151,9 @@ def smallest_p(tasks: int) -> float:
     Args:
         tasks: How many of them differ at all; the test leaves out the others.
 
+    Returns:
+        A number above 0 and at most 1.
+
     Examples:
         >>> smallest_p(5), smallest_p(6)
         (0.0625, 0.03125)
@@ -153,7 +162,11 @@ def smallest_p(tasks: int) -> float:
 
 
 def nonzero(differences: list[float]) -> list[float]:
-    """Those that are not zero, but for rounding: Wilcoxon's test leaves out the others."""
+    """Those that are not zero, but for rounding: Wilcoxon's test leaves out the others.
+
+    Returns:
+        The other differences, in order.
+    """
     return [value for value in differences if abs(value) >= NO_SPREAD]
 
 
@@ -162,6 +175,9 @@ def wilcoxon_over_tasks(differences: list[float]) -> float | None:
 
     Args:
         differences: One a task, each a mean over seeds: seeds of one task are no independent tasks.
+
+    Returns:
+        A number above 0 and at most 1, or None.
     """
     from scipy.stats import wilcoxon
 
@@ -202,6 +218,9 @@ def average_ranks(scores: list[list[float]]) -> list[float]:
 
     Args:
         scores: (tasks, methods), the higher the better.
+
+    Returns:
+        One rank a method, from 1 to their number.
 
     Examples:
         >>> average_ranks([[0.9, 0.8, 0.7], [0.6, 0.6, 0.5]])

@@ -29,6 +29,10 @@ class CrossEntropy:
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """Inverse class frequencies, so that the mean weight over the training set is 1."""
+    """Inverse class frequencies, so that the mean weight over the training set is 1.
+
+    Returns:
+        (C,) float32, above 0.
+    """
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return len(labels) / (classes * counts.float())

@@ -51,7 +51,11 @@ class Trial:
 
 
 def images_per_second(trial: Trial, x: Tensor, y: Tensor) -> float:
-    """Training speed over `STEPS` - 1 steps on one batch, after one step of warm-up."""
+    """Training speed over `STEPS` - 1 steps on one batch, after one step of warm-up.
+
+    Returns:
+        Pictures a second, above 0.
+    """
     for number in range(STEPS):
         if number == 1:
             _wait()
@@ -71,6 +75,9 @@ def seconds_per_image(
         batches: At least two (inputs, labels) on the model's device.
         criterion: The task's loss.
         autocast: Makes the context of a forward pass.
+
+    Returns:
+        Seconds, above 0.
     """
     twin = copy.deepcopy(model).train()
     images, began = 0, 0.0

@@ -21,6 +21,9 @@ def operate(
         head: Names of the new classifier's layers; None finds them.
         origin: {parameter name: name in the source}; None matches by equal name and shape outside the head.
         seed: Key of draws.
+
+    Returns:
+        The network's parts by name: head, stages, and what the source calls each parameter.
     """
     names = (head,) if isinstance(head, str) else tuple(find_classifier(model) if head is None else head)
     require(len(names) > 0, "head must name at least one module.")

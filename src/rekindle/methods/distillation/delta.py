@@ -118,7 +118,11 @@ class DELTA(Method):
 
 
 def channel_weights(importance: Tensor) -> Tensor:
-    """(C,) importance to (C,) weights of sum 1: a softmax of importance, standardised by the population and divided by 5."""
+    """(C,) importance to (C,) weights of sum 1: a softmax of importance, standardised by the population and divided by 5.
+
+    Returns:
+        (C,) weights of sum 1.
+    """
     spread = importance.std(correction=0)
     if not spread > 0:  # All channels count alike.
         return torch.full_like(importance, 1 / len(importance))

@@ -148,7 +148,11 @@ class NormScale(nn.Module):
 
 
 def output_width(part: nn.Module, owner: str) -> int:
-    """Units that a classifier gives: the width of its last linear or convolutional layer."""
+    """Units that a classifier gives: the width of its last linear or convolutional layer.
+
+    Returns:
+        A count of at least 1.
+    """
     widths = [
         width
         for module in part.modules()

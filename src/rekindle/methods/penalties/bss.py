@@ -59,6 +59,9 @@ def smallest_squares(features: Tensor, k: int) -> Tensor:
     Args:
         features: (B, D); maps (B, D, H, W) are averaged over their positions, all else is flattened.
         k: From 1 to min(B, D).
+
+    Returns:
+        A scalar with its graph.
     """
     with torch.autocast(features.device.type, enabled=False):
         matrix = wide(features.mean((2, 3)) if features.ndim == 4 else features.flatten(1))

@@ -14,7 +14,11 @@ from rekindle.method import Clock, Method
 
 
 def half_cosine(position: float, length: float) -> float:
-    """Fall from 1 at position 0 to 0 at position `length`."""
+    """Fall from 1 at position 0 to 0 at position `length`.
+
+    Returns:
+        A factor from 0 to 1.
+    """
     return 0.5 * (1 + math.cos(math.pi * position / length))
 
 

@@ -116,7 +116,11 @@ class Rifle(Method):
         return self.reinitialize and (self.periods > 1 or bool(self.period))
 
     def restarts(self, clock: Clock) -> list[int]:
-        """Epochs, or global steps, before which the head is drawn anew; with `when="fitted"` those that are known by now."""
+        """Epochs, or global steps, before which the head is drawn anew; with `when="fitted"` those that are known by now.
+
+        Returns:
+            Numbers above 0, ascending.
+        """
         if not self.reinitialize or self.when == "fitted":
             return list(self._drawn)
         tail = self.min_tail_epochs * (clock.steps_per_epoch if self.unit == "step" else 1)
