@@ -44,6 +44,10 @@ def shown(value: Any) -> str:
 
     Returns:
         A text of a bounded length.
+
+    Examples:
+        >>> shown("resnet50"), shown([1, 2])
+        ("'resnet50'", '[1, 2]')
     """
     try:
         return _CUT.repr(value)
@@ -69,6 +73,10 @@ def number_of(count: float, noun: str, verb: str = "") -> str:
 
     Returns:
         Such as "1 epoch" or "0 classes are".
+
+    Examples:
+        >>> number_of(1, "epoch"), number_of(2, "epoch"), number_of(0, "class", "is")
+        ('1 epoch', '2 epochs', '0 classes are')
     """
     words = f"{count} {noun if count == 1 else _plural(noun)}"
     return f"{words} {agree(count, verb)}" if verb else words
@@ -79,6 +87,10 @@ def alternatives(counts: Sequence[int], noun: str) -> str:
 
     Returns:
         Such as "1 or 3 seeds".
+
+    Examples:
+        >>> alternatives([3], "seed"), alternatives([1, 3], "seed")
+        ('3 seeds', '1 or 3 seeds')
     """
     return " or ".join([*map(str, counts[:-1]), number_of(counts[-1], noun)])
 
@@ -88,6 +100,10 @@ def agree(count: float, word: str) -> str:
 
     Returns:
         The word as it stands with the count.
+
+    Examples:
+        >>> agree(1, "is"), agree(2, "is"), agree(2, "its")
+        ('is', 'are', 'their')
     """
     return word if count == 1 else IRREGULAR.get(word, word.removesuffix("s"))
 
@@ -103,6 +119,10 @@ def some(names: Sequence[str], shown: int = 5) -> str:
 
     Returns:
         Such as "a, b and 3 more".
+
+    Examples:
+        >>> some(["a", "b"]), some(list("abcdefgh"), 3)
+        ('a, b', 'a, b, c and 5 more')
     """
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more

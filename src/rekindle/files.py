@@ -33,7 +33,7 @@ def expand(path: str | Path) -> Path:
 
 
 def write_atomic(path: Path, *content: bytes | memoryview | str) -> None:
-    """Put the parts of `content` at `path` whole or not at all, also when the machine stops in the midst of it."""
+    """Put the parts of `content` at `path` whole or not at all, also when the machine stops in the middle of it."""
     write_parts(path, content)
 
 
@@ -104,6 +104,10 @@ def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
 
     Returns:
         The whole file's text, its line ends included.
+
+    Examples:
+        >>> csv_text(["name", "count"], [["=1+1", 3]]).splitlines()
+        ['name,count', "'=1+1,3"]
     """
     return "".join(csv_lines(header, rows))
 
@@ -111,8 +115,8 @@ def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
 def csv_lines(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
     """The lines of `csv_text`, each made when it is asked for.
 
-    Returns:
-        Yields lines, each with its line end.
+    Yields:
+        Lines, each with its line end.
     """
     return map(_csv_line, itertools.chain([header], rows))
 
@@ -140,8 +144,8 @@ def csv_rows(path: Path, columns: Collection[str] | None = None) -> Iterator[dic
         path: The file.
         columns: Those to read, of maybe thousands; None reads all.
 
-    Returns:
-        Yields one mapping a row; every value is a text.
+    Yields:
+        One mapping a row; every value is a text.
 
     Raises:
         ValueError: At a row that has not a cell for each column.
@@ -162,6 +166,10 @@ def safe_text(text: str) -> str:
 
     Returns:
         A text that a spreadsheet shows and does not run.
+
+    Examples:
+        >>> safe_text("=HYPERLINK()"), safe_text("-1.5"), safe_text("dress")
+        ("'=HYPERLINK()", '-1.5', 'dress')
     """
     return f"'{text}" if _is_formula(text) else text
 
@@ -171,6 +179,10 @@ def plain_text(cell: str) -> str:
 
     Returns:
         The text as it was.
+
+    Examples:
+        >>> plain_text(safe_text("=HYPERLINK()"))
+        '=HYPERLINK()'
     """
     return cell[1:] if cell.startswith("'") and _is_formula(cell[1:]) else cell
 

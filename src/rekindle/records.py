@@ -319,8 +319,8 @@ def read_predictions(folder: Path, split: str) -> list[Answer]:
 def read_probabilities(folder: Path, split: str) -> Iterator[Answer]:
     """The same rows one after the other, with the probability of each class under "p_CLASS".
 
-    Returns:
-        Yields one answer a picture, in the file's order.
+    Yields:
+        One answer a picture, in the file's order.
     """
     return _predictions(folder, split, None)
 

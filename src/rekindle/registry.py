@@ -95,6 +95,10 @@ def parse(recipe: str, defaults: str = RunSpec.defaults) -> list[Method]:
 
     Raises:
         UserError: If the text, a name, an option or a value is not allowed; the sentence says what is.
+
+    Examples:
+        >>> [method.name for method in parse("l2_sp(alpha=0.1)+dropout")]
+        ['l2_sp', 'dropout']
     """
     if recipe.strip() in ("", "none"):
         return []
@@ -118,6 +122,10 @@ def parse_direction(text: str, defaults: str = RunSpec.defaults) -> Direction:
 
     Raises:
         UserError: As `parse`.
+
+    Examples:
+        >>> parse_direction("grod(rho=0.99)").rho
+        0.99
     """
     asked = f"--direction {shown(text)}"
     return _build(_tree(text, asked, "grod(rho=0.99)"), asked, "direction", directions(), {}, defaults)
@@ -150,6 +158,10 @@ def unparse(chosen: list[Method]) -> str:
 
     Returns:
         A text; "none" for no method.
+
+    Examples:
+        >>> unparse(parse("l2_sp(alpha=0.1)+bss"))
+        'l2_sp(alpha=0.1)+bss'
     """
     return "+".join(describe(method) for method in chosen) or "none"
 
@@ -159,6 +171,10 @@ def describe(method: Method | Direction) -> str:
 
     Returns:
         Such as "rifle" or "rifle(periods=3)".
+
+    Examples:
+        >>> describe(parse_direction("dtnh")), describe(parse("l2_sp(alpha=0.1, beta=0.0001)")[0])
+        ('dtnh', 'l2_sp(alpha=0.1)')
     """
     options = {field.name: getattr(method, field.name) for field in dataclasses.fields(method) if field.init}  # type: ignore[arg-type]
     plain = {field.name: field.default for field in dataclasses.fields(method)}  # type: ignore[arg-type]

@@ -270,6 +270,10 @@ class Run:
     def probabilities(self, pixels: list[np.ndarray], *, tta: bool = False) -> Tensor:
         """(N, C) of pictures (S, S, 3) uint8 as `Preprocessing.pixels` gives them; `tta` averages those of the mirror images in.
 
+        Args:
+            pixels: One array a picture, (S, S, 3) uint8.
+            tta: Whether to average the answers for each picture and its mirror image.
+
         Returns:
             (N, C) float32 on the CPU, rows of sum 1, at the run's temperature.
         """

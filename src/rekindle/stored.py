@@ -174,8 +174,8 @@ class FileFormat(Generic[Shape]):
     def surprises(self, path: Path) -> Iterator[None]:
         """Turn whatever reading a damaged file brings about into a sentence that names it.
 
-        Returns:
-            Yields once.
+        Yields:
+            Nothing.
         """
         try:
             yield

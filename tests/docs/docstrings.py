@@ -35,7 +35,9 @@ class Found:
 
 def modules() -> dict[Path, ast.Module]:
     """The public modules."""
-    paths = [path for path in sorted(SOURCE.rglob("*.py")) if not any(part.startswith("_") and part != "__init__.py" for part in path.parts)]
+    paths = [
+        path for path in sorted(SOURCE.rglob("*.py")) if not any(part.startswith("_") and part != "__init__.py" for part in path.parts)
+    ]
     return {path: ast.parse(path.read_text("utf-8")) for path in paths}
 
 

@@ -18,6 +18,11 @@ def mean_nll(probabilities: Tensor, labels: Tensor) -> float:
 
     Returns:
         Nats, 0 or more.
+
+    Examples:
+        >>> import torch
+        >>> round(mean_nll(torch.tensor([[0.5, 0.5]]), torch.tensor([0])), 4)
+        0.6931
     """
     return float(nll_loss(probabilities.clamp_min(SMALLEST).log(), labels))
 
@@ -43,6 +48,10 @@ def beyond_luck(ours: Sequence[bool], theirs: Sequence[bool]) -> bool:
 
     Returns:
         True where the first classifier is better beyond luck.
+
+    Examples:
+        >>> beyond_luck([True] * 9, [True] * 5 + [False] * 4), beyond_luck([True, False], [False, True])
+        (True, False)
     """
     gained = sum(a and not b for a, b in zip(ours, theirs, strict=True))
     lost = sum(b and not a for a, b in zip(ours, theirs, strict=True))
@@ -64,6 +73,12 @@ def summarize(probabilities: Tensor, labels: Tensor, classes: list[str]) -> dict
 
     Raises:
         UserError: If there are no pictures.
+
+    Examples:
+        >>> import torch
+        >>> found = summarize(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 0]), ["dress", "hat"])
+        >>> found["accuracy"], found["confusion"]
+        (0.5, [[1, 1], [0, 0]])
     """
     if not len(labels):
         raise UserError("there are no pictures to measure; name a folder that holds at least one.")

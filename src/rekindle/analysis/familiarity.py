@@ -59,7 +59,7 @@ class Familiarity:
         with probability k / (M + 1) (Vovk et al., 2005). With few pictures that is above the share already for the first of them.
 
         Returns:
-            A familiarity; -inf where no picture is to be unsure.
+            The familiarity of one of the validation pictures.
         """
         return float(self.own[self._rank(share) - 1])
 

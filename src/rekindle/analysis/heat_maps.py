@@ -32,7 +32,7 @@ def heat_maps(module: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
         targets: (N,) classes.
 
     Returns:
-        (N, S, S) float32 on the CPU, from 0 to 1.
+        (N, S, S) float32 on the device of x, from 0 to 1.
 
     Raises:
         UserError: Without captum, or for a network without a feature map.

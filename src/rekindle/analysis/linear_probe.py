@@ -54,6 +54,11 @@ def mean_square(features: Tensor) -> float:
 
     Returns:
         A number of at least 0.
+
+    Examples:
+        >>> import torch
+        >>> mean_square(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        12.5
     """
     return float(features.double().square().sum(1).mean())
 

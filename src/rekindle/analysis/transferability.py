@@ -77,6 +77,11 @@ def leep(source_probabilities: ArrayLike, labels: ArrayLike) -> float:
 
     Raises:
         ValueError: If shapes disagree, or a row is no distribution.
+
+    Examples:
+        >>> import torch
+        >>> round(leep(torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])), 3)
+        0.0
     """
     theta, y = _checked(source_probabilities, labels, least=1)
     fair = bool((theta >= 0).all() and (np.abs(theta.sum(1) - 1) <= SUM_ERROR).all())

@@ -106,6 +106,10 @@ def imbalance(counts: dict[str, int]) -> dict[str, Any]:
 
     Returns:
         {"largest", "most", "smallest", "fewest", "ratio"}; the ratio counts an empty class as one picture.
+
+    Examples:
+        >>> imbalance({"dress": 90, "hat": 30})["ratio"]
+        3.0
     """
     largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     return {
@@ -116,6 +120,10 @@ def imbalance(counts: dict[str, int]) -> dict[str, Any]:
 
 def contradictions(dataset: Dataset, hashes: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of equal pictures that have different labels, by name; `hashes` follow the splits' order.
+
+    Args:
+        dataset: The pictures.
+        hashes: Of each picture's bytes, in the order of the splits.
 
     Returns:
         Pairs of names, in the order of the splits.
@@ -132,6 +140,10 @@ def contradictions(dataset: Dataset, hashes: Sequence[str]) -> list[tuple[str, s
 
 def duplicates(dataset: Dataset, hashes: Sequence[str]) -> list[tuple[str, str]]:
     """Pairs of equal pictures in different splits, by name; `hashes` follow the splits' order.
+
+    Args:
+        dataset: The pictures.
+        hashes: Of each picture's bytes, in the order of the splits.
 
     Returns:
         Pairs of names, the first in the earlier split.

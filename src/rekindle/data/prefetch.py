@@ -22,8 +22,8 @@ def prefetch(make: Callable[[Item], Made], items: Iterable[Item], workers: int) 
         items: Taken as they are needed.
         workers: Threads that work ahead, one item each; 0 makes each item when it is asked for.
 
-    Returns:
-        Yields what was made, in the order of the items, whatever the number of workers.
+    Yields:
+        What was made, in the order of the items, whatever the number of workers.
     """
     if workers == 0:
         yield from map(make, items)

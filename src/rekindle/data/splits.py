@@ -33,6 +33,10 @@ def split_key(seed: int, purpose: str, name: str) -> bytes:
 
     Returns:
         16 bytes.
+
+    Examples:
+        >>> split_key(0, "test", "a.jpg") == split_key(0, "test", "a.jpg"), len(split_key(0, "test", "a.jpg"))
+        (True, 16)
     """
     text = unicodedata.normalize("NFC", f"{seed}\x1f{purpose}\x1f{name}")
     # A name that is not UTF-8 is refused before a run; a check still has to bear it.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rekindle.tuner import Tuner
 
 WARM_MULTIPLE = 4.0
-"""A head that starts at the linear probe is fitted, and has to follow the backbone alone. In a network that normalises nothing its own
+"""A head that starts at the linear probe is fitted, and has to follow the backbone alone. In a network without normalisation layers its own
 rate is thirty times the backbone's and makes runs unsteady, so that it gets at most this many times the backbone's (docs/results/defaults)."""
 
 ADAPTIVE_MULTIPLE = "x10"  # The head's rate under optimisers that scale gradients themselves.

@@ -111,7 +111,7 @@ class TunerCallback(TrainerCallback):
             self.tuner.prepare(self.data)
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Begin the epoch; the Trainer says so again when it resumes in the midst of one, which the tuner ignores."""
+        """Begin the epoch; the Trainer says so again when it resumes in the middle of one, which the tuner ignores."""
         self.tuner.start_epoch(state.global_step // self.tuner.steps_per_epoch)
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -179,7 +179,9 @@ def load(
         (source, model): the source frozen and in evaluation mode, with its own classifier where it has one; the model on the CPU.
 
     Examples:
-        >>> source, model = rekindle.load("torchvision:resnet50", classes=200)  # doctest: +SKIP
+        >>> source, model = load("cifar_resnet8", classes=3, weights="none")  # Or "torchvision:resnet50", with its own weights.
+        >>> tuple(model.linear.weight.shape)
+        (3, 64)
     """
     module = build(name, weights=weights).module
     source = Source(module)

@@ -38,6 +38,11 @@ def find_classifier(module: nn.Module, name: str | None = None) -> list[str]:
 
     Raises:
         UserError: If there is none, or `name` is unknown or holds parameters that cannot be drawn anew.
+
+    Examples:
+        >>> from rekindle.models import build
+        >>> find_classifier(build("cifar_resnet8", weights="none", classes=10).module)
+        ['linear']
     """
     if name:
         return _named(module, name)
@@ -84,6 +89,11 @@ def width_of_classifier(module: nn.Module) -> int:
 
     Returns:
         A count, 0 or more.
+
+    Examples:
+        >>> from rekindle.models import build
+        >>> width_of_classifier(build("cifar_resnet8", weights="none", classes=10).module)
+        10
     """
     if getattr(module, HEADLESS, False):
         return 0
@@ -133,6 +143,11 @@ def replace_classifier(module: nn.Module, classes: int, *, head: str | None = No
 
 def own_head_type(module: nn.Module, names: Sequence[str], head_type: str = "auto") -> str:
     """ "own" or "linear": what "auto" stands for in a network whose logits come from the layers `names`.
+
+    Args:
+        module: The network.
+        names: Its classifier, as `find_classifier` names it.
+        head_type: "own", "linear", or "auto".
 
     Returns:
         Either of the two words; what was asked for, if it was not "auto".

@@ -23,8 +23,8 @@ PATIENCE = 10.0  # Seconds that a hub may stay silent.
 def offline_if_unreachable(needed: bool) -> Iterator[None]:
     """Let the hub's client look into its cache alone where its host does not answer, instead of trying for a minute.
 
-    Returns:
-        Yields once.
+    Yields:
+        Nothing.
     """
     from huggingface_hub import constants
 
@@ -50,8 +50,8 @@ def _answers(address: str) -> bool:
 def weights_only() -> Iterator[None]:
     """Let every torch.load read tensors alone, also where a library asks for more, so that no file in a cache can run code.
 
-    Returns:
-        Yields once.
+    Yields:
+        Nothing.
     """
     force, forbid = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
     before = {name: os.environ.pop(name, None) for name in (force, forbid)}
@@ -67,8 +67,8 @@ def weights_only() -> Iterator[None]:
 def download_errors(name: str) -> Iterator[None]:
     """Turn every way in which a download fails into one sentence, and let none hang on a silent host.
 
-    Returns:
-        Yields once; a download that fails inside ends in a `UserError`.
+    Yields:
+        Nothing; a download that fails inside ends in a `UserError`.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(before or PATIENCE)

@@ -203,6 +203,11 @@ def logits(outputs: Any) -> Tensor:
 
     Returns:
         (B, C), with its graph.
+
+    Examples:
+        >>> import torch
+        >>> tuple(logits(torch.zeros(2, 3)).shape)
+        (2, 3)
     """
     for found in (outputs, getattr(outputs, "logits", None)):
         if isinstance(found, Tensor):
@@ -215,6 +220,11 @@ def normalises(model: nn.Module) -> bool:
 
     Returns:
         True for ResNet or ViT, False for SqueezeNet or VGG.
+
+    Examples:
+        >>> from torch import nn
+        >>> normalises(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))), normalises(nn.Linear(2, 2))
+        (True, False)
     """
     return any("Norm" in type(module).__name__ for module in model.modules())
 

@@ -66,6 +66,10 @@ class _PassedOver:
 def load_weights(module: nn.Module, path: Path) -> None:
     """Load a file of weights, widening or narrowing the classifier to the file's.
 
+    Args:
+        module: The network, which is changed in place.
+        path: A file that `read_weights` takes.
+
     Raises:
         UserError: If the file is missing, damaged, or its keys or shapes differ.
     """

@@ -41,8 +41,8 @@ SETTINGS: dict[str, Callable[[Row], str]] = {
 def tables(found: Comparison) -> Iterator[Table]:
     """Title, header and rows of each table, in full.
 
-    Returns:
-        Yields (title, header, rows).
+    Yields:
+        (title, header, rows).
     """
     yield _leaderboard(found.runs)
     if any(row["seeds"] > 1 for row in found.methods):

@@ -41,7 +41,7 @@ def in_order(named: Sequence[Prediction], order: Order) -> list[Prediction]:
     """Pictures that have an answer, as the page shows them.
 
     Returns:
-        The predictions without an error, sorted.
+        The same predictions, by class and then the surest first, or the least confident first.
     """
     if order == "confidence":
         return sorted(named, key=lambda row: row.confidences[0])

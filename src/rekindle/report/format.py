@@ -12,6 +12,10 @@ def duration(seconds: float) -> str:
 
     Returns:
         Such as "40 s", "12 min" or "3.5 h".
+
+    Examples:
+        >>> duration(40), duration(720), duration(12600)
+        ('40 s', '12 min', '3.5 h')
     """
     if seconds < 100:
         return f"{seconds:.0f} s"
@@ -23,6 +27,10 @@ def percent(share: float | None, digits: int = 2) -> str:
 
     Returns:
         Such as "78.5", or "-".
+
+    Examples:
+        >>> percent(0.785), percent(0.785, 1), percent(None)
+        ('78.50', '78.5', '-')
     """
     return "-" if share is None else f"{100 * share:.{digits}f}"
 
@@ -32,6 +40,10 @@ def p_value(p: float | None) -> str:
 
     Returns:
         Such as "0.012", "< 0.001" or "-".
+
+    Examples:
+        >>> p_value(0.0123), p_value(0.00001), p_value(None)
+        ('0.012', '< 0.001', '-')
     """
     if p is None:
         return "-"
@@ -43,6 +55,10 @@ def split_title(split: str) -> str:
 
     Returns:
         Such as "validation".
+
+    Examples:
+        >>> split_title("val"), split_title("test")
+        ('validation', 'test')
     """
     return SPLIT_TITLES.get(split, split)
 
@@ -52,6 +68,10 @@ def place_name(place: str) -> str:
 
     Returns:
         A name without slashes, but for hf:NAME.
+
+    Examples:
+        >>> place_name("/data/photos/"), place_name("hf:user/photos")
+        ('photos', 'hf:user/photos')
     """
     return place if place.startswith("hf:") else Path(place).name or place
 
@@ -61,6 +81,10 @@ def short(text: str, width: int) -> str:
 
     Returns:
         The text, at most `width` columns wide.
+
+    Examples:
+        >>> short("a name that is long", 10), short("short", 10)
+        ('a name th…', 'short')
     """
     text = " ".join(text.split())
     used = 0
@@ -81,6 +105,12 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], words: 
 
     Returns:
         Lines joined by line breaks.
+
+    Examples:
+        >>> print(markdown_table(["task", "mean"], [["clothes", "70.4"]], ["task"]))
+        | task | mean |
+        | --- | ---: |
+        | clothes | 70.4 |
     """
     lines = [[escape(name) for name in header], ["---" if name in words else "---:" for name in header], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

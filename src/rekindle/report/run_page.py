@@ -119,7 +119,7 @@ def fit_command(spec: dict[str, Any]) -> str:
         A line for a shell.
 
     Examples:
-        >>> fit_command({"data": "my photos", "epochs": 40, "flip": False, "seed": 0})
+        >>> fit_command({"data": "my photos", "epochs": 40, "flip": False, "seed": 0, "defaults": "0.2"})
         "rekindle fit 'my photos' --epochs 40 --no-flip"
     """
     chosen = RunSpec.from_dict(spec).chosen()

@@ -166,6 +166,10 @@ def nonzero(differences: list[float]) -> list[float]:
 
     Returns:
         The other differences, in order.
+
+    Examples:
+        >>> nonzero([0.1, 0.0, -0.2])
+        [0.1, -0.2]
     """
     return [value for value in differences if abs(value) >= NO_SPREAD]
 

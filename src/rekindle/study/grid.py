@@ -210,5 +210,9 @@ def size_text(size: int) -> str:
 
     Returns:
         Words for a table.
+
+    Examples:
+        >>> size_text(30), size_text(0)
+        ('30 a class', 'all pictures')
     """
     return f"{size} a class" if size else "all pictures"

@@ -30,7 +30,7 @@ def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None
         study: The study.
         jobs: Processes. With GPUs, process i uses GPU i modulo their number.
         notice: Told of each cell that is finished or failed, by any command.
-        run_cell: What to do with a cell; found by name in each process.
+        train_cell: What to do with a cell; found by name in each process.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C or a termination signal; runs in hand have saved their state.

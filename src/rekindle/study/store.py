@@ -313,8 +313,8 @@ class Study:
     def lease(self, key: str) -> Iterator[bool]:
         """Hold a cell, or learn that somebody else does; a dead owner holds nothing.
 
-        Returns:
-            Yields True where the cell is held by this process.
+        Yields:
+            True where the cell is held by this process.
         """
         with locked(self.folder / "cells" / f"{key}.lock", required=True) as mine:
             yield mine

@@ -125,10 +125,10 @@ class Loop:
         self.optimizer.zero_grad()
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint holds.
+        """The network as it stands.
 
         Returns:
-            States of model, optimiser, scheduler and tuner.
+            Copies of its weights and buffers by name.
         """
         return {key: value.clone() for key, value in self.model.state_dict().items()}
 
@@ -144,7 +144,7 @@ class Loop:
         """What would be written to a file.
 
         Returns:
-            The states, read back as a file gives them.
+            Torch's random state, then the state of each of `parts`.
         """
         return [torch.get_rng_state(), *(part.state_dict() for part in self.parts())]  # type: ignore[attr-defined]
 

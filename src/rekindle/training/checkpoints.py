@@ -111,8 +111,8 @@ def _check_version(path: Path) -> None:
 def unfit() -> Iterator[None]:
     """Turn whatever a damaged or foreign state brings about, when it is read or loaded, into `Unfit`.
 
-    Returns:
-        Yields once.
+    Yields:
+        Nothing.
     """
     try:
         yield

@@ -21,6 +21,10 @@ def automatic_epochs(images: int, batch_size: int) -> int:
 
     Returns:
         A count of at least 10.
+
+    Examples:
+        >>> automatic_epochs(images=100, batch_size=32), automatic_epochs(images=5000, batch_size=32)
+        (75, 10)
     """
     steps = -(-images // batch_size)
     return max(10, min(max(40, -(-LEAST_STEPS // steps)), MOST_IMAGES // images))
@@ -42,6 +46,10 @@ def released_epochs(images: int) -> int:
 
     Returns:
         A count from 10 to 40.
+
+    Examples:
+        >>> released_epochs(100), released_epochs(10000)
+        (40, 10)
     """
     return max(10, min(40, MOST_IMAGES // images))
 

@@ -114,6 +114,12 @@ def wrapped(text: str, width: int, hanging: str = "") -> str:
 
     Returns:
         Lines joined by line breaks.
+
+    Examples:
+        >>> print(wrapped("a text of several words", 10))
+        a text of
+        several
+        words
     """
     wrap = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False, subsequent_indent=hanging).wrap
     lines = [wrap(line) or [""] for line in text.splitlines()]

@@ -82,8 +82,8 @@ class Tracked(Relay):
 def tracking(listener: Listener, kind: Log | None) -> Iterator[Listener]:
     """A listener whose figures go to a tracker too, which is closed whatever happens; the listener itself where none is asked for.
 
-    Returns:
-        Yields the listener to tell.
+    Yields:
+        The listener to tell.
     """
     if kind is None:
         yield listener
@@ -98,8 +98,8 @@ def tracking(listener: Listener, kind: Log | None) -> Iterator[Listener]:
 def figures_of(record: dict[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
     """Numbers of a line of metrics.jsonl, at any depth, by names such as "val/accuracy".
 
-    Returns:
-        Yields pairs of name and number.
+    Yields:
+        Pairs of name and number.
     """
     for name, value in record.items():
         if isinstance(value, dict):

@@ -44,8 +44,8 @@ class Watcher(Relay):
 def watching(listener: Listener | None) -> Iterator[Watcher]:
     """Whom a run tells: the one that was given, or else a bar on a terminal or in a notebook, whose cautions are to become warnings.
 
-    Returns:
-        Yields the listener to tell.
+    Yields:
+        The listener to tell.
     """
     if listener is not None:
         yield Watcher(listener, warns=False)

@@ -275,6 +275,10 @@ class Tuner:
     def labels(self, y: Tensor, indices: Tensor | None = None) -> Tensor:
         """The labels to train on; the first half of `loss`, for loops that compute the network's outputs themselves.
 
+        Args:
+            y: (B,) int64 true classes.
+            indices: (B,) positions in the training set, which draws on labels are keyed by.
+
         Returns:
             (B,) int64, or (B, C) float32 where a method mixes classes.
         """
@@ -286,6 +290,13 @@ class Tuner:
 
     def loss_of(self, outputs: Tensor, x: Tensor, labels: Tensor, criterion: Criterion, indices: Tensor | None = None) -> Tensor:
         """The second half of `loss`: from the network's outputs on `x` and the labels that `labels` gave.
+
+        Args:
+            outputs: (B, C) logits of the network.
+            x: The inputs that they were computed from.
+            labels: What `labels` gave.
+            criterion: (logits, labels) -> scalar.
+            indices: As in `labels`.
 
         Returns:
             A scalar with its graph, penalties on activations included.
@@ -414,6 +425,11 @@ class Tuner:
 
     def lr_factor(self, group: str, epoch: int, step: int = 0) -> float:
         """Factor on the base learning rate of "backbone" or "head" at an epoch and a step inside it.
+
+        Args:
+            group: "backbone" or "head".
+            epoch: From 0.
+            step: From 0 to steps_per_epoch - 1.
 
         Returns:
             A factor, usually from 0 to 1.

@@ -20,6 +20,10 @@ def head_rate(mean_square: float, momentum: float = 0.9) -> float:
 
     Returns:
         A rate above 0: 6 / (mean_square + 1) with momentum 0.9.
+
+    Examples:
+        >>> round(head_rate(mean_square=450.0), 4), round(head_rate(mean_square=10.0), 4)
+        (0.0133, 0.5455)
     """
     return KAPPA * (1 - momentum) / (mean_square + 1)  # The bias is one more weight, on a feature that is always 1.
 
@@ -36,6 +40,10 @@ def read_head_lr(head_lr: float | str, lr: float) -> float:
 
     Raises:
         ValueError: For another text, or a number that is not above 0.
+
+    Examples:
+        >>> read_head_lr("x10", lr=0.002), read_head_lr("tied", lr=0.002), read_head_lr(0.05, lr=0.002)
+        (0.02, 0.002, 0.05)
     """
     if head_lr == TIED:
         return lr

@@ -19,7 +19,7 @@ def operate(
         methods: In order.
         source: The pre-trained network.
         head: Names of the new classifier's layers; None finds them.
-        origin: {parameter name: name in the source}; None matches by equal name and shape outside the head.
+        source_names: {parameter name: name in the source}; None matches by equal name and shape outside the head.
         seed: Key of draws.
 
     Returns:

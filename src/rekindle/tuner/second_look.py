@@ -58,8 +58,8 @@ class SecondLook:
 def kept_statistics(model: nn.Module) -> Iterator[None]:
     """Put back a network's buffers, such as BatchNorm's running statistics, and the generators, as they were before.
 
-    Returns:
-        Yields once.
+    Yields:
+        Nothing.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     random = random_state()

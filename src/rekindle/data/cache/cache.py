@@ -260,8 +260,8 @@ class CachePartition:
     def writing(self) -> Iterator[None]:
         """Be the one process that writes here; wait for another to finish, then see what it made.
 
-        Returns:
-            Yields once this process is the only one that writes.
+        Yields:
+            Once this process is the only one that writes.
 
         Raises:
             Unusable: If the folder cannot be written.
@@ -291,8 +291,8 @@ class CachePartition:
     def sink(self) -> "Iterator[ShardSink]":
         """Where to put decoded pictures; inside `writing` only. What is not finished is removed.
 
-        Returns:
-            Yields a sink; its file is removed unless it was finished.
+        Yields:
+            A sink; its file is removed unless it was finished.
 
         Raises:
             Unusable: If the file cannot be written.

@@ -23,6 +23,10 @@ def is_hidden(name: str) -> bool:
 
     Returns:
         True for names that begin with a dot, and for such as Thumbs.db.
+
+    Examples:
+        >>> is_hidden(".DS_Store"), is_hidden("Thumbs.db"), is_hidden("a.jpg")
+        (True, True, False)
     """
     return name.startswith(".") or name.casefold() in SYSTEM
 
@@ -32,6 +36,11 @@ def is_picture(path: Path) -> bool:
 
     Returns:
         True for the endings of the formats that are decoded, in any case.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> is_picture(Path("a.JPG")), is_picture(Path("a.txt"))
+        (True, False)
     """
     return path.suffix.lower() in PICTURES
 
@@ -41,6 +50,11 @@ def is_document(path: Path) -> bool:
 
     Returns:
         True for endings such as .txt, .md and .pdf, and names such as README, in any case.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> is_document(Path("README")), is_document(Path("a.jpg"))
+        (True, False)
     """
     return path.suffix.lower() in DOCUMENTS or path.stem.casefold() in DOCUMENT_NAMES
 
@@ -50,6 +64,11 @@ def is_table(path: Path) -> bool:
 
     Returns:
         True for .csv, .tsv, .jsonl, .parquet and their like.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> is_table(Path("labels.csv")), is_table(Path("a.jpg"))
+        (True, False)
     """
     return path.suffix.lower() in TABLES
 
@@ -76,6 +95,10 @@ def one_name(name: str) -> str:
 
     Returns:
         The text in normal form C.
+
+    Examples:
+        >>> len("e\u0301"), len(one_name("e\u0301"))
+        (2, 1)
     """
     return unicodedata.normalize("NFC", name)
 

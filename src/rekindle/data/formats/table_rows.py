@@ -88,6 +88,10 @@ def as_label(value: Any) -> str | int | None:
 
     Returns:
         The label; whole numbers as int, also where they stood as 1.0.
+
+    Examples:
+        >>> as_label(" dress "), as_label(1.0), as_label("")
+        ('dress', 1, None)
     """
     if isinstance(value, bool):
         return str(value)
@@ -117,6 +121,10 @@ def as_split(value: Any) -> str | None:
 
     Returns:
         "train", "val" or "test", or None.
+
+    Examples:
+        >>> as_split("training"), as_split("dev"), as_split("other")
+        ('train', 'val', None)
     """
     return WORDS.get(str(value).strip().casefold())
 

@@ -70,8 +70,8 @@ def extract(archive: Path, into: Path, progress: Progress | None = None) -> None
 def room(folder: Path) -> Iterator[None]:
     """Turn a full disk, or a full quota, into a sentence.
 
-    Returns:
-        Yields once; a full disk inside ends in a `UserError`.
+    Yields:
+        Nothing; a full disk inside ends in a `UserError`.
     """
     try:
         yield

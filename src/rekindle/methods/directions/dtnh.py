@@ -42,6 +42,10 @@ def orthogonal(gg: float, gh: float) -> tuple[float, float]:
 
     Returns:
         (a, b) of the combination a * g + b * h.
+
+    Examples:
+        >>> orthogonal(gg=4.0, gh=-2.0)
+        (1.5, 1.0)
     """
     return 1.0 - share(gh, gg), 1.0
 

@@ -42,6 +42,10 @@ def shortest(gg: float, gh: float, hh: float) -> tuple[float, float]:
 
     Returns:
         (a, b) of the combination a * g + b * h, each from 0 to 1.
+
+    Examples:
+        >>> shortest(gg=1.0, gh=0.0, hh=1.0)
+        (0.5, 0.5)
     """
     scale = math.sqrt(max(gg, hh))
     g, h = math.sqrt(gg) / scale, math.sqrt(hh) / scale

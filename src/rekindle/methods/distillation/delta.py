@@ -122,6 +122,11 @@ def channel_weights(importance: Tensor) -> Tensor:
 
     Returns:
         (C,) weights of sum 1.
+
+    Examples:
+        >>> import torch
+        >>> float(channel_weights(torch.tensor([1.0, 2.0, 3.0])).sum())
+        1.0
     """
     spread = importance.std(correction=0)
     if not spread > 0:  # All channels count alike.

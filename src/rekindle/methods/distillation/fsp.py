@@ -83,5 +83,10 @@ def unit(matrices: Tensor) -> Tensor:
 
     Returns:
         (B, C, D) with its graph.
+
+    Examples:
+        >>> import torch
+        >>> float(unit(torch.full((1, 2, 2), 3.0)).norm())
+        1.0
     """
     return safe_divide(matrices, torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True))

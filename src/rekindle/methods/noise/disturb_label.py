@@ -67,6 +67,12 @@ def disturb(labels: Tensor, samples: np.ndarray, gamma: float, classes: int, *ke
 
     Returns:
         (B,) int64.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> disturb(torch.tensor([2, 1]), np.array([0, 1]), gamma=0.0, classes=3).tolist()
+        [2, 1]
     """
     draws = uniform(samples, 2, *key)
     disturbed = torch.from_numpy(draws[:, 0] < gamma).to(labels.device)

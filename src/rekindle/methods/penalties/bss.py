@@ -62,6 +62,11 @@ def smallest_squares(features: Tensor, k: int) -> Tensor:
 
     Returns:
         A scalar with its graph.
+
+    Examples:
+        >>> import torch
+        >>> round(float(smallest_squares(torch.diag(torch.tensor([3.0, 2.0, 1.0])), 2)), 4)
+        5.0
     """
     with torch.autocast(features.device.type, enabled=False):
         matrix = wide(features.mean((2, 3)) if features.ndim == 4 else features.flatten(1))

@@ -1,4 +1,4 @@
-"""RIFLE: re-initialise the fully-connected layer in the midst of fine-tuning.
+"""RIFLE: re-initialise the fully-connected layer in the middle of fine-tuning.
 
 Li, Xiong, An, Xu, Dou: RIFLE: Backpropagation in Depth for Deep Transfer Learning through Re-Initializing the
 Fully-connected LayEr, ICML 2020 (arXiv 2007.03349), section 3 and Algorithm 1.
