@@ -62,7 +62,7 @@ def head_rate() -> None:
         losses = [loss_of_head(length, kappa * (1 - MOMENTUM) / length) for kappa in kappas]
         left.plot([kappa * (1 - MOMENTUM) / length for kappa in kappas], losses, ".-", color=color)
         right.plot(kappas, losses, ".-", color=color, label=f"{length:g}")
-    right.legend(title="E||f||² of the features", frameon=False, fontsize=8, title_fontsize=8, loc="lower left")
+    right.legend(title="E||f||² of the features", frameon=False, fontsize=8, title_fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     right.axvline(KAPPA, color=GREY, linestyle="--")
     right.text(KAPPA * 1.2, 0.95, f"rekindle: {KAPPA:g}", color=GREY, fontsize=8, va="top", transform=right.get_xaxis_transform())
     for axes, label in ((left, "learning rate of the head"), (right, "kappa")):

@@ -60,6 +60,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
     return to_root(markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """No option is broken at its hyphens, and so no "--" stands alone at the end of a line."""
+    return re.sub(r"<code>.*?</code>", lambda code: re.sub(r"(?<![\w-])--[a-z][\w-]*", r'<span class="option">\g<0></span>', code[0]), html)
+
+
 def from_root(markdown: str) -> str:
     """Links of a page in the root, as from a page in docs/; what is no page of the site stays as text."""
     markdown = re.sub(r"\]\(docs/", "](", markdown)

@@ -132,6 +132,12 @@ def test_links_are_those_of_the_site() -> None:
     )
 
 
+def test_no_option_is_broken() -> None:
+    assert site.on_page_content("<p>a--b <code>fit --head-lr x10</code></p>") == (
+        '<p>a--b <code>fit <span class="option">--head-lr</span> x10</code></p>'
+    )
+
+
 def test_a_formula_is_no_code_and_no_money() -> None:
     pattern = site.FORMULA
     assert [match[1] or match[2] for match in re.finditer(pattern, "of $a_b$ and $$c$$")] == ["a_b", "c"]
