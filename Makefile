@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-slow chaos gpu bench lint
+.PHONY: demo test test-slow chaos gpu bench lint docs
 demo: $(READY)
 	$(BIN)/rekindle demo
 
@@ -33,6 +33,17 @@ gpu: $(READY)
 OPTIONS :=
 bench: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(OPTIONS)
+
+# The site, strictly, in an environment of its own: mkdocstrings reads the source without importing it, so neither torch nor rekindle is installed there.
+DOCS := build/docs-env
+docs: $(DOCS)/ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+
+$(DOCS)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DOCS)
+	$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" > $(DOCS)/wanted.txt
+	$(DOCS)/bin/python -m pip install --quiet --requirement $(DOCS)/wanted.txt
+	touch $@
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv

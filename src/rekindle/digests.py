@@ -67,6 +67,9 @@ def read_with_digest(path: Path) -> bytes | None:
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata of a safetensors file, by its header alone; empty where there is none, as in a damaged or foreign file.
 
+    Returns:
+        Texts by name.
+
     Raises:
         OSError: If it cannot be read.
     """

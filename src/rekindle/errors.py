@@ -40,7 +40,15 @@ class Stopped(Exception):
 
 
 def shown(value: Any) -> str:
-    """A value as one would type it, cut short where it is long or deep: a sentence must not grow with what it complains of."""
+    """A value as one would type it, cut short where it is long or deep: a sentence must not grow with what it complains of.
+
+    Returns:
+        A text of a bounded length.
+
+    Examples:
+        >>> shown("resnet50"), shown([1, 2])
+        ("'resnet50'", '[1, 2]')
+    """
     try:
         return _CUT.repr(value)
     except (ValueError, RecursionError):  # More digits than Python turns into text, or an object that cannot be shown.
@@ -48,7 +56,11 @@ def shown(value: Any) -> str:
 
 
 def shorter(text: str) -> str:
-    """A text with its middle left out where it is longer than a sentence bears."""
+    """A text with its middle left out where it is longer than a sentence bears.
+
+    Returns:
+        A text of a bounded length.
+    """
     return text if len(text) <= LETTERS else f"{text[: LETTERS // 2]}...{text[-LETTERS // 2 :]}"
 
 
@@ -57,18 +69,42 @@ _CUT.maxlevel, _CUT.maxstring, _CUT.maxlong, _CUT.maxother = 4, LETTERS, LETTERS
 
 
 def number_of(count: float, noun: str, verb: str = "") -> str:
-    """A count, which may be infinite, with its noun and verb, both given as for one: "1 epoch", "2 epochs", "0 classes are"."""
+    """A count, which may be infinite, with its noun and verb, both given as for one: "1 epoch", "2 epochs", "0 classes are".
+
+    Returns:
+        Such as "1 epoch" or "0 classes are".
+
+    Examples:
+        >>> number_of(1, "epoch"), number_of(2, "epoch"), number_of(0, "class", "is")
+        ('1 epoch', '2 epochs', '0 classes are')
+    """
     words = f"{count} {noun if count == 1 else _plural(noun)}"
     return f"{words} {agree(count, verb)}" if verb else words
 
 
 def alternatives(counts: Sequence[int], noun: str) -> str:
-    """Counts of which one holds at each place: "3 seeds", "1 or 3 seeds"; at least one, the largest last."""
+    """Counts of which one holds at each place: "3 seeds", "1 or 3 seeds"; at least one, the largest last.
+
+    Returns:
+        Such as "1 or 3 seeds".
+
+    Examples:
+        >>> alternatives([3], "seed"), alternatives([1, 3], "seed")
+        ('3 seeds', '1 or 3 seeds')
+    """
     return " or ".join([*map(str, counts[:-1]), number_of(counts[-1], noun)])
 
 
 def agree(count: float, word: str) -> str:
-    """A verb or pronoun, given as for one thing, as it stands with so many: "is" or "are", "looks" or "look", "its" or "their"."""
+    """A verb or pronoun, given as for one thing, as it stands with so many: "is" or "are", "looks" or "look", "its" or "their".
+
+    Returns:
+        The word as it stands with the count.
+
+    Examples:
+        >>> agree(1, "is"), agree(2, "is"), agree(2, "its")
+        ('is', 'are', 'their')
+    """
     return word if count == 1 else IRREGULAR.get(word, word.removesuffix("s"))
 
 
@@ -79,6 +115,14 @@ def _plural(noun: str) -> str:
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:
-    """The first few names and how many more."""
+    """The first few names and how many more.
+
+    Returns:
+        Such as "a, b and 3 more".
+
+    Examples:
+        >>> some(["a", "b"]), some(list("abcdefgh"), 3)
+        ('a, b', 'a, b, c and 5 more')
+    """
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more

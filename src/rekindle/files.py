@@ -21,7 +21,11 @@ TEMPORARY_BYTES = 100  # Of a file's name that its temporary one keeps, since a 
 
 
 def expand(path: str | Path) -> Path:
-    """A path with the user's folder in place of a leading `~`; as it stands where the user has none."""
+    """A path with the user's folder in place of a leading `~`; as it stands where the user has none.
+
+    Returns:
+        A path, which need not exist.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -29,7 +33,7 @@ def expand(path: str | Path) -> Path:
 
 
 def write_atomic(path: Path, *content: bytes | memoryview | str) -> None:
-    """Put the parts of `content` at `path` whole or not at all, also when the machine stops in the midst of it."""
+    """Put the parts of `content` at `path` whole or not at all, also when the machine stops in the middle of it."""
     write_parts(path, content)
 
 
@@ -68,6 +72,9 @@ def write_json(path: Path, value: Any) -> None:
 def read_yaml(path: Path) -> Any:
     """What a person's YAML file holds.
 
+    Returns:
+        Plain values: mappings, lists, texts, numbers, None.
+
     Raises:
         UserError: Naming the file and why it cannot be read.
     """
@@ -93,12 +100,24 @@ def read_yaml(path: Path) -> Any:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A CSV file's text, one line a row; no text in it is a formula to a spreadsheet. `plain_text` undoes that."""
+    """A CSV file's text, one line a row; no text in it is a formula to a spreadsheet. `plain_text` undoes that.
+
+    Returns:
+        The whole file's text, its line ends included.
+
+    Examples:
+        >>> csv_text(["name", "count"], [["=1+1", 3]]).splitlines()
+        ['name,count', "'=1+1,3"]
+    """
     return "".join(csv_lines(header, rows))
 
 
 def csv_lines(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Iterator[str]:
-    """The lines of `csv_text`, each made when it is asked for."""
+    """The lines of `csv_text`, each made when it is asked for.
+
+    Yields:
+        Lines, each with its line end.
+    """
     return map(_csv_line, itertools.chain([header], rows))
 
 
@@ -110,7 +129,11 @@ def _csv_line(row: Iterable[Any]) -> str:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """All rows of a CSV file that `csv_text` made: {column: text}."""
+    """All rows of a CSV file that `csv_text` made: {column: text}.
+
+    Returns:
+        One mapping a row, in order; every value is a text.
+    """
     return list(csv_rows(path))
 
 
@@ -120,6 +143,9 @@ def csv_rows(path: Path, columns: Collection[str] | None = None) -> Iterator[dic
     Args:
         path: The file.
         columns: Those to read, of maybe thousands; None reads all.
+
+    Yields:
+        One mapping a row; every value is a text.
 
     Raises:
         ValueError: At a row that has not a cell for each column.
@@ -136,12 +162,28 @@ def csv_rows(path: Path, columns: Collection[str] | None = None) -> Iterator[dic
 
 
 def safe_text(text: str) -> str:
-    """A cell's text with an apostrophe before it where a spreadsheet would run it as a formula; numbers stay."""
+    """A cell's text with an apostrophe before it where a spreadsheet would run it as a formula; numbers stay.
+
+    Returns:
+        A text that a spreadsheet shows and does not run.
+
+    Examples:
+        >>> safe_text("=HYPERLINK()"), safe_text("-1.5"), safe_text("dress")
+        ("'=HYPERLINK()", '-1.5', 'dress')
+    """
     return f"'{text}" if _is_formula(text) else text
 
 
 def plain_text(cell: str) -> str:
-    """The text that `safe_text` made a cell of."""
+    """The text that `safe_text` made a cell of.
+
+    Returns:
+        The text as it was.
+
+    Examples:
+        >>> plain_text(safe_text("=HYPERLINK()"))
+        '=HYPERLINK()'
+    """
     return cell[1:] if cell.startswith("'") and _is_formula(cell[1:]) else cell
 
 
@@ -167,5 +209,9 @@ def drop_output(*streams: TextIO) -> None:
 
 
 def embed(picture: bytes, kind: str = "jpeg") -> str:
-    """A picture, encoded as `kind` says, as the address by which a page holds it whole."""
+    """A picture, encoded as `kind` says, as the address by which a page holds it whole.
+
+    Returns:
+        An address that begins with "data:".
+    """
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

@@ -27,7 +27,11 @@ class FeatureHooks:
                 self._handles.append(module.register_forward_hook(_Keep(name, self._kept)))
 
     def take(self) -> dict[str, Tensor]:
-        """The activations since the last call."""
+        """The activations since the last call.
+
+        Returns:
+            Activations by the name of the layer.
+        """
         kept = dict(self._kept)
         self._kept.clear()
         return kept

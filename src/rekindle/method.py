@@ -70,7 +70,11 @@ class Clock:
         return self.epoch * self.steps_per_epoch + self.step
 
     def generator(self, *name: str) -> torch.Generator:
-        """A generator for a draw of weights at this step: equal on every rank and after resume."""
+        """A generator for a draw of weights at this step: equal on every rank and after resume.
+
+        Returns:
+            A generator on the CPU.
+        """
         return keyed_generator(self.seed, *name, self.epoch, self.step)
 
 
@@ -91,7 +95,11 @@ class Source:
 
 
 def as_anchor(parameter: Tensor) -> Tensor:
-    """Detached, in float32 or better: in bfloat16 a small distance to the anchor is rounded away."""
+    """Detached, in float32 or better: in bfloat16 a small distance to the anchor is rounded away.
+
+    Returns:
+        A detached copy of the parameter's values, float32 or float64.
+    """
     return parameter.detach().to(torch.promote_types(parameter.dtype, torch.float32))
 
 
@@ -119,27 +127,51 @@ class Net:
     no_weight_decay: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters by name; tied ones once, under their first name (`named_parameters` counts by identity)."""
+        """Parameters by name; tied ones once, under their first name (`named_parameters` counts by identity).
+
+        Returns:
+            Parameters by name, in the order of definition.
+        """
         return dict(self.model.named_parameters())
 
     def shared(self) -> dict[str, nn.Parameter]:
-        """Parameters that the source has too, by their names here."""
+        """Parameters that the source has too, by their names here.
+
+        Returns:
+            Parameters by name.
+        """
         return {name: p for name, p in self.parameters().items() if name in self.source_names}
 
     def new(self) -> dict[str, nn.Parameter]:
-        """Parameters that the source does not have: the head, and any tensor whose shape changed."""
+        """Parameters that the source does not have: the head, and any tensor whose shape changed.
+
+        Returns:
+            Parameters by name.
+        """
         return {name: p for name, p in self.parameters().items() if name not in self.source_names}
 
     def decayed(self, parameters: dict[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-        """Those of the parameters that a penalty may pull to zero."""
+        """Those of the parameters that a penalty may pull to zero.
+
+        Returns:
+            Parameters by name, learnt scales left out.
+        """
         return {name: p for name, p in parameters.items() if name not in self.no_weight_decay}
 
     def head_modules(self) -> list[nn.Module]:
-        """The modules named by `head`."""
+        """The modules named by `head`.
+
+        Returns:
+            One module, or two.
+        """
         return [self.model.get_submodule(name) for name in self.head]
 
     def head_parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters inside the head modules, by full name."""
+        """Parameters inside the head modules, by full name.
+
+        Returns:
+            Parameters by name.
+        """
         inside = {id(p) for module in self.head_modules() for p in module.parameters()}
         return {name: p for name, p in self.parameters().items() if id(p) in inside}
 
@@ -250,20 +282,31 @@ class Method:
         """Look at the finished network and copy what must not move, such as anchors."""
 
     def incompatible_with(self, other: "Method") -> str | None:
-        """Why the method cannot work beside `other`, as a sentence, or None. Asked of each pair, both ways."""
+        """Why the method cannot work beside `other`, as a sentence, or None. Asked of each pair, both ways.
+
+        Returns:
+            A sentence, or None.
+        """
         return None
 
     def incompatible_with_direction(self) -> str | None:
         """Why the method cannot work under a direction other than the plain sum, as a sentence, or None.
 
         A direction combines gradients; what `after_step_` does to weights it never sees.
+
+        Returns:
+            A sentence, or None.
         """
         if type(self).after_step_ is Method.after_step_:
             return None
         return "it changes weights after the optimiser's step, past the direction; leave the direction out."
 
     def lr_scale(self, parameter: str) -> float:
-        """A constant factor on the learning rate of the parameter of that name; those of several methods multiply."""
+        """A constant factor on the learning rate of the parameter of that name; those of several methods multiply.
+
+        Returns:
+            A factor of at least 0; 1 changes nothing.
+        """
         return 1.0
 
     def layer_factor(self, layer: str, clock: Clock) -> float:
@@ -274,6 +317,9 @@ class Method:
         Args:
             layer: Name of the module that holds the parameters.
             clock: The moment.
+
+        Returns:
+            A factor of at least 0; 1 changes nothing.
         """
         return 1.0
 
@@ -281,19 +327,35 @@ class Method:
         """Estimate from data, once, in evaluation mode; the result goes to `state_dict` and is not estimated again on resume."""
 
     def run_epochs(self, epochs: int) -> int:
-        """How many of the epochs asked for the method trains; fewer where a paper trims the run."""
+        """How many of the epochs asked for the method trains; fewer where a paper trims the run.
+
+        Returns:
+            A count from 1 to `epochs`.
+        """
         return epochs
 
     def warnings(self, clock: Clock) -> list[str]:
-        """Sentences for whoever starts a run that is known not to suit the method; `clock` is its first moment."""
+        """Sentences for whoever starts a run that is known not to suit the method; `clock` is its first moment.
+
+        Returns:
+            Sentences; none where the run suits the method.
+        """
         return []
 
     def summary(self, epochs: int) -> str | None:
-        """A sentence for whoever reads a finished run of so many epochs, where the method did other than its name says."""
+        """A sentence for whoever reads a finished run of so many epochs, where the method did other than its name says.
+
+        Returns:
+            A sentence, or None.
+        """
         return None
 
     def lr_factor(self, group: str, clock: Clock) -> float | None:
-        """The factor on the base learning rate of a group ("backbone" or "head"); None where the method does not set that group's rate."""
+        """The factor on the base learning rate of a group ("backbone" or "head"); None where the method does not set that group's rate.
+
+        Returns:
+            A factor of at least 0, or None.
+        """
         return None
 
     @property
@@ -312,19 +374,35 @@ class Method:
         return False
 
     def restart_(self, clock: Clock, optimizer: Optimizer) -> bool:
-        """Re-initialise in place at the start of a step; True if it did. Called once a step, first at step 0."""
+        """Re-initialise in place at the start of a step; True if it did. Called once a step, first at step 0.
+
+        Returns:
+            True if something was drawn anew.
+        """
         return False
 
     def labels(self, labels: Tensor, indices: Tensor | None, clock: Clock) -> Tensor:
-        """The labels to train on; the caller keeps the clean ones for its metrics."""
+        """The labels to train on; the caller keeps the clean ones for its metrics.
+
+        Returns:
+            (B,) int64, or (B, C) float32 shares.
+        """
         return labels
 
     def penalty(self, batch: Batch) -> Tensor | None:
-        """A scalar of activations to add to the loss, or None."""
+        """A scalar of activations to add to the loss, or None.
+
+        Returns:
+            A scalar with its graph, or None.
+        """
         return None
 
     def task_weight(self) -> float:
-        """The factor on the task's own loss, for papers that weigh it."""
+        """The factor on the task's own loss, for papers that weigh it.
+
+        Returns:
+            A factor; 1 changes nothing.
+        """
         return 1.0
 
     def perturb_(self, clock: Clock, parameters: list[nn.Parameter]) -> bool:
@@ -335,15 +413,26 @@ class Method:
         Args:
             clock: The moment.
             parameters: Those with a gradient, over all micro-batches and ranks, without penalties on weights.
+
+        Returns:
+            True if weights were moved.
         """
         return False
 
     def gradient(self, clock: Clock) -> GradientPairs:
-        """Closed-form gradient of a weight penalty: (parameter, tensor of its shape) pairs."""
+        """Closed-form gradient of a weight penalty: (parameter, tensor of its shape) pairs.
+
+        Returns:
+            Pairs; none where the method has no such penalty.
+        """
         return []
 
     def value(self, clock: Clock) -> Tensor | None:
-        """The weight penalty whose gradient `gradient` is; autograd through it must agree. Logged each epoch."""
+        """The weight penalty whose gradient `gradient` is; autograd through it must agree. Logged each epoch.
+
+        Returns:
+            A scalar with its graph, or None.
+        """
         return None
 
     def before_step(self, clock: Clock) -> None:
@@ -394,11 +483,19 @@ class Direction:
         _check_options(self)
 
     def weights(self, gg: float, gh: float, hh: float) -> tuple[float, float]:
-        """Weights for g and h from <g,g>, <g,h> and <h,h>."""
+        """Weights for g and h from <g,g>, <g,h> and <h,h>.
+
+        Returns:
+            (a, b) of the combination a * g + b * h.
+        """
         raise TypeError(f"{type(self).__name__} must define weights(gg, gh, hh).")
 
     def weights_of(self, block: str, gg: float, gh: float, hh: float) -> tuple[float, float]:
-        """The same at a step of training; `block` names what counts as one vector, by the first of its parameters."""
+        """The same at a step of training; `block` names what counts as one vector, by the first of its parameters.
+
+        Returns:
+            (a, b) of the combination a * g + b * h.
+        """
         return self.weights(gg, gh, hh)
 
     def state_dict(self) -> dict[str, Any]:
@@ -409,7 +506,11 @@ class Direction:
         """Go on from there."""
 
     def strength(self, clock: Clock) -> float:
-        """A factor on h, for rules that fade."""
+        """A factor on h, for rules that fade.
+
+        Returns:
+            A factor of at least 0; 1 changes nothing.
+        """
         return 1.0
 
 
@@ -426,6 +527,9 @@ def with_presets(kind: type[Kind]) -> type[Kind]:
     """Let the option `preset` of a dataclass fill in those of the preset's options that are not given: put it above ``@dataclass``.
 
     What is given beside a preset is never overridden: `Method.__post_init__` refuses it where it contradicts.
+
+    Returns:
+        The class that was given.
     """
     plain = kind.__init__
     names = [field.name for field in dataclasses.fields(kind) if field.init]  # type: ignore[arg-type]

@@ -227,7 +227,11 @@ ENVIRONMENT = FileFormat(2, Environment, "remove it and try again")
 
 
 def read_spec(folder: Path) -> RunSpec:
-    """The spec of a run folder."""
+    """The spec of a run folder.
+
+    Returns:
+        The settings of the run, its defaults filled in.
+    """
     path = folder / "spec.yaml"
     if not path.exists():
         raise UserError(f"{folder} is no run folder (it has no spec.yaml); name one that rekindle fit made.")
@@ -241,7 +245,11 @@ def write_spec(folder: Path, spec: RunSpec) -> None:
 
 
 def read_result(folder: Path) -> Result:
-    """What result.json of a finished run holds, whole and without contradictions."""
+    """What result.json of a finished run holds, whole and without contradictions.
+
+    Returns:
+        The checked contents.
+    """
     path = folder / "result.json"
     if not path.exists():
         raise UserError(f"{folder} has not finished; continue it with rekindle fit --resume {folder}")
@@ -267,7 +275,11 @@ def _agree(measured: Measured, classes: list[str]) -> bool:
 
 
 def read_history(folder: Path) -> list[Epoch]:
-    """The lines of metrics.jsonl, one an epoch, each with the same splits and recordings."""
+    """The lines of metrics.jsonl, one an epoch, each with the same splits and recordings.
+
+    Returns:
+        One record an epoch, in order; none before the first epoch ends.
+    """
     path = folder / "metrics.jsonl"
     history = METRICS.read_lines(path)
     for line in history:
@@ -281,7 +293,11 @@ def read_history(folder: Path) -> list[Epoch]:
 
 
 def current_names(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What was recorded by name, under the names of today."""
+    """What was recorded by name, under the names of today.
+
+    Returns:
+        The same values under other names.
+    """
     return {RENAMED.get(name, name): value for name, value in recorded.items()}
 
 
@@ -292,12 +308,20 @@ def _outline(line: Epoch) -> list[Any]:
 
 
 def read_predictions(folder: Path, split: str) -> list[Answer]:
-    """Rows of predictions.csv for one split, without the probability of each class, of which there may be thousands."""
+    """Rows of predictions.csv for one split, without the probability of each class, of which there may be thousands.
+
+    Returns:
+        One answer a picture, in the file's order.
+    """
     return list(_predictions(folder, split, Answer.__annotations__))
 
 
 def read_probabilities(folder: Path, split: str) -> Iterator[Answer]:
-    """The same rows one after the other, with the probability of each class under "p_CLASS"."""
+    """The same rows one after the other, with the probability of each class under "p_CLASS".
+
+    Yields:
+        One answer a picture, in the file's order.
+    """
     return _predictions(folder, split, None)
 
 
@@ -313,18 +337,30 @@ def _predictions(folder: Path, split: str, columns: Collection[str] | None) -> I
 
 
 def read_folds(folder: Path) -> FoldsFile | None:
-    """What folds.json of a cross-validation holds; None for another folder."""
+    """What folds.json of a cross-validation holds; None for another folder.
+
+    Returns:
+        The checked contents, or None.
+    """
     return FOLDS.read(folder / FOLDS_FILE) if (folder / FOLDS_FILE).is_file() else None
 
 
 def folds_of(folder: Path) -> int | None:
-    """How many folds the folder of a cross-validation has; None for another folder."""
+    """How many folds the folder of a cross-validation has; None for another folder.
+
+    Returns:
+        A count from 2, or None.
+    """
     found = read_folds(folder)
     return found and found["folds"]
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """What model.json of a run folder holds."""
+    """What model.json of a run folder holds.
+
+    Returns:
+        The checked contents: network, classes, preprocessing, method.
+    """
     path = folder / "model.json"
     if not path.exists():
         raise UserError(f"{folder} holds no trained network (no model.json); finish the run with rekindle fit --resume {folder}.")
@@ -332,18 +368,30 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def read_environment(folder: Path) -> Environment:
-    """What environment.json of a run folder holds; nothing in folders of early versions, which had none."""
+    """What environment.json of a run folder holds; nothing in folders of early versions, which had none.
+
+    Returns:
+        Versions and machine by name.
+    """
     path = folder / "environment.json"
     return ENVIRONMENT.read(path) if path.exists() else {}
 
 
 def began_as(folder: Path) -> str:
-    """The id of a run that began in a folder, which may have been renamed since; early versions had it in the folder's name alone."""
+    """The id of a run that began in a folder, which may have been renamed since; early versions had it in the folder's name alone.
+
+    Returns:
+        The run's id; for early versions the last twelve characters of the folder's name.
+    """
     return read_environment(folder).get("run", folder.resolve().name[-12:])
 
 
 def package_versions(names: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """Which versions are installed of the packages that a result may depend on."""
+    """Which versions are installed of the packages that a result may depend on.
+
+    Returns:
+        Versions by package, "not installed" for those that are not.
+    """
     return {name: _version(name) for name in names}
 
 

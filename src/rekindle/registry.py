@@ -31,13 +31,21 @@ OF_0_1: dict[str, dict[str, Any]] = {"dtnh": {"weight_decay": "inside"}, "grod":
 
 @cache
 def methods() -> dict[str, type[Method]]:
-    """Every method class by name, sorted: the library's, then those of other packages."""
+    """Every method class by name, sorted: the library's, then those of other packages.
+
+    Returns:
+        Classes by the name that a recipe gives them.
+    """
     return _all(Method)
 
 
 @cache
 def directions() -> dict[str, type[Direction]]:
-    """Every direction class by name, sorted likewise."""
+    """Every direction class by name, sorted likewise.
+
+    Returns:
+        Classes by the name that a recipe gives them.
+    """
     return _all(Direction)
 
 
@@ -58,7 +66,11 @@ def _of_the_caller(name: str) -> dict[str, Any]:
 
 
 def classes_below(package: ModuleType, base: type[Kind]) -> dict[str, type[Kind]]:
-    """Subclasses of `base` by name, sorted, that are defined in modules below a package."""
+    """Subclasses of `base` by name, sorted, that are defined in modules below a package.
+
+    Returns:
+        Classes by name.
+    """
     found: dict[str, type[Kind]] = {}
     for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if info.name.rpartition(".")[2].startswith("_"):
@@ -78,8 +90,15 @@ def parse(recipe: str, defaults: str = RunSpec.defaults) -> list[Method]:
         defaults: Whose reading, as in `RunSpec`: with "0.1" a preset overrides the options given beside it, and a direction takes plain weight decay for
             a regulariser, as then.
 
+    Returns:
+        One object a term, with its options set and checked.
+
     Raises:
         UserError: If the text, a name, an option or a value is not allowed; the sentence says what is.
+
+    Examples:
+        >>> [method.name for method in parse("l2_sp(alpha=0.1)+dropout")]
+        ['l2_sp', 'dropout']
     """
     if recipe.strip() in ("", "none"):
         return []
@@ -98,8 +117,15 @@ def parse(recipe: str, defaults: str = RunSpec.defaults) -> list[Method]:
 def parse_direction(text: str, defaults: str = RunSpec.defaults) -> Direction:
     """Build one direction, such as ``dtnh`` or ``grod(rho=0.99)``; `defaults` as in `parse`.
 
+    Returns:
+        The direction, with its options set and checked.
+
     Raises:
         UserError: As `parse`.
+
+    Examples:
+        >>> parse_direction("grod(rho=0.99)").rho
+        0.99
     """
     asked = f"--direction {shown(text)}"
     return _build(_tree(text, asked, "grod(rho=0.99)"), asked, "direction", directions(), {}, defaults)
@@ -107,6 +133,9 @@ def parse_direction(text: str, defaults: str = RunSpec.defaults) -> Direction:
 
 def parse_augment(text: str) -> "Augment | None":
     """Build the augmentations of a text such as ``randaugment(magnitude=9)+mixup(alpha=0.2)``; "" and "none" are none.
+
+    Returns:
+        What to add to crop and mirror, or None.
 
     Raises:
         UserError: As `parse`.
@@ -125,12 +154,28 @@ def parse_augment(text: str) -> "Augment | None":
 
 
 def unparse(chosen: list[Method]) -> str:
-    """The recipe that parses back to equal methods, holding only what differs from a default."""
+    """The recipe that parses back to equal methods, holding only what differs from a default.
+
+    Returns:
+        A text; "none" for no method.
+
+    Examples:
+        >>> unparse(parse("l2_sp(alpha=0.1)+bss"))
+        'l2_sp(alpha=0.1)+bss'
+    """
     return "+".join(describe(method) for method in chosen) or "none"
 
 
 def describe(method: Method | Direction) -> str:
-    """One method or direction as a term of a recipe."""
+    """One method or direction as a term of a recipe.
+
+    Returns:
+        Such as "rifle" or "rifle(periods=3)".
+
+    Examples:
+        >>> describe(parse_direction("dtnh")), describe(parse("l2_sp(alpha=0.1, beta=0.0001)")[0])
+        ('dtnh', 'l2_sp(alpha=0.1)')
+    """
     options = {field.name: getattr(method, field.name) for field in dataclasses.fields(method) if field.init}  # type: ignore[arg-type]
     plain = {field.name: field.default for field in dataclasses.fields(method)}  # type: ignore[arg-type]
     preset = method.presets.get(str(options.get("preset")), {})

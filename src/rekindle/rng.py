@@ -16,6 +16,13 @@ def keyed_generator(*key: int | str) -> torch.Generator:
 
     Args:
         key: What is drawn and when, such as ``(seed, "rifle", epoch)``. A draw for weights must not name the rank.
+
+    Returns:
+        A generator on the CPU, equal for equal keys on every machine.
+
+    Examples:
+        >>> bool(torch.rand((), generator=keyed_generator(0, "a")) == torch.rand((), generator=keyed_generator(0, "a")))
+        True
     """
     digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
     made = torch.Generator()
@@ -25,7 +32,11 @@ def keyed_generator(*key: int | str) -> torch.Generator:
 
 @contextmanager
 def use_generator(stream: torch.Generator) -> Iterator[None]:
-    """Let a framework's initialiser, which knows the global generator of the CPU alone, draw from `stream`; then put it back."""
+    """Let a framework's initialiser, which knows the global generator of the CPU alone, draw from `stream`; then put it back.
+
+    Yields:
+        Nothing.
+    """
     seed = int(torch.randint(2**62, (), generator=stream))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -37,6 +48,9 @@ def splitmix64(counters: np.ndarray) -> np.ndarray:
 
     Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014. A `torch.Generator` for each sample
     would cost more than what is drawn for it.
+
+    Returns:
+        uint64, of the shape of the counters.
     """
     with np.errstate(over="ignore"):
         z = (counters + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
@@ -52,6 +66,9 @@ def uniform(samples: np.ndarray, draws: int, *key: int | str) -> np.ndarray:
         samples: Indices of samples, at least 0.
         draws: Numbers a sample.
         key: What is drawn and when, such as ``(seed, "augment", epoch)``.
+
+    Returns:
+        (N, draws) float64; equal wherever a sample stands in a batch.
     """
     begin = np.uint64(keyed_generator(*key).initial_seed())
     with np.errstate(over="ignore"):
@@ -60,7 +77,11 @@ def uniform(samples: np.ndarray, draws: int, *key: int | str) -> np.ndarray:
 
 
 def random_state() -> dict[str, torch.Tensor]:
-    """State of torch's default generators, which a network's own dropout draws from."""
+    """State of torch's default generators, which a network's own dropout draws from.
+
+    Returns:
+        States by device, which `torch.set_rng_state` and its like take.
+    """
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()

@@ -158,6 +158,9 @@ class Run:
                 threshold was chosen.
             progress: Told (done, total).
 
+        Returns:
+            One `Prediction` a picture, in order.
+
         Raises:
             UserError: If `unsure` is asked of a run that has no threshold, or `tta` of one that was trained without mirror images.
         """
@@ -181,6 +184,9 @@ class Run:
                 or, without one, the validation split. None measures the run's own test split again, or validation where it has none.
             tta: Average the probabilities of each picture and of its mirror image.
             progress: Told (done, total).
+
+        Returns:
+            The figures, as result.json holds those of a split.
 
         Raises:
             UserError: For a class that the run does not know, pictures that cannot be read, outputs that are not finite, or `tta` where
@@ -262,7 +268,15 @@ class Run:
         return pixels, errors
 
     def probabilities(self, pixels: list[np.ndarray], *, tta: bool = False) -> Tensor:
-        """(N, C) of pictures (S, S, 3) uint8 as `Preprocessing.pixels` gives them; `tta` averages those of the mirror images in."""
+        """(N, C) of pictures (S, S, 3) uint8 as `Preprocessing.pixels` gives them; `tta` averages those of the mirror images in.
+
+        Args:
+            pixels: One array a picture, (S, S, 3) uint8.
+            tta: Whether to average the answers for each picture and its mirror image.
+
+        Returns:
+            (N, C) float32 on the CPU, rows of sum 1, at the run's temperature.
+        """
         with torch.no_grad():
             outputs: Tensor = self._placed(self._inputs(pixels))
         found = at_temperature(outputs.cpu(), self.model[1]["temperature"])
@@ -284,7 +298,11 @@ class Run:
 
 
 def unsure_share(unsure: bool | float) -> float:
-    """The share of a run's own pictures that may be unsure; True stands for the usual one."""
+    """The share of a run's own pictures that may be unsure; True stands for the usual one.
+
+    Returns:
+        A share from 0 to 1.
+    """
     share = UNSURE if unsure is True else unsure
     check_value("--unsure", share, OpenShare)
     return float(share)
@@ -292,6 +310,9 @@ def unsure_share(unsure: bool | float) -> float:
 
 def measured_pictures(spec: RunSpec, classes: list[str]) -> tuple[list[Picture], Tensor]:
     """The pictures that a run was measured on, and their labels.
+
+    Returns:
+        (pictures, labels (N,) int64), those of the split that the run was measured on last.
 
     Raises:
         UserError: If they are no longer there, or have other classes now.
@@ -306,7 +327,11 @@ def measured_pictures(spec: RunSpec, classes: list[str]) -> tuple[list[Picture],
 
 
 def labeled(data: str | Path, classes: list[str], asked: ColumnNames) -> tuple[list[Picture], Tensor]:
-    """Pictures and their labels among the run's classes; a class may be absent, but none may be unknown."""
+    """Pictures and their labels among the run's classes; a class may be absent, but none may be unknown.
+
+    Returns:
+        (pictures, labels (N,) int64).
+    """
     data = data if str(data).startswith("hf:") else expand(data)
     folder = Path(data)
     below = [entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)] if folder.is_dir() else []
@@ -337,7 +362,11 @@ def open_folder(folder: Path, run_id: str, spec: RunSpec, dataset: Dataset) -> N
 
 
 def environment() -> dict[str, Any]:
-    """Versions and machine, for whoever runs it again."""
+    """Versions and machine, for whoever runs it again.
+
+    Returns:
+        Plain values by name, as environment.json holds them.
+    """
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "python": platform.python_version(), "platform": platform.platform(), "processor": platform.processor() or platform.machine(),

@@ -46,11 +46,19 @@ class FileFormat(Generic[Shape]):
     again: str = "remove it and start again"
 
     def stamped(self, values: Any) -> dict[str, Any]:
-        """The values with the version before them."""
+        """The values with the version before them.
+
+        Returns:
+            A new mapping, "format" first.
+        """
         return {KEY: self.version, **values}
 
     def metadata(self) -> dict[str, str]:
-        """The version for a safetensors file."""
+        """The version for a safetensors file.
+
+        Returns:
+            One text by name.
+        """
         return {METADATA_KEY: str(self.version)}
 
     def write(self, path: Path, values: Any) -> None:
@@ -64,11 +72,18 @@ class FileFormat(Generic[Shape]):
         write_atomic(path, yaml.safe_dump(self.stamped(values), sort_keys=False, allow_unicode=True))
 
     def line(self, values: Any) -> str:
-        """One of JSON lines."""
+        """One of JSON lines.
+
+        Returns:
+            A line of JSON, its end included.
+        """
         return json.dumps(self.stamped(values)) + "\n"
 
     def read(self, path: Path) -> Shape:
         """Read JSON.
+
+        Returns:
+            The checked values, without the version.
 
         Raises:
             Unreadable: If the file is missing, damaged, foreign, or (`Later`) of a later version.
@@ -76,7 +91,11 @@ class FileFormat(Generic[Shape]):
         return self._one(path, json.loads, LARGEST)
 
     def kept(self, path: Path, make: Callable[[], Shape]) -> Shape:
-        """What a file holds, or else what `make` gives, which is kept there for the next time where anything can be written."""
+        """What a file holds, or else what `make` gives, which is kept there for the next time where anything can be written.
+
+        Returns:
+            The checked values.
+        """
         with suppress(Unreadable):
             return self.read(path)
         made = make()
@@ -86,13 +105,21 @@ class FileFormat(Generic[Shape]):
         return made
 
     def read_yaml(self, path: Path) -> Shape:
-        """Read YAML; raises as `read` does."""
+        """Read YAML; raises as `read` does.
+
+        Returns:
+            The checked values, without the version.
+        """
         import yaml
 
         return self._one(path, yaml.safe_load, LARGEST_YAML)
 
     def read_lines(self, path: Path) -> list[Shape]:
-        """Read JSON lines; raises as `read` does."""
+        """Read JSON lines; raises as `read` does.
+
+        Returns:
+            The checked values of each line, in order.
+        """
         with self.surprises(path):
             return [self.checked(path, json.loads(line)) for line in _text(path, LARGEST).splitlines()]
 
@@ -108,6 +135,9 @@ class FileFormat(Generic[Shape]):
             path: For messages.
             values: What a parser found.
             bounded: Whether they are known to be neither many nor nested deeply, which takes long to find out.
+
+        Returns:
+            The checked values.
         """
         with self.surprises(path):
             if not isinstance(values, dict):
@@ -133,12 +163,20 @@ class FileFormat(Generic[Shape]):
         self.check_version(path, int(found) if plain else found)
 
     def damaged(self, path: Path, why: str) -> Unreadable:
-        """The sentence for a file that is not what was written."""
+        """The sentence for a file that is not what was written.
+
+        Returns:
+            An error to raise.
+        """
         return Unreadable(f"{path} is damaged ({_shown(why)}); {self.again.format(path=path, folder=path.parent)}.")
 
     @contextmanager
     def surprises(self, path: Path) -> Iterator[None]:
-        """Turn whatever reading a damaged file brings about into a sentence that names it."""
+        """Turn whatever reading a damaged file brings about into a sentence that names it.
+
+        Yields:
+            Nothing.
+        """
         try:
             yield
         except Unreadable:

@@ -4,7 +4,6 @@ import argparse
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,10 +14,9 @@ from rekindle.fitting.choices import epochs_of
 from rekindle.methods._catalog import VARIANTS
 from rekindle.registry import methods, parse
 from rekindle.spec import RunSpec, hints
+from tests.docs.pages import PAGES, ROOT, commands
 
-ROOT = Path(__file__).resolve().parents[2]
 FEW = 100  # Training pictures of a small set, which is what the product is for.
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def helps(top: argparse.ArgumentParser) -> Iterator[str]:
@@ -30,17 +28,11 @@ def helps(top: argparse.ArgumentParser) -> Iterator[str]:
                 yield from helps(below)
 
 
-def shown(page: Path) -> Iterator[str]:
-    """Whole commands in a page's fenced blocks and in its text."""
-    text = page.read_text("utf-8")
-    yield from re.findall(r"^(?:\$ )?(rekindle .+)$", text, re.MULTILINE)
-    yield from re.findall(r"`(rekindle fit [^`]+)`", text)
-
-
 def fits() -> list[str]:
     """Those that train on data and leave nothing out."""
     found = {
-        line.partition("#")[0].partition("  (")[0].strip() for line in (*helps(parser()), *(line for page in PAGES for line in shown(page)))
+        line.partition("#")[0].partition("  (")[0].strip()
+        for line in (*helps(parser()), *(line for page in PAGES for line in commands(page)))
     }
     return sorted(
         line for line in found if re.match("rekindle fit [^-]", line) and not re.search("…|--resume|--help|--config|[A-Z]{4}", line)

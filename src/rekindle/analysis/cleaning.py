@@ -74,11 +74,19 @@ class Cleaning:
     pictures: dict[str, Picture] = field(repr=False)
 
     def of(self, kind: Kind) -> list[Issue]:
-        """Those of one kind."""
+        """Those of one kind.
+
+        Returns:
+            The issues, the surest first.
+        """
         return [issue for issue in self.issues if issue.kind == kind]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the pictures themselves."""
+        """Everything but the pictures themselves.
+
+        Returns:
+            Plain values, as `rekindle data clean --json` prints them.
+        """
         facts = {name: value for name, value in vars(self).items() if name not in ("pictures", "issues")}
         return {**facts, "issues": [asdict(issue) for issue in self.issues]}
 
@@ -108,14 +116,22 @@ def label_errors(
 
 
 def improbable_labels(probabilities: Tensor, labels: Tensor) -> list[tuple[int, int, float]]:
-    """Labels that look wrong, as `label_errors`, by probabilities (N, C) from networks that have not seen the pictures."""
+    """Labels that look wrong, as `label_errors`, by probabilities (N, C) from networks that have not seen the pictures.
+
+    Returns:
+        (row, suggested class, score) of each, the surest first.
+    """
     judged, given = _judged(labels)
     answers = probabilities.double()[judged][:, labels[judged].unique()]
     return _improbable((answers / answers.sum(1, keepdim=True).clamp(min=TINY)).numpy(), labels) if len(given.unique()) > 1 else []
 
 
 def members(labels: Tensor, groups: Sequence[str] | None, classes: int = 0) -> Tensor:
-    """How many pictures, or groups of them, each class has; of at least so many classes."""
+    """How many pictures, or groups of them, each class has; of at least so many classes.
+
+    Returns:
+        (C,) counts.
+    """
     if groups is None:
         return torch.bincount(labels, minlength=classes)
     return torch.bincount(torch.tensor([label for label, _ in sorted(set(zip(labels.tolist(), groups, strict=True)))]), minlength=classes)
@@ -150,12 +166,19 @@ def how_many(estimate: int, pictures: int) -> int:
     An estimate from few pictures is as often too low as too high, and a wrong label that is missed costs more than a right one that is
     looked at: so a quarter more than the estimate, but for that no more than people read, which is `READ` of all. Where the estimate
     itself says that over a quarter is wrong, it is believed.
+
+    Returns:
+        A count, at most that of the pictures.
     """
     return estimate if estimate > pictures / 4 else min(round(1.25 * estimate), round(READ * pictures))
 
 
 def outliers(features: Tensor) -> list[tuple[int, float]]:
-    """(row, score) of pictures that are far from all others, the farthest first; none among too few pictures to say so."""
+    """(row, score) of pictures that are far from all others, the farthest first; none among too few pictures to say so.
+
+    Returns:
+        Rows with a score, the farthest first.
+    """
     _, outlier = _cleanlab()
     if len(features) <= 2 * NEIGHBOURS:
         return []
@@ -196,7 +219,11 @@ def near_duplicates(features: Tensor, small: np.ndarray, splits: Sequence[str]) 
 
 
 def small_grey(pixels: np.ndarray) -> np.ndarray:
-    """(16, 16) float64 of an (H, W, 3) picture, averaged over its areas whatever its shape."""
+    """(16, 16) float64 of an (H, W, 3) picture, averaged over its areas whatever its shape.
+
+    Returns:
+        (16, 16) float64.
+    """
     grey = torch.from_numpy(np.array(pixels)).double().mean(2)
     return torch.nn.functional.adaptive_avg_pool2d(grey[None], EDGE)[0].numpy()
 

@@ -36,12 +36,20 @@ class Familiarity:
 
     @classmethod
     def learn(cls, training: Tensor, validation: Tensor, probabilities: Tensor) -> "Familiarity":
-        """From features (N, D) of training pictures, and features (M, D) and probabilities (M, C) of validation pictures."""
+        """From features (N, D) of training pictures, and features (M, D) and probabilities (M, C) of validation pictures.
+
+        Returns:
+            What tells the run's own pictures from strangers.
+        """
         features = _directions(training).half()
         return cls(features, familiarity(features, validation, probabilities).sort().values)
 
     def of(self, features: Tensor, probabilities: Tensor) -> Tensor:
-        """(B,) of pictures with features (B, D) and probabilities (B, C)."""
+        """(B,) of pictures with features (B, D) and probabilities (B, C).
+
+        Returns:
+            (B,) numbers; the higher, the more familiar.
+        """
         return familiarity(self.features, features, probabilities)
 
     def threshold(self, share: float) -> float:
@@ -49,11 +57,18 @@ class Familiarity:
 
         Of M + 1 pictures of one kind each is equally likely to rank k-th, so a new one lies at or below the k-th validation picture
         with probability k / (M + 1) (Vovk et al., 2005). With few pictures that is above the share already for the first of them.
+
+        Returns:
+            The familiarity of one of the validation pictures.
         """
         return float(self.own[self._rank(share) - 1])
 
     def expected(self, share: float) -> float:
-        """Which share of the run's own pictures are expected to be unsure at that threshold."""
+        """Which share of the run's own pictures are expected to be unsure at that threshold.
+
+        Returns:
+            A share from 0 to 1.
+        """
         return self._rank(share) / (len(self.own) + 1)
 
     def _rank(self, share: float) -> int:
@@ -67,6 +82,9 @@ class Familiarity:
     @classmethod
     def read(cls, folder: Path) -> "Familiarity":
         """From a run folder.
+
+        Returns:
+            What `learn` gave when the run ended.
 
         Raises:
             UserError: If it has none.
@@ -92,6 +110,9 @@ def familiarity(known: Tensor, features: Tensor, probabilities: Tensor) -> Tenso
         known: (N, D), of length 1.
         features: (B, D).
         probabilities: (B, C).
+
+    Returns:
+        (B,) numbers, at most 1.
     """
     cosines = _directions(features) @ known.double().T
     near = cosines.topk(min(NEAREST, len(known)), dim=1).values.mean(1)

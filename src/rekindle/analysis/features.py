@@ -33,6 +33,9 @@ class FeatureReader:
         """Of inputs (B, 3, S, S): features (B, D) and outputs (B, C).
 
         Maps and sequences are averaged over positions, and two classifiers' features stand side by side.
+
+        Returns:
+            (features (B, D), outputs (B, C)).
         """
         with torch.no_grad():
             outputs: Tensor = self._module(x)

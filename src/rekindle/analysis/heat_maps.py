@@ -31,6 +31,9 @@ def heat_maps(module: nn.Module, x: Tensor, targets: Tensor) -> Tensor:
         x: (N, 3, S, S), normalised.
         targets: (N,) classes.
 
+    Returns:
+        (N, S, S) float32 on the device of x, from 0 to 1.
+
     Raises:
         UserError: Without captum, or for a network without a feature map.
     """

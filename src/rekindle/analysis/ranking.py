@@ -73,7 +73,11 @@ class Ranking:
     classes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """As rank.json holds it."""
+        """As rank.json holds it.
+
+        Returns:
+            Plain values.
+        """
         return {
             "pictures": self.pictures,
             "classes": self.classes,
@@ -94,6 +98,9 @@ def rank(
         per_class: Look at this many pictures a class; 0 takes all.
         seed: Key of splits and subsets.
         listener: Told of progress; see `rekindle.training.listener.Listener`.
+
+    Returns:
+        Scores of each candidate, the highest LogME first.
 
     Raises:
         UserError: For bad input, in one sentence.

@@ -23,7 +23,11 @@ class Recorder:
         """Called once a step: `.grad` holds the loss's gradient of the whole step, without penalties on weights."""
 
     def epoch(self) -> dict[str, Any]:
-        """Called at the end of an epoch: what metrics.jsonl shall hold, as plain values; the next epoch begins empty."""
+        """Called at the end of an epoch: what metrics.jsonl shall hold, as plain values; the next epoch begins empty.
+
+        Returns:
+            Plain values by name.
+        """
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -36,12 +40,19 @@ class Recorder:
 
 @cache
 def kinds() -> dict[str, type[Recorder]]:
-    """Every recorder class by name, sorted."""
+    """Every recorder class by name, sorted.
+
+    Returns:
+        Classes by the name that `--record` takes.
+    """
     return classes_below(rekindle.analysis, Recorder)
 
 
 def recorders(names: str, net: Net, source: Source) -> dict[str, Recorder]:
     """The recorders of a text such as "gradient_norms,weight_distance", by name; none for an empty one.
+
+    Returns:
+        One recorder a name, in the order of the text.
 
     Raises:
         UserError: If there is no recorder of a name.
@@ -52,6 +63,9 @@ def recorders(names: str, net: Net, source: Source) -> dict[str, Recorder]:
 
 def checked(names: str) -> list[str]:
     """The single names of a text for `--record`.
+
+    Returns:
+        Names; none for an empty text.
 
     Raises:
         UserError: If there is no recorder of a name, or one is named twice.

@@ -72,8 +72,16 @@ def leep(source_probabilities: ArrayLike, labels: ArrayLike) -> float:
         source_probabilities: (N, C_s), rows summing to 1.
         labels: (N,) classes, any integers.
 
+    Returns:
+        Nats a picture, at most 0.
+
     Raises:
         ValueError: If shapes disagree, or a row is no distribution.
+
+    Examples:
+        >>> import torch
+        >>> round(leep(torch.eye(2)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])), 3)
+        0.0
     """
     theta, y = _checked(source_probabilities, labels, least=1)
     fair = bool((theta >= 0).all() and (np.abs(theta.sum(1) - 1) <= SUM_ERROR).all())
@@ -96,6 +104,9 @@ def h_score(features: ArrayLike, labels: ArrayLike, shrink: bool = False) -> flo
         features: (N, D) activations before the classifier.
         labels: (N,) classes, any integers; at least two different ones.
         shrink: (1 - a) tr(inv(cov_a) cov(E[f | y])), with cov_a = (1 - a) cov + a tr(cov)/D I.
+
+    Returns:
+        A number from 0 to the number of classes - 1.
 
     Raises:
         ValueError: As `logme`.

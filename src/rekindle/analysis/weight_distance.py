@@ -29,7 +29,11 @@ def weight_distance(weights: Mapping[str, Tensor], start: Mapping[str, Tensor]) 
 
 
 def relative(layers: Mapping[str, Mapping[str, float]]) -> float:
-    """Distance of all layers together, as a share of the norm of where they began."""
+    """Distance of all layers together, as a share of the norm of where they began.
+
+    Returns:
+        A share, 0 or more.
+    """
     moved, size = (sum(layer[key] ** 2 for layer in layers.values()) ** 0.5 for key in ("distance", "norm"))
     return moved / size if size else float(moved > 0)
 

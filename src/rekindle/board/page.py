@@ -35,7 +35,11 @@ def write_board(folder: Path, board: Board) -> list[Path]:
 
 
 def conclusion(board: Board) -> str:
-    """The sentence that a board is read for."""
+    """The sentence that a board is read for.
+
+    Returns:
+        A sentence.
+    """
     if not board.overall:
         return "Nothing can be compared yet: plain fine-tuning and another method have to meet in a setting with the same seeds."
     best = board.overall[0]
@@ -54,7 +58,11 @@ def conclusion(board: Board) -> str:
 
 
 def overall_table(board: Board) -> Table:
-    """A line for each method, the highest first."""
+    """A line for each method, the highest first.
+
+    Returns:
+        Title, header and rows.
+    """
     header = ["method", "tasks", "settings", "difference", "95 % interval", "wins/ties/losses", "p (Holm)", "rank", "candidates"]
     rows = [
         [
@@ -67,7 +75,11 @@ def overall_table(board: Board) -> Table:
 
 
 def settings_table(board: Board) -> Table:
-    """A line for each method in each setting, the highest first."""
+    """A line for each method in each setting, the highest first.
+
+    Returns:
+        Title, header and rows.
+    """
     header = ["setting", "method", "accuracy %", "seeds", "difference", "95 % interval", "p (Holm)", "candidates"]
     return header, [_line(standing) for standing in board.standings]
 
@@ -85,7 +97,11 @@ def _line(standing: Standing) -> list[str]:
 
 
 def origin(board: Board) -> str:
-    """Where the rows come from."""
+    """Where the rows come from.
+
+    Returns:
+        A sentence or several.
+    """
     people = sorted({row["by"] for row in board.rows if row["by"]})
     versions = sorted({row["packages"].get("rekindle", "?") for row in board.rows})
     finals = sum("test" in row for row in board.rows)
@@ -97,7 +113,11 @@ def origin(board: Board) -> str:
 
 
 def markdown(board: Board) -> str:
-    """The whole board."""
+    """The whole board.
+
+    Returns:
+        Text.
+    """
     parts = [
         "# The board", escape(conclusion(board)), escape(origin(board)), "## Over tasks", _markdown(overall_table(board)), OVERALL,
         "## By setting", _markdown(settings_table(board)), CHOSEN, *(escape(note) for note in board.notes),
@@ -106,7 +126,11 @@ def markdown(board: Board) -> str:
 
 
 def html(board: Board) -> str:
-    """The page."""
+    """The page.
+
+    Returns:
+        One page that needs no other file.
+    """
     ranks, lacking = _ranks(board)
     return render(
         "board/board.html.j2",

@@ -51,6 +51,9 @@ def row_of(folder: Path, by: str = "") -> Row:
         folder: Of the run.
         by: Who contributes it.
 
+    Returns:
+        Settings, versions and accuracies, without pictures.
+
     Raises:
         UserError: If it is no finished run folder, or a fold of a cross-validation, which is one measurement with the others.
     """
@@ -97,6 +100,9 @@ def add(folders: list[Path], board: Path, by: str = "") -> list[Path]:
 
 def read_rows(board: Path) -> list[Row]:
     """All rows of a board, sorted by file name.
+
+    Returns:
+        Checked rows; none of an empty folder.
 
     Raises:
         UserError: If there is none, or one is not what a row is, naming the file and what is wrong.

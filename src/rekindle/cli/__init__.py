@@ -18,7 +18,11 @@ PIPE_CLOSED = 141  # As shells count what a signal ended.
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command and return its exit status: 0 only when it did the job."""
+    """Run the command and return its exit status: 0 only when it did the job.
+
+    Returns:
+        0, or 1 where the command did not do its job; 2 where it was misspelt.
+    """
     prepare_output()
     keep_freed_memory()
     try:
@@ -45,7 +49,11 @@ def _act(arguments: list[str] | None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+    """All commands and their options.
+
+    Returns:
+        A parser whose result has `act`, the function to call.
+    """
     top = GroupedParser(
         prog="rekindle",
         description="Fine-tune a pre-trained image network on a small labelled set.",

@@ -41,7 +41,11 @@ class Way:
     report: Path | None = None
 
     def cells(self) -> list[str]:
-        """A row of the table."""
+        """A row of the table.
+
+        Returns:
+            One text a column.
+        """
         return [self.name, f"{100 * self.accuracy:.1f}", f"{100 * self.low:.1f} to {100 * self.high:.1f}"]
 
 
@@ -78,6 +82,9 @@ def register(commands: Any) -> None:
 
 def demo(out: Path, listener: Listener) -> Demo:
     """Fine-tune the installed network by default and as rekindle 0.1.0 did, and write a page under `out`.
+
+    Returns:
+        The ways, what each reached, and the page.
 
     Raises:
         Busy: If another demonstration is at work there.
@@ -126,6 +133,9 @@ def write_digits(folder: Path) -> Path:
     """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels as PNG files: 60 a class to draw from, 20 to validate, the rest to test.
 
     They are written beside `folder` and moved there when all are whole; what a killed command left is removed.
+
+    Returns:
+        The folder.
     """
     import numpy as np
     from PIL import Image
@@ -148,7 +158,11 @@ def write_digits(folder: Path) -> Path:
 
 
 def outcome(ways: list[Way], count: int) -> str:
-    """The first way against the others in one sentence, with no verdict where intervals overlap."""
+    """The first way against the others in one sentence, with no verdict where intervals overlap.
+
+    Returns:
+        A sentence.
+    """
     first, *others = ways
     against = [f"{100 * (first.accuracy - other.accuracy):+.1f} points against {other.name}{_doubt(first, other)}" for other in others]
     return f"{first.name}: {100 * first.accuracy:.1f} % of {number_of(count, 'new picture')} right; {', '.join(against)}."

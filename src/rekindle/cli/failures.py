@@ -32,7 +32,11 @@ def tell(error: BaseException, debug: bool) -> int:
 
 
 def sentence(error: BaseException) -> str:
-    """What went wrong in words for a person; an error that nobody foresaw is named, with how to report it."""
+    """What went wrong in words for a person; an error that nobody foresaw is named, with how to report it.
+
+    Returns:
+        One sentence.
+    """
     if isinstance(error, UserError):
         return str(error)
     kind, reason = type(error).__name__, shorter(" ".join(str(error).split()))

@@ -82,7 +82,11 @@ def _add_option(group: Any, name: str, text: str) -> None:
 
 
 def plain_types(hint: Any) -> list[type]:
-    """The types of what a user types: those of the annotation without their bounds, and without None."""
+    """The types of what a user types: those of the annotation without their bounds, and without None.
+
+    Returns:
+        Types such as int and str.
+    """
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         return plain_types(parts[0])

@@ -21,7 +21,11 @@ NETWORKS = FileFormat(1, Networks, "it is written again")
 
 
 def network_names(pattern: str = "*") -> list[str]:
-    """Names of networks that match a shell pattern, ours first, as `rekindle.models.names` gives them."""
+    """Names of networks that match a shell pattern, ours first, as `rekindle.models.names` gives them.
+
+    Returns:
+        Names.
+    """
     path = home() / f"networks-{'-'.join(version(name) for name in LIBRARIES)}.json"
     return fnmatch.filter(NETWORKS.kept(path, _asked)["names"], pattern)
 

@@ -52,6 +52,9 @@ def add_command(parts: Any, name: str, text: str, example: str, more: str = "") 
         text: Its line in the list of commands; as a sentence, the head of its own help.
         example: A whole command, or several with ";" between them.
         more: Further sentences for its own help.
+
+    Returns:
+        Its parser, to add options to.
     """
     sentence = f"{text[0].upper()}{text[1:]}."
     command: argparse.ArgumentParser = parts.add_parser(
@@ -84,7 +87,11 @@ def add_columns(command: Any) -> None:
 
 
 def asked_columns(options: argparse.Namespace) -> list[str]:
-    """What was given to the options of `add_columns`; "" for each that is to be found."""
+    """What was given to the options of `add_columns`; "" for each that is to be found.
+
+    Returns:
+        One text a column.
+    """
     return ["" if name == "auto" else name for name in (options.image_column, options.label_column, options.split_column)]
 
 
@@ -92,6 +99,9 @@ def option_texts(kind: type) -> dict[str, str]:
     """What a dataclass's docstring says of each option, continued lines joined; '%' doubled, as argparse wants it.
 
     Texts are empty where Python leaves docstrings out, as under -OO.
+
+    Returns:
+        Texts by the name of the option.
     """
     section = (inspect.getdoc(kind) or "").partition("Args:")[2]
     found = re.findall(r"^ {4}(\w+): (.+?)(?=^ {4}\w+: |\Z)", section, re.MULTILINE | re.DOTALL)
@@ -118,6 +128,9 @@ def drawn(
         width: The terminal's columns.
         words: Columns of sentences, which go on in the next line.
         names: Columns of names and paths beside the first, which is one. Where they do not fit, the widest lose their middles.
+
+    Returns:
+        A table that `console` prints.
     """
     names = {header[0], *names}
     wide = dict(zip(header, (max(cell_len(str(cell)) for cell in column) for column in zip(header, *rows, strict=True)), strict=True))
@@ -141,7 +154,11 @@ def _cell(cell: str | Text, width: int | None) -> Text:
 
 
 def middle_cut(text: str, width: int) -> str:
-    """Beginning and end of a text with an ellipsis between, in so many columns of a terminal."""
+    """Beginning and end of a text with an ellipsis between, in so many columns of a terminal.
+
+    Returns:
+        A text of at most `width` columns.
+    """
     tail = width // 2
     return set_cell_size(text, width - 1 - tail).rstrip() + "…" + set_cell_size(text[::-1], tail)[::-1].lstrip()
 
@@ -157,5 +174,9 @@ def show(tables: Any) -> None:
 
 
 def console() -> Console:
-    """Standard output; a file or a pipe gets it wide enough for long names."""
+    """Standard output; a file or a pipe gets it wide enough for long names.
+
+    Returns:
+        A console of rich.
+    """
     return _Results(width=None if sys.stdout.isatty() else 200)

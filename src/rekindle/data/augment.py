@@ -42,7 +42,11 @@ class Augmentation(_Checked, ABC):
 
     @abstractmethod
     def transform(self, fill: tuple[int, int, int]) -> v2.Transform:
-        """torchvision's, for (3, S, S) uint8; `fill` is the colour of what is left empty."""
+        """torchvision's, for (3, S, S) uint8; `fill` is the colour of what is left empty.
+
+        Returns:
+            A transform of torchvision for (3, S, S) uint8 pictures.
+        """
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,11 @@ class Mixing(_Checked, ABC):
 
     @abstractmethod
     def mixer(self, classes: int) -> v2.Transform:
-        """torchvision's, for ((B, 3, S, S) float32, (B,) int64)."""
+        """torchvision's, for ((B, 3, S, S) float32, (B,) int64).
+
+        Returns:
+            A transform of torchvision from pictures (B, 3, S, S) float32 and labels (B,) int64 to mixed pictures and label shares (B, C).
+        """
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,20 @@ DRAWS = 3
 
 
 def order(count: int, seed: int, epoch: int) -> Tensor:
-    """A permutation of `count` samples for an epoch, (count,) int64."""
+    """A permutation of `count` samples for an epoch, (count,) int64.
+
+    Args:
+        count: Samples, at least 0.
+        seed: Key of the order.
+        epoch: Counted from 0; each has an order of its own.
+
+    Returns:
+        (count,) int64, each number from 0 to count - 1 once.
+
+    Examples:
+        >>> sorted(order(5, seed=0, epoch=0).tolist()), order(5, seed=0, epoch=0).equal(order(5, seed=0, epoch=0))
+        ([0, 1, 2, 3, 4], True)
+    """
     return torch.randperm(count, generator=keyed_generator(seed, "order", epoch))
 
 
@@ -33,6 +46,15 @@ def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
         labels: (N,) int64; numbers without samples are passed over.
         seed: The run's seed.
         epoch: 0-based.
+
+    Returns:
+        (N,) int64. A number of N or more names a sample that the epoch shows again.
+
+    Examples:
+        >>> import torch
+        >>> labels = torch.tensor([0] * 9 + [1])
+        >>> labels[balanced_order(labels, seed=0, epoch=0) % 10].bincount().tolist()
+        [5, 5]
     """
     stream = keyed_generator(seed, "balanced order", epoch)
     present, counts = labels.unique(return_counts=True)
@@ -61,8 +83,17 @@ def split_batches(count: int, batch_size: int, order: Tensor, world: int = 1) ->
         order: Permutation of the samples, (count,) int64.
         world: Number of ranks.
 
+    Returns:
+        Global batches, each (B,) int64; B is the batch size, but for a last one that is smaller or was joined to the one before.
+
     Raises:
         UserError: If there are fewer than two samples a rank in all, or in each batch.
+
+    Examples:
+        >>> [len(batch) for batch in split_batches(10, 4, order(10, seed=0, epoch=0))]
+        [4, 4, 2]
+        >>> [len(batch) for batch in split_batches(9, 4, order(9, seed=0, epoch=0))]
+        [4, 5]
     """
     least = 2 * world
     if count < least:
@@ -78,7 +109,20 @@ def split_batches(count: int, batch_size: int, order: Tensor, world: int = 1) ->
 
 
 def shard(batch: Tensor, rank: int, world: int) -> Tensor:
-    """This rank's share of a global batch."""
+    """This rank's share of a global batch.
+
+    Args:
+        batch: (B,) int64, the same on every rank.
+        rank: From 0 to world - 1.
+        world: Ranks, at least 1.
+
+    Returns:
+        Every world-th entry of the batch, beginning with this rank's.
+
+    Examples:
+        >>> shard(torch.arange(5), rank=1, world=2).tolist()
+        [1, 3]
+    """
     return batch[rank::world]
 
 
@@ -100,6 +144,9 @@ def train_batch(
         device: Where the batch goes as uint8, to be mirrored and normalised there.
         augment: What else happens to each picture.
         keys: (B,) int64; what is drawn for a picture depends on (seed, epoch, its key) alone. By default `indices`.
+
+    Returns:
+        (B, 3, S, S) float32 on the device, S the image size.
     """
     samples, keys = indices.numpy(), indices if keys is None else keys
     draws = uniform(keys.numpy(), DRAWS, seed, "augment", epoch)
@@ -121,7 +168,19 @@ def train_batch(
 def eval_batch(
     pixels: Pixels, indices: Tensor, *, image_size: int, mean: Triple, std: Triple, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Centre crops, normalised on the device: (B, 3, S, S) float32, channels last in memory."""
+    """Centre crops, normalised on the device: (B, 3, S, S) float32, channels last in memory.
+
+    Args:
+        pixels: Decoded pictures, their shorter edge at least the image size.
+        indices: (B,) which of them.
+        image_size: Edge of the crop in pixels.
+        mean: Of each channel, of values from 0 to 1.
+        std: Of each channel, above 0.
+        device: Where the batch is put and normalised.
+
+    Returns:
+        (B, 3, S, S) float32 on the device, S the image size.
+    """
     crops = _room_for(len(indices), image_size, device)
     for slot, sample in zip(crops.numpy(), indices.numpy(), strict=True):
         slot[:] = center_crop(pixels[sample], image_size)
@@ -141,13 +200,31 @@ def _mirror_(images: Tensor, rows: Tensor) -> Tensor:
 
 
 def center_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The middle `size` x `size` of (H, W, 3), its corner rounded as torchvision does."""
+    """The middle `size` x `size` of (H, W, 3), its corner rounded as torchvision does.
+
+    Returns:
+        (size, size, 3) uint8, a view of the picture.
+
+    Examples:
+        >>> import numpy as np
+        >>> center_crop(np.zeros((256, 300, 3), np.uint8), 224).shape
+        (224, 224, 3)
+    """
     top, left = (round((edge - size) / 2.0) for edge in image.shape[:2])
     return image[top : top + size, left : left + size]
 
 
 def normalize(images: Tensor | np.ndarray, mean: Triple, std: Triple) -> Tensor:
-    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 with (value / 255 - mean) / std on the same device, channels last in memory."""
+    """(B, H, W, 3) uint8 to (B, 3, H, W) float32 with (value / 255 - mean) / std on the same device, channels last in memory.
+
+    Returns:
+        (B, 3, H, W) float32 on the device of the images.
+
+    Examples:
+        >>> import torch
+        >>> normalize(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).unique().tolist()
+        [1.0]
+    """
     images = torch.as_tensor(images)
     width = images.shape[2]
     scale = (1.0 / (255.0 * torch.tensor(std))).repeat(width).to(images.device, non_blocking=True)
@@ -158,6 +235,15 @@ def normalize(images: Tensor | np.ndarray, mean: Triple, std: Triple) -> Tensor:
 
 
 def preview(batch: Tensor, mean: Triple, std: Triple) -> np.ndarray:
-    """Undo `normalize`: (B, H, W, 3) uint8, to look at."""
+    """Undo `normalize`: (B, H, W, 3) uint8, to look at.
+
+    Args:
+        batch: (B, 3, H, W) float, as `normalize` gives it.
+        mean: What was subtracted.
+        std: What was divided by.
+
+    Returns:
+        (B, H, W, 3) uint8, 0 to 255.
+    """
     values = batch.cpu().permute(0, 2, 3, 1) * torch.tensor(std) + torch.tensor(mean)
     return (values * 255).round().clamp(0, 255).to(torch.uint8).numpy()

@@ -117,7 +117,11 @@ class Check:
         return not self.problems and not self.unreadable
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the pictures themselves."""
+        """Everything but the pictures themselves.
+
+        Returns:
+            Plain values, as `rekindle data check --json` prints them.
+        """
         facts = {name: value for name, value in vars(self).items() if name != "pictures"}
         return {"usable": self.usable, **facts}
 
@@ -132,6 +136,9 @@ def check(
         asked: Names of a table's columns.
         progress: Told of the number of pictures done and of all, in the caller's thread.
         group_pattern: See `rekindle.data.open_data`.
+
+    Returns:
+        What there is and what is wrong, with every file that cannot be read.
 
     Raises:
         UserError: If there is nothing to check: no such folder, or a table whose columns are not clear.
@@ -157,7 +164,11 @@ def _printable(found: FoundData) -> FoundData:
 
 
 def thumbnail(picture: Picture, edge: int = EDGE) -> bytes:
-    """A small JPEG of a picture, its longer side cut to twice the shorter."""
+    """A small JPEG of a picture, its longer side cut to twice the shorter.
+
+    Returns:
+        The bytes of a JPEG file, its shorter side `edge` pixels.
+    """
     image = decode(picture, edge)
     top, left = (max(0, (length - 2 * edge) // 2) for length in image.shape[:2])
     buffer = io.BytesIO()

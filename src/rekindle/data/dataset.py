@@ -44,16 +44,28 @@ class Dataset:
     groups: dict[Picture, str] = field(default_factory=dict)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """{split: {class: pictures}}."""
+        """{split: {class: pictures}}.
+
+        Returns:
+            Counts for each split and class that is there, in the order of the classes.
+        """
         found = {name: Counter(split.labels.tolist()) for name, split in self.splits.items()}
         return {name: {kind: count[label] for label, kind in enumerate(self.classes)} for name, count in found.items()}
 
     def relative(self, picture: Picture) -> str:
-        """A picture's name: its path inside the folder with forward slashes (all of it for one outside), or that of its cell."""
+        """A picture's name: its path inside the folder with forward slashes (all of it for one outside), or that of its cell.
+
+        Returns:
+            A name that `find` takes back.
+        """
         return name_in(self.root, picture)
 
     def find(self, name: str) -> Picture:
-        """The picture of a name that `relative` gave."""
+        """The picture of a name that `relative` gave.
+
+        Returns:
+            The picture.
+        """
         return self._by_name[name]
 
     @cached_property
@@ -61,7 +73,11 @@ class Dataset:
         return {self.relative(picture): picture for split in self.splits.values() for picture in split.paths}
 
     def to_json(self) -> dict[str, Any]:
-        """What data.json holds: enough to make the same splits again."""
+        """What data.json holds: enough to make the same splits again.
+
+        Returns:
+            Plain values: classes, counts, splits and the rules behind them.
+        """
         counts = self.counts()
         files = {name: [self.relative(path) for path in split.paths] for name, split in self.splits.items()}
         return {
@@ -75,14 +91,26 @@ class Dataset:
 
 
 def name_in(root: Path, picture: Picture) -> str:
-    """A picture's name in the data that lie in `root`; see `Dataset.relative`."""
+    """A picture's name in the data that lie in `root`; see `Dataset.relative`.
+
+    Returns:
+        A text that names the picture on every machine.
+    """
     if isinstance(picture, TableImage):
         return picture.name
     return (picture.relative_to(root) if picture.is_relative_to(root) else picture).as_posix()
 
 
 def imbalance(counts: dict[str, int]) -> dict[str, Any]:
-    """The largest and the smallest class by name, their counts, and the first count over the second (at least 1)."""
+    """The largest and the smallest class by name, their counts, and the first count over the second (at least 1).
+
+    Returns:
+        {"largest", "most", "smallest", "fewest", "ratio"}; the ratio counts an empty class as one picture.
+
+    Examples:
+        >>> imbalance({"dress": 90, "hat": 30})["ratio"]
+        3.0
+    """
     largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     return {
         "largest": largest, "most": counts[largest], "smallest": smallest, "fewest": counts[smallest],
@@ -91,7 +119,15 @@ def imbalance(counts: dict[str, int]) -> dict[str, Any]:
 
 
 def contradictions(dataset: Dataset, hashes: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of equal pictures that have different labels, by name; `hashes` follow the splits' order."""
+    """Pairs of equal pictures that have different labels, by name; `hashes` follow the splits' order.
+
+    Args:
+        dataset: The pictures.
+        hashes: Of each picture's bytes, in the order of the splits.
+
+    Returns:
+        Pairs of names, in the order of the splits.
+    """
     seen: dict[str, tuple[int, str]] = {}
     pairs = []
     rows = ((int(label), path) for split in dataset.splits.values() for path, label in zip(split.paths, split.labels.tolist(), strict=True))
@@ -103,7 +139,15 @@ def contradictions(dataset: Dataset, hashes: Sequence[str]) -> list[tuple[str, s
 
 
 def duplicates(dataset: Dataset, hashes: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of equal pictures in different splits, by name; `hashes` follow the splits' order."""
+    """Pairs of equal pictures in different splits, by name; `hashes` follow the splits' order.
+
+    Args:
+        dataset: The pictures.
+        hashes: Of each picture's bytes, in the order of the splits.
+
+    Returns:
+        Pairs of names, the first in the earlier split.
+    """
     seen: dict[str, tuple[str, str]] = {}
     pairs = []
     rows = ((name, path) for name, split in dataset.splits.items() for path in split.paths)

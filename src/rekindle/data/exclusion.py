@@ -33,7 +33,11 @@ class Exclusion:
     unknown: tuple[str, ...] = ()
 
     def kept(self, pictures: list[Picture]) -> list[Picture]:
-        """Those that are not left out."""
+        """Those that are not left out.
+
+        Returns:
+            The other pictures, in their order.
+        """
         return [picture for picture in pictures if picture not in self.pictures] if self.pictures else pictures
 
     def notes(self, tested: Iterable[Picture]) -> list[str]:
@@ -41,6 +45,9 @@ class Exclusion:
 
         Args:
             tested: Pictures of the test split.
+
+        Returns:
+            Sentences; none where nothing was left out.
         """
         if not self.file:
             return []
@@ -68,6 +75,9 @@ def read_exclusion(file: str | None, root: Path, pictures: Iterable[Picture]) ->
         file: A CSV file with a column `path`: names as `rekindle data clean` writes them, or whole paths; None leaves nothing out.
         root: The folder that names start in.
         pictures: All of the data.
+
+    Returns:
+        The pictures that are left out, and the names that no picture has.
 
     Raises:
         UserError: If it cannot be read, has no such column, or names no picture of the data at all.

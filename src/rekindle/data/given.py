@@ -18,6 +18,9 @@ Readable = Picture | Image.Image
 def given_pictures(given: Given | Sequence[Given]) -> list[tuple[str, Readable]]:
     """Names and pictures in the order in which they were given; pictures in memory are named by their place there, such as "[3]".
 
+    Returns:
+        (name, picture) pairs.
+
     Raises:
         UserError: For what is no picture, or if there is none.
     """

@@ -89,6 +89,9 @@ def in_parts(found: Pictures, groups: Mapping[Picture, str], key: Callable[[str]
         groups: The group of each picture.
         key: Sorting key of a group, which decides among equals.
         parts: See `allocate`.
+
+    Returns:
+        Pictures of each part, whose classes come as near to their shares as moving single groups brings about.
     """
     counts: dict[str, Counter[str]] = {}
     for name, pictures in found.items():
@@ -103,7 +106,11 @@ def in_parts(found: Pictures, groups: Mapping[Picture, str], key: Callable[[str]
 
 
 def dealt(found: Pictures, key: Callable[[Picture], bytes], folds: int) -> list[Pictures]:
-    """Pictures dealt to folds like cards, class after class, so that sizes and classes differ by one picture at most."""
+    """Pictures dealt to folds like cards, class after class, so that sizes and classes differ by one picture at most.
+
+    Returns:
+        Pictures of each fold.
+    """
     place, turn = {}, 0
     for pictures in found.values():
         for picture in sorted(pictures, key=key):
@@ -120,6 +127,9 @@ def groups_by_name(names: Mapping[Picture, str], pattern: str) -> tuple[dict[Pic
     Args:
         names: Of each picture.
         pattern: A regular expression. A group is what stands in its brackets, or, without any, all that it matches.
+
+    Returns:
+        ({picture: group}, names without a group).
     """
     found, without = {}, []
     for picture, name in names.items():
@@ -133,7 +143,11 @@ def groups_by_name(names: Mapping[Picture, str], pattern: str) -> tuple[dict[Pic
 
 
 def straddling(splits: Mapping[str, Pictures], groups: Mapping[Picture, str]) -> list[str]:
-    """A sentence on groups that stand in several splits, if any do."""
+    """A sentence on groups that stand in several splits, if any do.
+
+    Returns:
+        One sentence, or none.
+    """
     where: dict[str, list[str]] = {}
     for split, part in splits.items():
         for name in dict.fromkeys(groups[picture] for pictures in part.values() for picture in pictures):

@@ -21,6 +21,9 @@ def prefetch(make: Callable[[Item], Made], items: Iterable[Item], workers: int) 
             its turn.
         items: Taken as they are needed.
         workers: Threads that work ahead, one item each; 0 makes each item when it is asked for.
+
+    Yields:
+        What was made, in the order of the items, whatever the number of workers.
     """
     if workers == 0:
         yield from map(make, items)
@@ -39,7 +42,11 @@ def prefetch(make: Callable[[Item], Made], items: Iterable[Item], workers: int) 
 
 
 def choose_workers(device: torch.device) -> int:
-    """Threads that keep a device busy: one beside a network on the processor's cores, up to four beside a GPU, none on a single core."""
+    """Threads that keep a device busy: one beside a network on the processor's cores, up to four beside a GPU, none on a single core.
+
+    Returns:
+        A number of threads, 0 or more.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(4 if device.type == "cuda" else 1, cores - 1)
 

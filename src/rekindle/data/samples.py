@@ -37,16 +37,28 @@ class Preprocessing:
 
     @classmethod
     def of(cls, loaded: LoadedModel, image_size: int = 0, flip: bool = True) -> "Preprocessing":
-        """What a network's weights want; an `image_size` of 0 is that which they were trained on."""
+        """What a network's weights want; an `image_size` of 0 is that which they were trained on.
+
+        Returns:
+            Size, crop, mean and standard deviation as the weights want them.
+        """
         return cls(image_size or loaded.input_size, loaded.mean, loaded.std, loaded.interpolation, flip)
 
     @classmethod
     def from_recipe(cls, recipe: dict[str, Any]) -> "Preprocessing":
-        """What `recipe` wrote into model.json."""
+        """What `recipe` wrote into model.json.
+
+        Returns:
+            The preprocessing that the recipe was made of.
+        """
         return cls(recipe["image_size"], tuple(recipe["mean"]), tuple(recipe["std"]), recipe["interpolation"])
 
     def recipe(self) -> dict[str, Any]:
-        """All that prediction needs, as plain values."""
+        """All that prediction needs, as plain values.
+
+        Returns:
+            Values that JSON can hold; `from_recipe` reads them back.
+        """
         return {"image_size": self.image_size, "mean": list(self.mean), "std": list(self.std), "interpolation": self.interpolation}
 
     @property
@@ -57,6 +69,9 @@ class Preprocessing:
     def pixels(self, picture: Picture | Image) -> np.ndarray:
         """One picture decoded and cropped at the centre, (S, S, 3) uint8.
 
+        Returns:
+            (S, S, 3) uint8, S the image size.
+
         Raises:
             Undecodable: If it is no picture.
         """
@@ -64,7 +79,11 @@ class Preprocessing:
         return center_crop(read(picture, self.edge, self.interpolation), self.image_size)  # type: ignore[arg-type]
 
     def normalize(self, pixels: np.ndarray) -> Tensor:
-        """(B, S, S, 3) uint8 to (B, 3, S, S) float32."""
+        """(B, S, S, 3) uint8 to (B, 3, S, S) float32.
+
+        Returns:
+            (B, 3, S, S) float32 on the device of the pixels.
+        """
         return normalize(pixels, self.mean, self.std)
 
 
@@ -96,13 +115,20 @@ class Samples:
         return len(self.indices)
 
     def subset(self, rows: Tensor) -> "Samples":
-        """Some of the pictures."""
+        """Some of the pictures.
+
+        Returns:
+            Samples that share the pixels with these.
+        """
         return replace(self, indices=self.indices[rows], labels=self.labels[rows])
 
     def training(self, rows: Tensor, seed: int, epoch: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, S, S) float32, cropped, mirrored and augmented at random, and labels (B,), or (B, C) shares where pictures are mixed.
 
         Rows from N on are repetitions within an epoch, as `balanced_order` gives them.
+
+        Returns:
+            (pictures, labels) on the device.
         """
         p, keys, places = self.preprocessing, self.keys(rows), rows % len(self)
         x = train_batch(
@@ -124,15 +150,27 @@ class Samples:
         return self.augment.mix(x, y, self.classes, seed, epoch, keys.tolist())
 
     def view(self, epoch: int) -> int:
-        """Which of its views an epoch (0-based) shows of each picture; the epoch itself where each has its own."""
+        """Which of its views an epoch (0-based) shows of each picture; the epoch itself where each has its own.
+
+        Returns:
+            A number from 0.
+        """
         return epoch if self.views is None else epoch % self.views
 
     def keys(self, rows: Tensor) -> Tensor:
-        """What a picture's random draws are keyed by, (B,) int64: its place among all pictures, and how often the epoch has shown it."""
+        """What a picture's random draws are keyed by, (B,) int64: its place among all pictures, and how often the epoch has shown it.
+
+        Returns:
+            (B,) int64, 0 or more.
+        """
         return self.indices[rows % len(self)] + rows // len(self) * len(self.pixels)
 
     def evaluation(self, rows: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """(B, 3, S, S) float32, cropped at the centre."""
+        """(B, 3, S, S) float32, cropped at the centre.
+
+        Returns:
+            (B, 3, S, S) float32 on the device.
+        """
         p = self.preprocessing
         return eval_batch(self.pixels, self.indices[rows], image_size=p.image_size, mean=p.mean, std=p.std, device=device)
 
@@ -145,6 +183,9 @@ def samples_by_split(dataset: Dataset, pixels: Pixels, preprocessing: Preprocess
         pixels: Their pictures, one split after the other.
         preprocessing: How they become the network's input.
         options: Further ones of `Samples`.
+
+    Returns:
+        Samples for each split that has pictures.
     """
     splits, start = {}, 0
     for name, split in dataset.splits.items():

@@ -30,6 +30,13 @@ def split_key(seed: int, purpose: str, name: str) -> bytes:
     """Sorting key of a picture: a hash, so a choice is the same everywhere.
 
     macOS may store an accented letter as two code points; both spellings get one key.
+
+    Returns:
+        16 bytes.
+
+    Examples:
+        >>> split_key(0, "test", "a.jpg") == split_key(0, "test", "a.jpg"), len(split_key(0, "test", "a.jpg"))
+        (True, 16)
     """
     text = unicodedata.normalize("NFC", f"{seed}\x1f{purpose}\x1f{name}")
     # A name that is not UTF-8 is refused before a run; a check still has to bear it.
@@ -83,7 +90,11 @@ class SplitRules:
     def split(
         self, found: dict[str, Found], bare: bool, findings: Findings, groups: Mapping[Picture, str] | None = None
     ) -> dict[str, Found]:
-        """Take out of train what is missing: {split: {class: pictures}}; no group is torn, where there are some."""
+        """Take out of train what is missing: {split: {class: pictures}}; no group is torn, where there are some.
+
+        Returns:
+            Pictures by split and class; a split of which nothing was taken may be missing.
+        """
         chosen = {name: dict(split) for name, split in found.items() if name != "train"}
         if "val" in found:
             chosen["val"] = {name: self.exclusion.kept(pictures) for name, pictures in found["val"].items()}
@@ -192,7 +203,11 @@ class SplitRules:
                 )
 
     def choices(self) -> dict[str, Any]:
-        """What data.json says of them."""
+        """What data.json says of them.
+
+        Returns:
+            Plain values by name.
+        """
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("root", "exclusion")}
 
     def _take_test(self, pool: list[Picture], takes_val: bool) -> tuple[list[Picture], list[Picture]]:
@@ -288,6 +303,9 @@ class FoundData:
     def split(self, rules: SplitRules) -> Dataset:
         """The data set that the rules make of it.
 
+        Returns:
+            The data set, with its notes.
+
         Raises:
             UserError: Listing everything that is wrong.
         """
@@ -302,7 +320,11 @@ class FoundData:
 
 
 def as_split(found: Found, classes: list[str]) -> Split:
-    """Pictures class by class; those of a table in its own order, since it can be read quickly in no other."""
+    """Pictures class by class; those of a table in its own order, since it can be read quickly in no other.
+
+    Returns:
+        Pictures and their labels, in one order.
+    """
     import torch  # Only here: a list of tasks needs none.
 
     pairs = [(picture, label) for label, name in enumerate(classes) for picture in found.get(name, [])]

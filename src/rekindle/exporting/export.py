@@ -34,7 +34,11 @@ class Exported:
     int8: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As export.json holds it."""
+        """As export.json holds it.
+
+        Returns:
+            Plain values.
+        """
         return {"parity": {name: asdict(parity) for name, parity in self.parity.items()}, "int8": self.int8}
 
 
@@ -54,6 +58,9 @@ def export(
         data: Labelled pictures to check on, in place of the run's own.
         out: Folder to write to; None takes `export` in the run folder.
         progress: Told what is being done, in words.
+
+    Returns:
+        The folder, how near each file's answers are to the run's, and what int8 loses.
 
     Raises:
         UserError: If the run cannot be exported so, or the file answers otherwise than the run.

@@ -51,6 +51,9 @@ def to_onnx(run: Run) -> "ModelProto":
 
     Names of the classes, in order, stand as a JSON list among the metadata, key "classes".
 
+    Returns:
+        A model that onnx has checked.
+
     Raises:
         UserError: If the network, or its kind of resize, cannot be exported, or a package is missing.
     """

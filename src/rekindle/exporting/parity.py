@@ -33,7 +33,11 @@ class Parity:
 
 
 def answers_of_run(run: Run, pictures: Sequence[Picture]) -> Tensor:
-    """Probabilities (N, C) as `rekindle predict` has them."""
+    """Probabilities (N, C) as `rekindle predict` has them.
+
+    Returns:
+        (N, C) float32, rows of sum 1.
+    """
     preprocessing = Preprocessing.from_recipe(run.model[1])
     parts = [
         run.probabilities([preprocessing.pixels(picture) for picture in pictures[start : start + BATCH]])
@@ -43,7 +47,11 @@ def answers_of_run(run: Run, pictures: Sequence[Picture]) -> Tensor:
 
 
 def answers_of_onnx(path: Path, pictures: Sequence[Picture]) -> Tensor:
-    """Probabilities (N, C) of an exported file, under onnxruntime on the processor."""
+    """Probabilities (N, C) of an exported file, under onnxruntime on the processor.
+
+    Returns:
+        (N, C) float32, rows of sum 1.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -52,7 +60,11 @@ def answers_of_onnx(path: Path, pictures: Sequence[Picture]) -> Tensor:
 
 
 def compare(expected: Tensor, found: Tensor) -> Parity:
-    """Compare probabilities (N, C). Two classes as probable as each other, within twice `CLOSE`, count as the same."""
+    """Compare probabilities (N, C). Two classes as probable as each other, within twice `CLOSE`, count as the same.
+
+    Returns:
+        The largest difference, and on how many pictures the classes agree.
+    """
     same = expected.argmax(1) == found.argmax(1)
     tied = expected.max(1).values - expected.gather(1, found.argmax(1, keepdim=True))[:, 0] <= 2 * CLOSE
     difference = float((expected - found).abs().nan_to_num(torch.inf).max())

@@ -42,6 +42,9 @@ def own_pictures(run: Run, data: str | None) -> OwnPictures:
         run: A finished run.
         data: Labelled pictures in place of the run's own.
 
+    Returns:
+        Those to check on, those to measure on with their labels, and those to calibrate int8 by.
+
     Raises:
         UserError: If there are none to be read.
     """

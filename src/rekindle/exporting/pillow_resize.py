@@ -18,12 +18,20 @@ A = -0.5  # The coefficient of Pillow's bicubic filter.
 
 
 def bilinear(x: Tensor) -> Tensor:
-    """The triangle filter at distances x."""
+    """The triangle filter at distances x.
+
+    Returns:
+        Weights of the shape of x.
+    """
     return (1 - x).clamp(min=0)
 
 
 def bicubic(x: Tensor) -> Tensor:
-    """Keys' filter at distances x."""
+    """Keys' filter at distances x.
+
+    Returns:
+        Weights of the shape of x.
+    """
     near = ((A + 2) * x - (A + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * A
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))

@@ -77,6 +77,9 @@ def _weights(module: torch.nn.Module, recipe: dict[str, Any]) -> dict[str, Tenso
 def answers_of_timm(folder: Path, pictures: Sequence[Picture]) -> Tensor:
     """Probabilities (N, C) of the folder, by timm's own loading and transforms.
 
+    Returns:
+        (N, C) float32, rows of sum 1.
+
     Raises:
         UserError: If timm cannot build the network with these weights.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rekindle.tuner import Tuner
 
 WARM_MULTIPLE = 4.0
-"""A head that starts at the linear probe is fitted, and has to follow the backbone alone. In a network that normalises nothing its own
+"""A head that starts at the linear probe is fitted, and has to follow the backbone alone. In a network without normalisation layers its own
 rate is thirty times the backbone's and makes runs unsteady, so that it gets at most this many times the backbone's (docs/results/defaults)."""
 
 ADAPTIVE_MULTIPLE = "x10"  # The head's rate under optimisers that scale gradients themselves.
@@ -117,7 +117,11 @@ def with_head_rate(choices: Choices, spec: RunSpec, methods: list[Method], look:
 
 
 def epochs_of(spec: RunSpec, images: int) -> int:
-    """Epochs asked for, or chosen by the number of training images."""
+    """Epochs asked for, or chosen by the number of training images.
+
+    Returns:
+        A count of at least 1.
+    """
     if spec.epochs:
         return spec.epochs
     return released_epochs(images) if spec.defaults == "0.1" else automatic_epochs(images, spec.batch_size)
@@ -172,7 +176,11 @@ def back_to_probe(tuner: "Tuner", probe: LinearProbe) -> None:
 
 @torch.no_grad()
 def reads(tuner: "Tuner", features: Tensor, first: Tensor) -> bool:
-    """Whether the head is one linear layer on the features that were looked at, those of `first` before the others."""
+    """Whether the head is one linear layer on the features that were looked at, those of `first` before the others.
+
+    Returns:
+        True where the probe may be written into the head.
+    """
     modules = tuner.net.head_modules()
     if len(modules) != 1 or type(modules[0]) is not nn.Linear or modules[0].bias is None:
         return False

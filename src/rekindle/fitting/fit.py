@@ -74,7 +74,7 @@ def fit(
     Raises:
         UserError: For bad input, in one sentence.
 
-    Example:
+    Examples:
         >>> run = rekindle.fit("photos/", method=[L2SP(alpha=0.01), Rifle(periods=2)])  # doctest: +SKIP
         >>> run.predict(["new.jpg"])  # doctest: +SKIP
     """
@@ -123,7 +123,11 @@ def fit(
 
 
 def fit_undrawn(spec: RunSpec, out: Path, listener: Listener) -> "Run":
-    """Train one of many runs, as of a study, or find it finished: the pictures of its page are drawn when somebody asks, by `rekindle report`."""
+    """Train one of many runs, as of a study, or find it finished: the pictures of its page are drawn when somebody asks, by `rekindle report`.
+
+    Returns:
+        The finished run.
+    """
     with watching(listener) as watcher:
         common: dict[str, Any] = {"cache": True, "workers": None, "device": "auto", "keep_checkpoints": False}
         return _run(spec, None, out, None, name=None, listener=watcher, draws=False, **common)

@@ -10,7 +10,11 @@ SLUG_BYTES = 60  # Of each of the three words in a run folder's name; file syste
 
 
 def slug(text: str) -> str:
-    """Letters and digits of a text, cut to as many bytes as leave room for the other parts of a name: file systems count bytes."""
+    """Letters and digits of a text, cut to as many bytes as leave room for the other parts of a name: file systems count bytes.
+
+    Returns:
+        Text for a part of a folder's name.
+    """
     kept = "".join(c if c.isalnum() or c in "_.=" else "-" for c in text).strip("-")
     return kept.encode("utf-8", "ignore")[:SLUG_BYTES].decode("utf-8", "ignore")
 

@@ -53,6 +53,9 @@ def cross_validate(
         resumed: That folder, to go on.
         listener: Told of progress.
 
+    Returns:
+        The finished folds.
+
     Raises:
         UserError: For bad input, in one sentence.
         Stopped: Naming the folds' folder.

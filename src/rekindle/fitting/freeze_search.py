@@ -139,7 +139,11 @@ def choose(curve: list[FrozenStages]) -> FrozenStages:
 
 
 def stages_of(spec: RunSpec) -> dict[str, int]:
-    """Stages of the network by name, from the input, with their numbers of parameters."""
+    """Stages of the network by name, from the input, with their numbers of parameters.
+
+    Returns:
+        Counts of parameters by stage.
+    """
     module = models.build(spec.model, weights="none").module
     sizes = {name: p.numel() for name, p in module.named_parameters()}
     head = models.find_classifier(module, spec.head)

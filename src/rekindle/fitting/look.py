@@ -42,7 +42,11 @@ class Look:
     mean_square: float
 
     def summary(self) -> dict[str, Any]:
-        """What result.json says of it."""
+        """What result.json says of it.
+
+        Returns:
+            Plain values.
+        """
         return {"cross_validation": self.probe.accuracy, "strength": self.probe.strength, "mean_square": self.mean_square}
 
 
@@ -64,6 +68,9 @@ def look_at(
         looking: Told (what, done, total) of the features.
         fitting: And of the probe.
 
+    Returns:
+        Features, labels, the probe, and the mean square of the features.
+
     Raises:
         UserError: If features are not finite, since nothing can be learnt from such a network.
     """
@@ -80,7 +87,11 @@ def look_at(
 
 
 def chosen_rows(labels: Tensor, seed: int) -> Tensor:
-    """Which training pictures, of these labels, are looked at: each class at least once, since a probe knows no others."""
+    """Which training pictures, of these labels, are looked at: each class at least once, since a probe knows no others.
+
+    Returns:
+        (M,) int64, M at most `MOST` or the number of classes.
+    """
     rows = order(len(labels), seed, 0)
     _, firsts = np.unique(labels[rows].numpy(), return_index=True)
     needed = rows[torch.from_numpy(firsts)].sort().values
@@ -91,7 +102,11 @@ def chosen_rows(labels: Tensor, seed: int) -> Tensor:
 def features_at(
     module: nn.Module, samples: Samples, rows: Tensor | None, device: torch.device, progress: Callable[..., None] = noop
 ) -> Tensor:
-    """(N, D) features of some pictures, or of all; the network's mode is put back."""
+    """(N, D) features of some pictures, or of all; the network's mode is put back.
+
+    Returns:
+        (N, D) float64 on the CPU.
+    """
     training = module.training
     total = len(samples) if rows is None else len(rows)
     found, _ = features_of(module, samples, lambda done: progress("looking at features", done, total), rows=rows, device=device)
@@ -105,6 +120,9 @@ def batchnorm_for(
     """The statistics under which a linear probe cross-validates better: "frozen" ones of pre-training, or those of each "batch".
 
     Of equals the frozen ones. A network without BatchNorm has no choice: "batch", which changes nothing.
+
+    Returns:
+        "frozen" or "batch".
     """
     if not any(isinstance(part, _BatchNorm) for part in module.modules()):
         return "batch"

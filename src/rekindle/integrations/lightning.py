@@ -96,9 +96,9 @@ class TunerCallback(Callback):
         self.tuner.start_epoch(trainer.current_epoch)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Begin the epoch also where Lightning skips its start: resumed in its midst, or from the last step of the one before.
+        """Begin the epoch also where Lightning skips its start: resumed in the middle of it, or from the last step of the one before.
 
-        In its midst, undo what the new loader drew from the random stream.
+        In the middle of an epoch, undo what the new loader drew from the random stream.
         """
         self.tuner.start_epoch(trainer.current_epoch)
         if self._random:

@@ -75,6 +75,9 @@ class TunerCallback(TrainerCallback):
             outputs: Logits, or an object, mapping or tuple that holds them.
             labels: (B,) classes.
             num_items_in_batch: Samples of the whole step on all processes, as the Trainer counts them; None where it does not.
+
+        Returns:
+            A scalar with its graph.
         """
         require(labels is not None, 'the batches have no "labels", which the loss needs; name the classes so, and keep that column.')
         assert labels is not None
@@ -108,7 +111,7 @@ class TunerCallback(TrainerCallback):
             self.tuner.prepare(self.data)
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Begin the epoch; the Trainer says so again when it resumes in the midst of one, which the tuner ignores."""
+        """Begin the epoch; the Trainer says so again when it resumes in the middle of one, which the tuner ignores."""
         self.tuner.start_epoch(state.global_step // self.tuner.steps_per_epoch)
 
     def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -154,7 +157,11 @@ class TrainerScheduler:
         """Nothing: rates inside an epoch follow the optimiser, those of the next one the callback."""
 
     def get_last_lr(self) -> list[float]:
-        """Rates at present, for logs."""
+        """Rates at present, for logs.
+
+        Returns:
+            One rate a parameter group.
+        """
         return [float(group["lr"]) for group in self._scheduler.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:

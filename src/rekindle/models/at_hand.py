@@ -11,7 +11,11 @@ FILES = ("model.safetensors", "pytorch_model.bin")  # One of them holds the weig
 
 
 def cached_networks() -> list[str]:
-    """Names of the networks whose weights were downloaded before by timm or torchvision, as `build` takes them."""
+    """Names of the networks whose weights were downloaded before by timm or torchvision, as `build` takes them.
+
+    Returns:
+        Names, sorted; none where nothing was downloaded.
+    """
     return [*_cached_by_timm(), *_cached_by_torchvision()]
 
 
@@ -45,6 +49,9 @@ def multiply_adds(name: str, image_size: int | None = None) -> float:
     Args:
         name: As `build` takes it.
         image_size: Edge of the picture; None takes what the network was trained on.
+
+    Returns:
+        A count, 0 or more.
 
     Raises:
         UserError, RuntimeError: If the network cannot be built, or takes no picture of this size.

@@ -18,7 +18,11 @@ ORIGIN = f"ImageNet weights of the package {PACKAGE}"
 
 
 def weights_file() -> Path | None:
-    """The file of weights; None where the package is not installed."""
+    """The file of weights; None where the package is not installed.
+
+    Returns:
+        A path, or None.
+    """
     spec = find_spec(PACKAGE.replace("-", "_"))
     folders = [Path(place) / "models" for place in (spec.submodule_search_locations or ())] if spec else []
     return next((file for folder in folders for file in folder.glob("*.pth")), None)
@@ -48,6 +52,9 @@ def load_boxed(module: nn.Module, file: Path) -> None:
 
 def renamed(tensors: dict[str, Tensor], state: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     """The file's tensors under the network's names.
+
+    Returns:
+        Tensors by the network's names.
 
     Raises:
         UserError: If they differ in number or in a shape.

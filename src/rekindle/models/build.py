@@ -62,6 +62,9 @@ def build(name: str, *, weights: str | Path = "default", classes: int | None = N
         classes: Width of the classifier without pre-trained weights; None keeps the network's own.
         image_size: Edge of the pictures that it will see, in pixels; 0 is that of its weights. See `set_input_size_`.
 
+    Returns:
+        The network, the preprocessing that its weights want, and whether it was pre-trained.
+
     Raises:
         UserError: If the name is unknown, the weights cannot be had, they do not fit, or the network takes no pictures of this size.
     """
@@ -181,8 +184,13 @@ def load(
         head_type: See `replace_classifier`.
         image_size: See `build`.
 
-    Example:
-        >>> source, model = rekindle.load("torchvision:resnet50", classes=200)  # doctest: +SKIP
+    Returns:
+        (source, model): the source frozen and in evaluation mode, with its own classifier where it has one; the model on the CPU.
+
+    Examples:
+        >>> source, model = load("cifar_resnet8", classes=3, weights="none")  # Or "torchvision:resnet50", with its own weights.
+        >>> tuple(model.linear.weight.shape)
+        (3, 64)
     """
     module = build(name, weights=weights, image_size=image_size).module
     source = Source(module)
@@ -191,7 +199,11 @@ def load(
 
 
 def names(pattern: str = "*") -> list[str]:
-    """Names of networks that match a shell pattern, ours first."""
+    """Names of networks that match a shell pattern, ours first.
+
+    Returns:
+        Names, ours first, then those of timm and torchvision.
+    """
     import timm
     import torchvision
 

@@ -33,8 +33,16 @@ def find_classifier(module: nn.Module, name: str | None = None) -> list[str]:
         module: The network.
         name: The head instead of a guess. A layer gives itself; a part made of layers gives all of its layers with parameters.
 
+    Returns:
+        One name, or two.
+
     Raises:
         UserError: If there is none, or `name` is unknown or holds parameters that cannot be drawn anew.
+
+    Examples:
+        >>> from rekindle.models import build
+        >>> find_classifier(build("cifar_resnet8", weights="none", classes=10).module)
+        ['linear']
     """
     if name:
         return _named(module, name)
@@ -58,6 +66,9 @@ def source_classifier(source: nn.Module, head: Sequence[str]) -> str:
     Args:
         source: The pre-trained network.
         head: Names of the new classifier's layers, which are the old one's where the kind was kept.
+
+    Returns:
+        A name of a module, or "".
     """
     if getattr(source, HEADLESS, False):
         return ""
@@ -74,7 +85,16 @@ def source_classifier(source: nn.Module, head: Sequence[str]) -> str:
 
 
 def width_of_classifier(module: nn.Module) -> int:
-    """Classes that a network tells apart; 0 where it has no classifier, or one that was never trained."""
+    """Classes that a network tells apart; 0 where it has no classifier, or one that was never trained.
+
+    Returns:
+        A count, 0 or more.
+
+    Examples:
+        >>> from rekindle.models import build
+        >>> width_of_classifier(build("cifar_resnet8", weights="none", classes=10).module)
+        10
+    """
     if getattr(module, HEADLESS, False):
         return 0
     try:
@@ -122,14 +142,27 @@ def replace_classifier(module: nn.Module, classes: int, *, head: str | None = No
 
 
 def own_head_type(module: nn.Module, names: Sequence[str], head_type: str = "auto") -> str:
-    """ "own" or "linear": what "auto" stands for in a network whose logits come from the layers `names`."""
+    """ "own" or "linear": what "auto" stands for in a network whose logits come from the layers `names`.
+
+    Args:
+        module: The network.
+        names: Its classifier, as `find_classifier` names it.
+        head_type: "own", "linear", or "auto".
+
+    Returns:
+        Either of the two words; what was asked for, if it was not "auto".
+    """
     if head_type != "auto":
         return head_type
     return "linear" if any(is_rectified(module, name) for name in names) else "own"
 
 
 def is_rectified(module: nn.Module, name: str) -> bool:
-    """Whether the layer that gives the logits is directly followed by a ReLU in a sequence, as in SqueezeNet."""
+    """Whether the layer that gives the logits is directly followed by a ReLU in a sequence, as in SqueezeNet.
+
+    Returns:
+        True where negative logits become 0.
+    """
     place, _, own = name.rpartition(".")
     holder = module.get_submodule(place)
     neighbours = pairwise(holder.named_children()) if isinstance(holder, nn.Sequential) else ()
@@ -137,7 +170,11 @@ def is_rectified(module: nn.Module, name: str) -> bool:
 
 
 def add_classifier(module: nn.Module, classes: int) -> bool:
-    """Give a timm network that was built without a classifier one; False if it had one."""
+    """Give a timm network that was built without a classifier one; False if it had one.
+
+    Returns:
+        True where a classifier was made.
+    """
     if not is_headless(module):
         return False
     module.reset_classifier(classes)  # type: ignore[operator]
@@ -219,7 +256,11 @@ def _remove_auxiliary(module: nn.Module) -> None:
 
 
 def is_headless(module: nn.Module) -> bool:
-    """Whether this is a timm network that gives features, and can be given a classifier."""
+    """Whether this is a timm network that gives features, and can be given a classifier.
+
+    Returns:
+        True where `add_classifier` can be asked.
+    """
     return _gives_features(module) and hasattr(module, "reset_classifier")
 
 
@@ -229,7 +270,11 @@ def _gives_features(module: nn.Module) -> bool:
 
 
 def stated_classifier(module: nn.Module) -> list[str]:
-    """What a timm network's configuration calls its classifier, and its distillation head where that names one of two only."""
+    """What a timm network's configuration calls its classifier, and its distillation head where that names one of two only.
+
+    Returns:
+        One name or two; none where the configuration says nothing.
+    """
     config = getattr(module, "pretrained_cfg", None)
     stated = config.get("classifier") if isinstance(config, dict) else None
     names = [stated] if isinstance(stated, str) else list(stated or [])

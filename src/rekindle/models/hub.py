@@ -21,7 +21,11 @@ PATIENCE = 10.0  # Seconds that a hub may stay silent.
 
 @contextmanager
 def offline_if_unreachable(needed: bool) -> Iterator[None]:
-    """Let the hub's client look into its cache alone where its host does not answer, instead of trying for a minute."""
+    """Let the hub's client look into its cache alone where its host does not answer, instead of trying for a minute.
+
+    Yields:
+        Nothing.
+    """
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -44,7 +48,11 @@ def _answers(address: str) -> bool:
 
 @contextmanager
 def weights_only() -> Iterator[None]:
-    """Let every torch.load read tensors alone, also where a library asks for more, so that no file in a cache can run code."""
+    """Let every torch.load read tensors alone, also where a library asks for more, so that no file in a cache can run code.
+
+    Yields:
+        Nothing.
+    """
     force, forbid = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
     before = {name: os.environ.pop(name, None) for name in (force, forbid)}
     os.environ[force] = "1"
@@ -57,7 +65,11 @@ def weights_only() -> Iterator[None]:
 
 @contextmanager
 def download_errors(name: str) -> Iterator[None]:
-    """Turn every way in which a download fails into one sentence, and let none hang on a silent host."""
+    """Turn every way in which a download fails into one sentence, and let none hang on a silent host.
+
+    Yields:
+        Nothing; a download that fails inside ends in a `UserError`.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(before or PATIENCE)
     try:
@@ -91,5 +103,10 @@ def _is_download(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for a sentence.
+
+    Returns:
+        One line; the name of the error's class where it has no message.
+    """
     text = str(error).strip() or type(error).__name__
     return textwrap.shorten(text.splitlines()[0].partition(". ")[0], 160, placeholder=" ...").rstrip(".")

@@ -42,6 +42,9 @@ def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Modul
         operate: Called with (network with its new head, the network before, names of the head's layers, recipe), for methods
             that changed the network's modules.
 
+    Returns:
+        (network, recipe): the network on the CPU, the recipe as model.json holds it.
+
     Raises:
         UserError: If a file is missing, damaged, or of a later version.
     """
@@ -67,6 +70,9 @@ def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Modul
 
 def read_model(folder: Path) -> dict[str, Tensor]:
     """The weights of a run folder.
+
+    Returns:
+        Tensors by parameter and buffer, on the CPU.
 
     Raises:
         UserError: If the file is missing or damaged; it says how to have it again.

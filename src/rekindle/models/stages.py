@@ -19,6 +19,14 @@ def stages(module: nn.Module, head: list[str]) -> dict[str, list[str]]:
     Args:
         module: The network.
         head: Names of its classifier's layers.
+
+    Returns:
+        Names of parameters by stage, from input to output.
+
+    Examples:
+        >>> from rekindle.models import build
+        >>> list(stages(build("cifar_resnet8", weights="none", classes=10).module, ["linear"]))
+        ['stem', 'layer1', 'layer2', 'layer3']
     """
     inside = tuple(f"{name}." for name in head)
     sizes = {name: p.numel() for name, p in module.named_parameters() if not name.startswith(inside)}

@@ -99,6 +99,9 @@ def residual_blocks(model: nn.Module, owner: str) -> list[ResidualBlock]:
         model: The network.
         owner: The method's name, for the message.
 
+    Returns:
+        The blocks, each with the module and the slot where its branch ends.
+
     Raises:
         ValueError: If there is none.
     """
@@ -156,7 +159,11 @@ def _norms(block: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def transformer_blocks(model: nn.Module) -> list[str]:
-    """Names of the outermost modules that hold attention and a LayerNorm, from input to output."""
+    """Names of the outermost modules that hold attention and a LayerNorm, from input to output.
+
+    Returns:
+        Names of modules; none for a convolutional network.
+    """
     found: list[str] = []
     for name, module in model.named_modules():
         inside = any(name.startswith(f"{outer}.") for outer in found)
@@ -177,6 +184,9 @@ def channel_axis(activation: Tensor, net: Net, layer: str) -> int:
         activation: (B, D), (B, N, D), (B, C, H, W) or (B, H, W, C).
         net: A timm network says that it works in NHWC by its attribute `output_fmt`; torchvision's Swin does without saying.
         layer: What gave it. Convolutions, BatchNorm and pooling have their channels first in any network.
+
+    Returns:
+        A dimension, from 1 to the last.
     """
     if activation.ndim == 2 or isinstance(net.model.get_submodule(layer.removesuffix(INPUT)), CHANNELS_FIRST):
         return 1
@@ -189,7 +199,16 @@ def _works_in_nhwc(model: nn.Module) -> bool:
 
 
 def logits(outputs: Any) -> Tensor:
-    """A network's (B, C) logits, also where it returns an object that holds them, as those of transformers do."""
+    """A network's (B, C) logits, also where it returns an object that holds them, as those of transformers do.
+
+    Returns:
+        (B, C), with its graph.
+
+    Examples:
+        >>> import torch
+        >>> tuple(logits(torch.zeros(2, 3)).shape)
+        (2, 3)
+    """
     for found in (outputs, getattr(outputs, "logits", None)):
         if isinstance(found, Tensor):
             return found
@@ -197,7 +216,16 @@ def logits(outputs: Any) -> Tensor:
 
 
 def normalises(model: nn.Module) -> bool:
-    """Whether any layer is a normalisation, by its name: BatchNorm2d, LayerNorm, RMSNorm and what timm derives from them."""
+    """Whether any layer is a normalisation, by its name: BatchNorm2d, LayerNorm, RMSNorm and what timm derives from them.
+
+    Returns:
+        True for ResNet or ViT, False for SqueezeNet or VGG.
+
+    Examples:
+        >>> from torch import nn
+        >>> normalises(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))), normalises(nn.Linear(2, 2))
+        (True, False)
+    """
     return any("Norm" in type(module).__name__ for module in model.modules())
 
 
@@ -205,6 +233,9 @@ def watched_layers(net: Net) -> dict[str, nn.Parameter]:
     """{layer: its weight}: the last 3x3 convolution of each stage behind the stem, of those that train.
 
     A network without any, such as a transformer, has the last weight matrix of each stage watched instead.
+
+    Returns:
+        Parameters by the name of their layer, from input to output.
     """
     modules, parameters = dict(net.model.named_modules()), net.parameters()
     body = {stage: [name for name in names if parameters[name].requires_grad] for stage, names in net.stages.items() if stage != STEM}

@@ -66,6 +66,10 @@ class _PassedOver:
 def load_weights(module: nn.Module, path: Path) -> None:
     """Load a file of weights, widening or narrowing the classifier to the file's.
 
+    Args:
+        module: The network, which is changed in place.
+        path: A file that `read_weights` takes.
+
     Raises:
         UserError: If the file is missing, damaged, or its keys or shapes differ.
     """
@@ -81,6 +85,9 @@ def read_weights(path: Path, advice: str = "fetch or write it again") -> dict[st
     Args:
         path: The file or folder.
         advice: What to do where it is damaged.
+
+    Returns:
+        Tensors by name, on the CPU.
 
     Raises:
         UserError: If the file is missing, damaged, or of another kind.
@@ -105,6 +112,9 @@ def read_weights(path: Path, advice: str = "fetch or write it again") -> dict[st
 
 def read_own_weights(path: Path, advice: str) -> dict[str, Tensor]:
     """As `read_weights`, of a file that rekindle wrote.
+
+    Returns:
+        Tensors by name, on the CPU, whose digest was compared.
 
     Raises:
         Unreadable: If it is missing, damaged or of a later version.
@@ -168,7 +178,11 @@ def _flatten(value: Any, name: str, found: dict[str, Tensor], depth: int) -> Non
 
 
 def misfits(module: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
-    """What keeps `tensors` from being the network's state: keys that lack, are unknown, or differ in shape or kind of number."""
+    """What keeps `tensors` from being the network's state: keys that lack, are unknown, or differ in shape or kind of number.
+
+    Returns:
+        Texts for a sentence; none where all fit.
+    """
     state = module.state_dict()
     missing = [key for key in state if key not in tensors and not _counts(key)]
     unknown = [key for key in tensors if key not in state]

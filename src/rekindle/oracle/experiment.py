@@ -72,7 +72,11 @@ class Networks(nn.Module):
 
 
 def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Mean squared error of each network, (S, B) to a sum over networks, so that each gets the gradient of its own mean."""
+    """Mean squared error of each network, (S, B) to a sum over networks, so that each gets the gradient of its own mean.
+
+    Returns:
+        A scalar with its graph.
+    """
     return (outputs - labels).square().mean(1).sum()
 
 
@@ -149,6 +153,9 @@ def train(
 
 def transport(points: Tensor, others: Tensor) -> float:
     """Optimal transport between two clouds of equally heavy points, (n, k) each, at squared Euclidean cost.
+
+    Returns:
+        A squared distance, 0 or more.
 
     Raises:
         UserError: If POT is not installed.

@@ -43,7 +43,11 @@ class OracleStudy:
         return len(METHODS) * len(self.settings.rates) * len(self.settings.noises)
 
     def is_done(self, folder: Path) -> bool:
-        """Whether the folder holds the results of these very settings."""
+        """Whether the folder holds the results of these very settings.
+
+        Returns:
+            True where nothing is left to run.
+        """
         path = folder / SETTINGS
         try:
             return path.exists() and DONE.read(path) == self._plain()
@@ -53,7 +57,11 @@ class OracleStudy:
             return False
 
     def run(self, folder: Path, progress: Callable[[str, int, int], None]) -> list[Path]:
-        """Run every cell and write table, numbers and picture; the settings come last, so that their file means done."""
+        """Run every cell and write table, numbers and picture; the settings come last, so that their file means done.
+
+        Returns:
+            Paths of what was written.
+        """
         from rekindle.oracle.experiment import run_oracle
         from rekindle.oracle.tables import write_oracle
 
@@ -69,6 +77,9 @@ class OracleStudy:
 
 def load_oracle(path: Path | str) -> OracleStudy | None:
     """The file, if it is an oracle study; None for other grids and for what `rekindle.study.grid_file.load` will refuse.
+
+    Returns:
+        The study, or None.
 
     Raises:
         UserError: In one sentence that names the key and what is allowed there.

@@ -35,7 +35,11 @@ wins are seeds below L2."""
 
 
 def write_oracle(folder: Path, rows: Rows, settings: OracleSettings) -> list[Path]:
-    """Write oracle.csv (a line a seed), oracle.md and oracle.png; their paths."""
+    """Write oracle.csv (a line a seed), oracle.md and oracle.png; their paths.
+
+    Returns:
+        The three paths.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     keys = ["noise", "rate", "method", "seed", *MEASURES, "val_mse", "train_mse"]
     shown = [{key: f"{value:.8g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows]
@@ -72,7 +76,11 @@ def comparisons(rows: Rows, measure: str, at: str = "same") -> Rows:
 
 
 def chosen_rate(cells: dict[float, Rows]) -> float:
-    """The learning rate with the least mean error on the validation samples; one that diverged is not chosen."""
+    """The learning rate with the least mean error on the validation samples; one that diverged is not chosen.
+
+    Returns:
+        One of the rates of the cells.
+    """
     means = {rate: mean(row["val_mse"] for row in cell) for rate, cell in cells.items() if all(row["val_mse"] is not None for row in cell)}
     return min(means or cells, key=lambda rate: means.get(rate, rate))
 
@@ -106,7 +114,11 @@ def _pair(base: Rows, other: Rows, measure: str) -> dict[str, Any]:
 
 
 def page(rows: Rows, settings: OracleSettings) -> str:
-    """Markdown: settings, the comparison at the rate each method would choose, every cell, and the start."""
+    """Markdown: settings, the comparison at the rate each method would choose, every cell, and the start.
+
+    Returns:
+        Text.
+    """
     given = {field.name: getattr(settings, field.name) for field in fields(settings)}
     lines = [
         "# The MLP oracle of the RIFLE paper (section 4.6.2)", "",
@@ -129,7 +141,11 @@ def page(rows: Rows, settings: OracleSettings) -> str:
 
 
 def brief(rows: Rows) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the short table: each method against L2, both at the learning rates that they would choose."""
+    """Header and lines of the short table: each method against L2, both at the learning rates that they would choose.
+
+    Returns:
+        (header, lines).
+    """
     lines = []
     for title, row in comparisons_of_all(rows, "chosen"):
         cells = _numbers(row).strip("| ").split(" | ")
@@ -140,12 +156,20 @@ def brief(rows: Rows) -> tuple[list[str], list[list[str]]]:
 
 
 def comparisons_of_all(rows: Rows, at: str) -> list[tuple[str, dict[str, Any]]]:
-    """(measure in words, comparison) of every measure."""
+    """(measure in words, comparison) of every measure.
+
+    Returns:
+        Pairs, in the order of the tables.
+    """
     return [(title, row) for measure, title in MEASURES.items() for row in comparisons(rows, measure, at)]
 
 
 def command(settings: OracleSettings) -> str:
-    """What to type to get these rows again."""
+    """What to type to get these rows again.
+
+    Returns:
+        A line for a shell.
+    """
     words = ["rekindle", "analyze", "mlp-oracle"]
     for field in fields(settings):
         value = getattr(settings, field.name)
@@ -187,7 +211,11 @@ def _spread(cell: Rows, measure: str) -> str:
 
 
 def figure(rows: Rows, settings: OracleSettings) -> Figure:
-    """A row of panels a measure, a column a noise: mean and standard deviation of each method by learning rate."""
+    """A row of panels a measure, a column a noise: mean and standard deviation of each method by learning rate.
+
+    Returns:
+        A figure of matplotlib, which the caller closes.
+    """
     noises, rates = list(dict.fromkeys(row["noise"] for row in rows)), _rates(rows)
     with matplotlib.rc_context(STYLE):
         picture = Figure(figsize=(4.6 * len(noises) + 0.4, 8.2), layout="constrained")

@@ -22,6 +22,9 @@ def advice(result: dict[str, Any], history: Sequence[dict[str, Any]], minutes: f
         result: What result.json holds.
         history: Lines of metrics.jsonl; may be empty.
         minutes: What the run was shortened to, or None.
+
+    Returns:
+        A sentence or several, or "".
     """
     split = final_split(result)
     longer = f"--minutes {2 * minutes:g}" if minutes else f"--epochs {2 * (len(history) or result['epochs'])}"

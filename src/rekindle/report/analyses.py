@@ -48,7 +48,11 @@ class Analysis:
     notes: list[str] = field(default_factory=list)
 
     def write(self, folder: Path) -> list[Path]:
-        """Write NAME.png and NAME.csv into a folder, made if absent; their paths."""
+        """Write NAME.png and NAME.csv into a folder, made if absent; their paths.
+
+        Returns:
+            The two paths.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / f"{self.name}.csv", csv_text(list(self.values[0]), [row.values() for row in self.values]))
         save(self.figure, folder / f"{self.name}.png")
@@ -57,6 +61,9 @@ class Analysis:
 
 def analyze(kind: str, folders: Sequence[str | Path]) -> Analysis:
     """One of `ANALYSES` on run folders.
+
+    Returns:
+        Figure and numbers.
 
     Raises:
         UserError: If a run has not finished, or did not record what the analysis needs.
@@ -71,7 +78,11 @@ def analyze(kind: str, folders: Sequence[str | Path]) -> Analysis:
 
 
 def run_labels(runs: Sequence[Run]) -> list[str]:
-    """A short name for each run: its method, with model, data and seed where those differ, or its folder where that is not enough."""
+    """A short name for each run: its method, with model, data and seed where those differ, or its folder where that is not enough.
+
+    Returns:
+        One name a run, no two alike.
+    """
     parts = [
         [
             run.result["method"],
@@ -89,7 +100,11 @@ def run_labels(runs: Sequence[Run]) -> list[str]:
 
 
 def gradient_norms(runs: Sequence[Run], labels: list[str]) -> Analysis:
-    """Figure 2 of the RIFLE paper: norm of the loss's gradient at the last 3x3 convolution of each stage, by epoch."""
+    """Figure 2 of the RIFLE paper: norm of the loss's gradient at the last 3x3 convolution of each stage, by epoch.
+
+    Returns:
+        Figure and numbers.
+    """
     found = [_recorded(run, "gradient_norms") for run in runs]
     layers = list(dict.fromkeys(layer for history in found for layer in history[0]))
     values = [
@@ -113,13 +128,21 @@ def gradient_norms(runs: Sequence[Run], labels: list[str]) -> Analysis:
 
 
 def fall_and_jumps(norms: Sequence[float], restarts: Sequence[int]) -> tuple[float, list[float]]:
-    """Mean of the last third over the first value, and for each restart its value over the one before; inf where that is 0."""
+    """Mean of the last third over the first value, and for each restart its value over the one before; inf where that is 0.
+
+    Returns:
+        (share of the first value, a factor for each restart).
+    """
     tail = norms[-max(1, len(norms) // 3) :]
     return _ratio(sum(tail) / len(tail), norms[0]), [_ratio(norms[epoch], norms[epoch - 1]) for epoch in restarts if epoch]
 
 
 def learning_curves(runs: Sequence[Run], labels: list[str]) -> Analysis:
-    """Figure 1 of the RIFLE paper: training accuracy, and that on the watched test split, by epoch; else on the validation split."""
+    """Figure 1 of the RIFLE paper: training accuracy, and that on the watched test split, by epoch; else on the validation split.
+
+    Returns:
+        Figure and numbers.
+    """
     split = "watched_test" if all("watched_test" in run.history[0] for run in runs) else "val"
     lacking = [label for run, label in zip(runs, labels, strict=True) if split not in run.history[0]]
     if lacking:
@@ -150,7 +173,11 @@ def learning_curves(runs: Sequence[Run], labels: list[str]) -> Analysis:
 
 
 def weight_distances(runs: Sequence[Run], labels: list[str]) -> Analysis:
-    """Distance of each layer of the trained network from its pre-trained weights, as a share of their norm."""
+    """Distance of each layer of the trained network from its pre-trained weights, as a share of their norm.
+
+    Returns:
+        Figure and numbers.
+    """
     travels = [_distance_of_run(run) for run in runs]
     values = [
         {"run": label, "stage": stage, "layer": layer, **moved, "relative": _ratio(moved["distance"], moved["norm"])}

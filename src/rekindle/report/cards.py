@@ -49,7 +49,11 @@ CARDS = FileFormat(1, Cards, "write it again with rekindle report {folder}")
 
 
 def notable_answers(folder: Path, split: str, limit: int) -> list[Answer]:
-    """The surest mistakes; without any, the first screen's worth of right answers that were least sure."""
+    """The surest mistakes; without any, the first screen's worth of right answers that were least sure.
+
+    Returns:
+        At most `limit` answers.
+    """
     wrong = worst_mistakes(folder, split, limit)
     if wrong:
         return wrong
@@ -57,7 +61,11 @@ def notable_answers(folder: Path, split: str, limit: int) -> list[Answer]:
 
 
 def mistake_cards(folder: Path, split: str, find: Callable[[str], Picture]) -> list[Card]:
-    """Cards of `notable_answers`; pictures that cannot be found or read any more are left out."""
+    """Cards of `notable_answers`; pictures that cannot be found or read any more are left out.
+
+    Returns:
+        One card an answer, in order.
+    """
     found = []
     for row in notable_answers(folder, split, WORST):
         try:
@@ -69,7 +77,11 @@ def mistake_cards(folder: Path, split: str, find: Callable[[str], Picture]) -> l
 
 
 def card_of(row: Answer, **pictures: str) -> Card:
-    """A card of an answer, with `image` and `heat` as far as they are given."""
+    """A card of an answer, with `image` and `heat` as far as they are given.
+
+    Returns:
+        What a page shows of one picture.
+    """
     card: Any = {"path": row["path"], "label": row["label"], "prediction": row["prediction"], "confidence": float(row["confidence"])}
     card |= pictures
     found: Card = card
@@ -82,5 +94,9 @@ def write_cards(path: Path, cards: Sequence[Card]) -> None:
 
 
 def read_cards(path: Path) -> list[Card]:
-    """Cards of a run folder; none where it has no such file."""
+    """Cards of a run folder; none where it has no such file.
+
+    Returns:
+        Cards, in the order of the page.
+    """
     return CARDS.read(path)["cards"] if path.is_file() else []

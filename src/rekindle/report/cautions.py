@@ -15,12 +15,19 @@ def cautions(result: dict[str, Any]) -> list[str]:
 
     Args:
         result: What result.json is to hold.
+
+    Returns:
+        Sentences; none where nothing is wrong.
     """
     return [text for told in (below_probe, near_chance, unnamed) for text in told(result)]
 
 
 def below_probe(result: dict[str, Any]) -> list[str]:
-    """Worse than the linear probe, or the probe itself."""
+    """Worse than the linear probe, or the probe itself.
+
+    Returns:
+        One sentence, or none.
+    """
     split = _deciding_split(result)
     if split is None:
         return []
@@ -39,7 +46,11 @@ def below_probe(result: dict[str, Any]) -> list[str]:
 
 
 def near_chance(result: dict[str, Any]) -> list[str]:
-    """Not surely above what always naming the largest class gives: within two standard errors, and not halfway to being always right."""
+    """Not surely above what always naming the largest class gives: within two standard errors, and not halfway to being always right.
+
+    Returns:
+        One sentence, or none.
+    """
     split = _deciding_split(result)
     if split is None:
         return []
@@ -56,7 +67,11 @@ def near_chance(result: dict[str, Any]) -> list[str]:
 
 
 def unnamed(result: dict[str, Any]) -> list[str]:
-    """Classes that are in a split and in no prediction for it."""
+    """Classes that are in a split and in no prediction for it.
+
+    Returns:
+        One sentence, or none.
+    """
     split = final_split(result)
     if split not in result:
         return []

@@ -15,7 +15,11 @@ SHOWN = 150  # Pictures of a kind, the surest; the file names all.
 
 
 def write_cleaning(folder: Path, found: Cleaning) -> tuple[Path, Path]:
-    """Write clean.html and clean.csv; the folder is made."""
+    """Write clean.html and clean.csv; the folder is made.
+
+    Returns:
+        (page, CSV file).
+    """
     folder = expand(folder)
     folder.mkdir(parents=True, exist_ok=True)
     page, file = folder / "clean.html", folder / "clean.csv"

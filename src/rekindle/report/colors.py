@@ -31,13 +31,21 @@ BESIDE = "l2"  # Plain weight decay stands beside most methods and tells nothing
 
 
 def palette(*names: str) -> str:
-    """CSS that gives the variables of `PAGE`, or those named, their values in light and, where the reader's device is dark, in dark."""
+    """CSS that gives the variables of `PAGE`, or those named, their values in light and, where the reader's device is dark, in dark.
+
+    Returns:
+        CSS for a style element.
+    """
     light, dark = (";".join(f"--{name}:{PAGE[name][scheme]}" for name in names or PAGE) for scheme in range(2))
     return f":root{{color-scheme:light dark;{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}"
 
 
 def method_color(recipe: str) -> str:
-    """The colour of a recipe, whatever its options: "l2+rifle(periods=2)" has that of "rifle"."""
+    """The colour of a recipe, whatever its options: "l2+rifle(periods=2)" has that of "rifle".
+
+    Returns:
+        A colour such as "#0072B2".
+    """
     told = _told(recipe)
     return METHODS.get(told) or COLORS[crc32(told.encode("utf-8", "replace")) % len(COLORS)]
 

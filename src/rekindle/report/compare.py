@@ -43,7 +43,11 @@ class Comparison:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values, for JSON.
+
+        Returns:
+            Plain values.
+        """
         return asdict(self)
 
 
@@ -81,6 +85,9 @@ def compare(folders: list[Path]) -> Comparison:
 
     Args:
         folders: Two run folders or more, or folders that hold them, whose unfinished runs are left out.
+
+    Returns:
+        Rows of runs, the most accurate first, with paired statistics where runs share seeds.
 
     Raises:
         UserError: If there are fewer than two different ones, or one is no run folder or has not finished.

@@ -34,7 +34,11 @@ def _content(found: Comparison) -> dict[str, Any]:
 
 
 def curves(found: Comparison) -> list[Line]:
-    """A curve of each run that was validated by epoch, those of the most accurate groups first and with their names."""
+    """A curve of each run that was validated by epoch, those of the most accurate groups first and with their names.
+
+    Returns:
+        Lines for a figure.
+    """
     groups = sorted(found.methods, key=lambda group: group["mean"], reverse=True)
     return [
         Line(_recipe(found, folder), group["method"] if place < NAMED else "", accuracies)

@@ -39,7 +39,11 @@ SETTINGS: dict[str, Callable[[Row], str]] = {
 
 
 def tables(found: Comparison) -> Iterator[Table]:
-    """Title, header and rows of each table, in full."""
+    """Title, header and rows of each table, in full.
+
+    Yields:
+        (title, header, rows).
+    """
     yield _leaderboard(found.runs)
     if any(row["seeds"] > 1 for row in found.methods):
         yield "Mean over seeds", ["method", "seeds", "mean %", "std"], [_method_cells(row) for row in _best_first(found.methods)]
@@ -58,7 +62,11 @@ def _best_first(methods: list[Row]) -> list[Row]:
 
 
 def to_markdown(found: Comparison) -> str:
-    """Tables in GitHub's Markdown."""
+    """Tables in GitHub's Markdown.
+
+    Returns:
+        Text.
+    """
     blocks = []
     for title, header, rows in tables(found):
         blocks.append(f"### {title}\n\n" + markdown_table(header, ([escape(cell) for cell in row] for row in rows), WORDS))
@@ -71,6 +79,9 @@ def to_rich(found: Comparison, width: int = NARROW) -> "RichGroup":
     Args:
         found: The comparison.
         width: Columns of the terminal.
+
+    Returns:
+        A group that a rich console prints.
     """
     from rich import box, table
     from rich.console import Group

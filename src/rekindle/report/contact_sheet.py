@@ -38,7 +38,11 @@ def _content(title: str, found: Sequence[Prediction], order: Order) -> dict[str,
 
 
 def in_order(named: Sequence[Prediction], order: Order) -> list[Prediction]:
-    """Pictures that have an answer, as the page shows them."""
+    """Pictures that have an answer, as the page shows them.
+
+    Returns:
+        The same predictions, by class and then the surest first, or the least confident first.
+    """
     if order == "confidence":
         return sorted(named, key=lambda row: row.confidences[0])
     return sorted(named, key=lambda row: (row.classes[0], -row.confidences[0]))

@@ -66,13 +66,21 @@ def _saved(figure: Figure, **options: Any) -> bytes:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG to stand inside a page, in the page's own ink and on its own paper."""
+    """The figure as SVG to stand inside a page, in the page's own ink and on its own paper.
+
+    Returns:
+        SVG text.
+    """
     text = _saved(figure, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
     return text[text.index("<svg") :].replace(INK, "var(--ink)")
 
 
 def themed_svg(figure: Figure) -> str:
-    """The figure as SVG that stands alone and follows light and dark by itself."""
+    """The figure as SVG that stands alone and follows light and dark by itself.
+
+    Returns:
+        SVG text.
+    """
     head, end, body = svg(figure).partition(">")
     return head + end + THEME + body
 
@@ -88,6 +96,9 @@ def curves(metrics: list[dict[str, Any]]) -> Figure:
 
     Args:
         metrics: Lines of metrics.jsonl.
+
+    Returns:
+        A figure of matplotlib, which the caller closes.
     """
     directed = all("direction" in line for line in metrics)
     rows: list[HashableList[str]] = [["loss"], ["accuracy"], ["lr"]]
@@ -163,6 +174,9 @@ def confusion(matrix: Sequence[Sequence[int]], classes: list[str]) -> Figure:
     Args:
         matrix: (C, C) counts, rows true.
         classes: C names.
+
+    Returns:
+        A figure of matplotlib, which the caller closes.
     """
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -202,7 +216,11 @@ def _number(axes: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
 
 
 def samples(images: np.ndarray, titles: list[str]) -> Figure:
-    """A training batch as the network sees it: (N, H, W, 3) uint8, a title each."""
+    """A training batch as the network sees it: (N, H, W, 3) uint8, a title each.
+
+    Returns:
+        A figure of matplotlib, which the caller closes.
+    """
     return _grid(list(images), [short(title, 18) for title in titles], "training pictures, augmented as the network sees them")
 
 
@@ -211,6 +229,9 @@ def reliability(answers: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
 
     Args:
         answers: {label: (N,) confidences and (N,) whether each was right}; the last is the run's own and drawn strongest.
+
+    Returns:
+        A figure of matplotlib, which the caller closes.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(NARROW, 3.6), layout="constrained")
@@ -242,6 +263,9 @@ def seed_curves(histories: dict[str, list[list[dict[str, Any]]]]) -> Figure:
 
     Args:
         histories: {label: one list of metrics.jsonl lines a seed}; seeds of unequal length are drawn as far as the shortest.
+
+    Returns:
+        A figure of matplotlib, which the caller closes.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(NARROW, 3.6), layout="constrained")
@@ -286,6 +310,9 @@ def run_curves(lines: Sequence[Line]) -> Figure:
 
     Args:
         lines: Those that matter most first; they are drawn above the others.
+
+    Returns:
+        A figure of matplotlib, which the caller closes.
     """
     labels = {line.label: line.recipe for line in lines if line.label}
     styles = dict(zip(labels, method_styles(list(labels.values())), strict=True))
@@ -312,6 +339,9 @@ def freeze_curve(candidates: list[tuple[str, list[float]]], chosen: int) -> Figu
     Args:
         candidates: (last frozen stage, accuracy of each seed), from no stage to all.
         chosen: Position of the chosen one.
+
+    Returns:
+        A figure of matplotlib, which the caller closes.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(5.0, 0.55 * len(candidates) + 2), 4.2), layout="constrained")
@@ -336,6 +366,9 @@ def rank_diagram(ranks: dict[str, float], tested: list[list[float]], shades: dic
         tested: (methods, methods) p values, in that order.
         shades: Each method's colour.
         over: Over what the ranks are averaged, such as "6 tasks".
+
+    Returns:
+        A figure of matplotlib, which the caller closes.
 
     Raises:
         ImportError: Without scikit-posthocs.

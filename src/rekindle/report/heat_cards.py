@@ -27,6 +27,9 @@ VEIL, FADE = 0.7, 0.75  # How much of the picture the brightest heat hides, and 
 def heat_cards(run: Run, split: str, find: Callable[[str], Picture]) -> list[Card]:
     """Cards with the picture as the network sees it and its heat map for the class that was named.
 
+    Returns:
+        One card an answer whose picture is still there.
+
     Raises:
         UserError: Without captum, for a network without a feature map, or if no picture can be read.
     """
@@ -42,6 +45,9 @@ def heat_cards(run: Run, split: str, find: Callable[[str], Picture]) -> list[Car
 
 def heat_picture(run: Run, picture: Picture, label: str, edge: int) -> str:
     """Where the network looks in a picture for a class: a data: address of a JPEG of at most `edge` pixels, the picture in grey below it.
+
+    Returns:
+        An address that begins with "data:".
 
     Raises:
         UserError: Without captum, or for a network without a feature map.

@@ -20,7 +20,11 @@ TITLES = {"logme": "LogME", "leep": "LEEP", "h_score": "H-score (shrunk)"}
 
 
 def write_ranking(ranking: Ranking, folder: Path) -> list[Path]:
-    """Write rank.json, rank.csv and rank.png; their paths."""
+    """Write rank.json, rank.csv and rank.png; their paths.
+
+    Returns:
+        The three paths.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [asdict(one) for one in ranking.candidates]
     RANKING.write(folder / "rank.json", ranking.to_dict())
@@ -30,7 +34,11 @@ def write_ranking(ranking: Ranking, folder: Path) -> list[Path]:
 
 
 def figure(ranking: Ranking) -> Figure:
-    """A panel a score, a line a network, in the order of LogME."""
+    """A panel a score, a line a network, in the order of LogME.
+
+    Returns:
+        A figure of matplotlib, which the caller closes.
+    """
     names = [one.label for one in ranking.candidates]
     with matplotlib.rc_context(STYLE):
         made = Figure(figsize=(7 + 0.07 * max(map(len, names)), 1.3 + 0.34 * len(names)), layout="constrained")

@@ -9,12 +9,20 @@ WORST = 18
 
 
 def final_split(result: dict[str, Any]) -> str:
-    """ "test", or "val" where there is no test split."""
+    """ "test", or "val" where there is no test split.
+
+    Returns:
+        The name of a split.
+    """
     return "test" if "test" in result else "val"
 
 
 def worst_mistakes(folder: Path, split: str, limit: int) -> list[Answer]:
-    """The wrong answers that the network was surest of, surest first; ties by path."""
+    """The wrong answers that the network was surest of, surest first; ties by path.
+
+    Returns:
+        At most `limit` answers.
+    """
     wrong = [row for row in read_predictions(folder, split) if row["label"] != row["prediction"]]
     return sorted(wrong, key=lambda row: (-float(row["confidence"]), row["path"]))[:limit]
 

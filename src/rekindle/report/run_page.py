@@ -102,7 +102,11 @@ def _near(folder: Path) -> Path:
 
 
 def start_weights(spec: dict[str, Any]) -> str:
-    """Where the weights came from, in words."""
+    """Where the weights came from, in words.
+
+    Returns:
+        Words for a sentence.
+    """
     return {"default": "the model's own pre-trained weights", "none": "random weights"}.get(
         spec["weights"], place_name(str(spec["weights"]))
     )
@@ -111,8 +115,11 @@ def start_weights(spec: dict[str, Any]) -> str:
 def fit_command(spec: dict[str, Any]) -> str:
     """The shell command that makes a run with these settings; those at their defaults are left out.
 
-    Example:
-        >>> fit_command({"data": "my photos", "epochs": 40, "flip": False, "seed": 0})
+    Returns:
+        A line for a shell.
+
+    Examples:
+        >>> fit_command({"data": "my photos", "epochs": 40, "flip": False, "seed": 0, "defaults": "0.2"})
         "rekindle fit 'my photos' --epochs 40 --no-flip"
     """
     chosen = RunSpec.from_dict(spec).chosen()

@@ -13,7 +13,10 @@ LEVEL = 0.05
 def wilson(accuracy: float, count: int) -> tuple[float, float]:
     """Wilson's 95 % interval (JASA 1927) for a share of `count` independent pictures; both are fractions from 0 to 1.
 
-    Example:
+    Returns:
+        (low, high), each from 0 to 1.
+
+    Examples:
         >>> [round(end, 3) for end in wilson(0.9, 100)]
         [0.826, 0.945]
     """
@@ -36,7 +39,7 @@ def paired_summary(values_a: list[float], values_b: list[float], folds: int = 0)
         (two-sided, of a paired t test). Spread, interval and p are None for one pair; interval and p also where all differences
         are equal, since then there is no spread to judge by.
 
-    Example:
+    Examples:
         >>> found = paired_summary([0.80, 0.82, 0.81], [0.83, 0.84, 0.85])
         >>> round(found["difference"], 3), [round(end, 3) for end in found["interval"]]
         (0.03, [0.005, 0.055])
@@ -73,7 +76,7 @@ def over_folds(values: list[float]) -> dict[str, Any]:
         mean, std (ddof 1) and interval: 95 % by Student's t, its variance corrected for the training pictures that folds have in common
         (Nadeau and Bengio, Machine Learning 2003); None where all values are equal.
 
-    Example:
+    Examples:
         >>> found = over_folds([0.8, 0.9, 0.85, 0.8, 0.9])
         >>> round(found["mean"], 3), [round(end, 3) for end in found["interval"]]
         (0.85, [0.757, 0.943])
@@ -126,7 +129,10 @@ def holm(values: list[float | None]) -> list[float | None]:
     None, a hypothesis that the data could not test, stays None and counts: which p values there are must not decide how strict the
     correction is.
 
-    Example:
+    Returns:
+        Corrected p values in the order of the given ones, at most 1.
+
+    Examples:
         >>> holm([0.5, None, 0.125])
         [1.0, None, 0.375]
     """
@@ -145,7 +151,10 @@ def smallest_p(tasks: int) -> float:
     Args:
         tasks: How many of them differ at all; the test leaves out the others.
 
-    Example:
+    Returns:
+        A number above 0 and at most 1.
+
+    Examples:
         >>> smallest_p(5), smallest_p(6)
         (0.0625, 0.03125)
     """
@@ -153,7 +162,15 @@ def smallest_p(tasks: int) -> float:
 
 
 def nonzero(differences: list[float]) -> list[float]:
-    """Those that are not zero, but for rounding: Wilcoxon's test leaves out the others."""
+    """Those that are not zero, but for rounding: Wilcoxon's test leaves out the others.
+
+    Returns:
+        The other differences, in order.
+
+    Examples:
+        >>> nonzero([0.1, 0.0, -0.2])
+        [0.1, -0.2]
+    """
     return [value for value in differences if abs(value) >= NO_SPREAD]
 
 
@@ -162,6 +179,9 @@ def wilcoxon_over_tasks(differences: list[float]) -> float | None:
 
     Args:
         differences: One a task, each a mean over seeds: seeds of one task are no independent tasks.
+
+    Returns:
+        A number above 0 and at most 1, or None.
     """
     from scipy.stats import wilcoxon
 
@@ -203,7 +223,10 @@ def average_ranks(scores: list[list[float]]) -> list[float]:
     Args:
         scores: (tasks, methods), the higher the better.
 
-    Example:
+    Returns:
+        One rank a method, from 1 to their number.
+
+    Examples:
         >>> average_ranks([[0.9, 0.8, 0.7], [0.6, 0.6, 0.5]])
         [1.25, 1.75, 3.0]
     """

@@ -23,6 +23,9 @@ def render(name: str, content: dict[str, Any], filters: Filters | None = None) -
         content: What the template shows, by name.
         filters: The template's own, by name, beside `number_of`, `agree` and `whole_options`.
 
+    Returns:
+        HTML in which all values are escaped.
+
     Raises:
         jinja2.UndefinedError: If the template uses a name that `content` lacks.
     """
@@ -32,7 +35,11 @@ def render(name: str, content: dict[str, Any], filters: Filters | None = None) -
 
 
 def whole_options(text: str) -> "Markup":
-    """A command, or a sentence about one, as HTML in which no option is broken at its hyphens: "--per-class" stays in one line."""
+    """A command, or a sentence about one, as HTML in which no option is broken at its hyphens: "--per-class" stays in one line.
+
+    Returns:
+        Marked-up text, escaped.
+    """
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"--[a-z][a-z-]*", r'<span class="option">\g<0></span>', str(escape(text))))

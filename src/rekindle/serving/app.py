@@ -40,6 +40,9 @@ def make_app(run: Run, hosts: tuple[str, ...] = LOCAL) -> "Starlette":
         run: A finished run.
         hosts: Names under which it may be asked, so that no foreign name that leads here is answered; ("*",) for all.
 
+    Returns:
+        An ASGI application.
+
     Raises:
         UserError: If Starlette is not installed.
     """
@@ -80,13 +83,21 @@ class Answers:
         self.unsure = can_be_unsure(run)
 
     def predict(self, picture: bytes) -> dict[str, Any]:
-        """JSON of `POST /predict`."""
+        """JSON of `POST /predict`.
+
+        Returns:
+            Plain values: classes, confidences, and whether the picture is unsure.
+        """
         with self._held(picture) as path:
             (row,) = self._run.predict([path], TOP_K, unsure=self.unsure)
         return {"classes": row.classes, "confidences": row.confidences, "unsure": row.unsure, "error": row.error}
 
     def explain(self, picture: bytes) -> dict[str, Any]:
-        """JSON of `POST /explain`."""
+        """JSON of `POST /explain`.
+
+        Returns:
+            Plain values: the address of a picture with its heat map.
+        """
         from rekindle.report.heat_cards import heat_picture
 
         with self._held(picture) as path:
@@ -108,7 +119,11 @@ class Answers:
 
 
 def can_be_unsure(run: Run) -> bool:
-    """Whether a run has validation pictures to set a threshold by."""
+    """Whether a run has validation pictures to set a threshold by.
+
+    Returns:
+        True where it has.
+    """
     try:
         return len(run.familiarity.own) > 0
     except UserError:

@@ -36,7 +36,11 @@ def serve(run: "Run", host: str, port: int, told: Callable[[str], None]) -> None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Whether only this machine can reach an address.
+
+    Returns:
+        True for 127.0.0.1, ::1 and localhost.
+    """
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

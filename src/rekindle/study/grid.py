@@ -171,7 +171,11 @@ class Grid:
 
 
 def by_setting(groups: Iterable[Group]) -> dict[Setting, list[Group]]:
-    """The methods that compete in each setting."""
+    """The methods that compete in each setting.
+
+    Returns:
+        Groups by (regulariser, task, size), in the order of the grid.
+    """
     found: dict[Setting, list[Group]] = {}
     for group in groups:
         found.setdefault(group.setting, []).append(group)
@@ -182,6 +186,9 @@ def uneven_choices(grid: Grid) -> list[str]:
     """Sentences on settings of a run, such as lr, that some methods choose among several values for and others do not.
 
     A method that chooses its learning rate has an advantage over one that cannot, whatever else the two do.
+
+    Returns:
+        Sentences; none where all choose alike.
     """
     found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for setting, groups in by_setting(grid.groups).items():
@@ -210,5 +217,13 @@ def _some(settings: list[str]) -> str:
 
 
 def size_text(size: int) -> str:
-    """ "30 a class", or "all pictures"."""
+    """ "30 a class", or "all pictures".
+
+    Returns:
+        Words for a table.
+
+    Examples:
+        >>> size_text(30), size_text(0)
+        ('30 a class', 'all pictures')
+    """
     return f"{size} a class" if size else "all pictures"

@@ -55,6 +55,9 @@ def load(path: Path | str, *, scale: str = "full", data_root: str | None = None,
         data_root: Folder in which a task's `data` is looked for first.
         weights_root: The same for files of weights.
 
+    Returns:
+        The checked grid.
+
     Raises:
         UserError: In one sentence that names the key and what is allowed there.
     """
@@ -69,7 +72,11 @@ def load(path: Path | str, *, scale: str = "full", data_root: str | None = None,
 
 
 def scaled(raw: Any, scale: str) -> dict[str, Any]:
-    """The mapping at a scale: with "small", the keys under `small` replace those of the same name."""
+    """The mapping at a scale: with "small", the keys under `small` replace those of the same name.
+
+    Returns:
+        A new mapping, without the key `small`.
+    """
     _mapping(raw, "the file")
     plain = {key: value for key, value in raw.items() if key != "small"}
     if scale == "full":
@@ -83,7 +90,11 @@ def scaled(raw: Any, scale: str) -> dict[str, Any]:
 
 
 def from_dict(raw: Any, data_root: str | None = None, weights_root: str | None = None) -> Grid:
-    """Check a study's mapping and make its groups; see `load`."""
+    """Check a study's mapping and make its groups; see `load`.
+
+    Returns:
+        The checked grid.
+    """
     _keys(_mapping(raw, "the file"), KEYS, "the file")
     missing = [key for key in REQUIRED if not raw.get(key)]
     if missing:

@@ -30,7 +30,7 @@ def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None
         study: The study.
         jobs: Processes. With GPUs, process i uses GPU i modulo their number.
         notice: Told of each cell that is finished or failed, by any command.
-        run_cell: What to do with a cell; found by name in each process.
+        train_cell: What to do with a cell; found by name in each process.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C or a termination signal; runs in hand have saved their state.
@@ -64,7 +64,11 @@ def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None
 
 
 def finished(study: Study) -> bool:
-    """Whether no cell is left to do and none waits for a selection that can still come out."""
+    """Whether no cell is left to do and none waits for a selection that can still come out.
+
+    Returns:
+        True where the study is over.
+    """
     return all(study.settled(cell) for cell in study.cells()) and not study.unknown_cells()
 
 
@@ -86,7 +90,11 @@ class Reporter:
 
 
 def outcome(study: Study, cell: Any) -> str:
-    """What became of a settled cell, in words."""
+    """What became of a settled cell, in words.
+
+    Returns:
+        A word or two, such as an accuracy, for a line of the terminal.
+    """
     record = study.record(cell.key)
     if record.get("state") == "failed":
         return f"FAILED: {record.get('error')}"

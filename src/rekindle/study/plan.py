@@ -40,7 +40,11 @@ class Plan:
         return sum(row["failed"] for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values, for JSON.
+
+        Returns:
+            Plain values.
+        """
         rows = [{**row, "setting": str(row["setting"])} for row in self.rows]
         return {
             "runs": self.runs,
@@ -53,7 +57,11 @@ class Plan:
 
 
 def plan(study: Study) -> Plan:
-    """Count the cells of a study and estimate the cost of those that are not finished."""
+    """Count the cells of a study and estimate the cost of those that are not finished.
+
+    Returns:
+        Counts of cells by state, and the time and room that the rest takes.
+    """
     cost = Cost(study)
     rows, measured = [], 0
     for setting, groups in by_setting(study.groups).items():

@@ -35,7 +35,7 @@ def run_ray(
         cpus: CPUs that a cell takes.
         gpus: GPUs that a cell takes; 0.25 lets four cells share one, 0 hides them, None takes one where the cluster has any.
         notice: Told of each cell that is finished or failed.
-        run_cell: What to do with a cell.
+        train_cell: What to do with a cell.
 
     Raises:
         UserError: If Ray is not installed, the cluster cannot be reached, or has not the CPUs or GPUs that a cell asks for.

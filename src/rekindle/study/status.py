@@ -43,7 +43,11 @@ class Status:
         return self.total == self.counts["done"] + self.counts["failed"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values, for JSON.
+
+        Returns:
+            Plain values.
+        """
         return {
             "study": self.name, "total": self.total, **self.counts, "waiting_for_selection": self.unknown,
             "running_cells": [{"cell": str(cell), **progress} for cell, progress in self.running],
@@ -53,7 +57,11 @@ class Status:
 
 
 def read_status(study: Study) -> Status:
-    """Read the records of all cells."""
+    """Read the records of all cells.
+
+    Returns:
+        Counts of cells by state, and what runs and failed.
+    """
     counts = Counter(dict.fromkeys(STATES, 0))
     settings: dict[Setting, Counter[str]] = {}
     running, failed = [], []

@@ -99,6 +99,9 @@ class Study:
             grid: Written into the folder; a changed one replaces the old.
             threads: None takes the folder's own number, or one thread for a new folder.
 
+        Returns:
+            The study; its grid is that of the file.
+
         Raises:
             UserError: If the folder holds a study of another name, or lies on a file system without locks.
             Later: If a later rekindle worked in the folder.
@@ -121,6 +124,9 @@ class Study:
     @classmethod
     def open(cls, folder: Path | str) -> "Study":
         """Open a folder that `create` made.
+
+        Returns:
+            The study, as it stands in the folder.
 
         Raises:
             UserError: If it is none.
@@ -166,6 +172,9 @@ class Study:
         """All cells that are known now, each once: block after block, in a block those of the first seed first.
 
         So a study cut short has whole blocks and whole pairs. Final runs of a method with a grid are known when its selection is finished.
+
+        Returns:
+            Cells in the order in which they are to be run.
         """
         groups = self.groups
         cells = [cell for group in groups for cell in (*group.selection_cells, *self.final_cells(group))]
@@ -175,7 +184,11 @@ class Study:
         return list(found.values())
 
     def final_cells(self, group: Group) -> list[Cell]:
-        """The final runs of a group that are known now; of all candidates where the grid asks for test_selected."""
+        """The final runs of a group that are known now; of all candidates where the grid asks for test_selected.
+
+        Returns:
+            Cells, none while a selection is open.
+        """
         group = self.grown(group)
         names = list(group.candidates) if group.selection.test_selected else [self.chosen(group)]
         return [cell for name in names if name is not None for cell in group.final_cells[name]]
@@ -187,13 +200,20 @@ class Study:
         return final + sum((group.budget - len(group.candidates)) * len(group.selection.seeds) for group in waiting)
 
     def selecting(self, group: Group) -> bool:
-        """Whether runs that choose are still to be done."""
+        """Whether runs that choose are still to be done.
+
+        Returns:
+            True while the choice is open and can still come out.
+        """
         return self.chosen(group) is None and any(self.state(cell) not in SETTLED for cell in self.grown(group).selection_cells)
 
     def chosen(self, group: Group) -> str | None:
         """The candidate with the best mean validation accuracy, the first of equals; None while that is open.
 
         A candidate with a failed run is out; where every candidate has one, None stays.
+
+        Returns:
+            The name of a candidate, or None.
         """
         if not group.searches:
             return next(iter(group.candidates))
@@ -205,7 +225,11 @@ class Study:
         return self._chosen.get(place)
 
     def selection_scores(self, group: Group) -> dict[str, list[Any]] | None:
-        """Validation accuracies of each candidate, None for a failed run; None while a run is still to be done."""
+        """Validation accuracies of each candidate, None for a failed run; None while a run is still to be done.
+
+        Returns:
+            Accuracies from 0 to 1 by candidate, one a seed; or None.
+        """
         return self._scores(self.grown(group))
 
     def _scores(self, group: Group) -> dict[str, list[Any]] | None:
@@ -218,7 +242,11 @@ class Study:
         return scores
 
     def state(self, cell: Cell) -> str:
-        """ "done", "failed", "running", "stopped" (begun, and nobody is at it), or "waiting"."""
+        """ "done", "failed", "running", "stopped" (begun, and nobody is at it), or "waiting".
+
+        Returns:
+            One of the five words.
+        """
         record = self.record(cell.key)
         state = record.get("state", "waiting")
         if state == "done" and not (self._has_result(record) and same_spec(record.get("spec", {}), cell.spec)):
@@ -229,7 +257,11 @@ class Study:
         return str(state)
 
     def settled(self, cell: Cell) -> bool:
-        """Whether a cell is done, for the data and weights as they are now, or failed."""
+        """Whether a cell is done, for the data and weights as they are now, or failed.
+
+        Returns:
+            True where nothing is left to do for it.
+        """
         if cell.key in self._settled:
             return True
         state = self.state(cell)
@@ -239,7 +271,11 @@ class Study:
         return False
 
     def record(self, key: str) -> dict[str, Any]:
-        """What became of a cell; empty before it is begun, and where the file is damaged. A file that did not change is read once."""
+        """What became of a cell; empty before it is begun, and where the file is damaged. A file that did not change is read once.
+
+        Returns:
+            The checked contents of its file.
+        """
         path = self._record_path(key)
         self.faults.pop(path, None)
         try:
@@ -278,25 +314,45 @@ class Study:
         CELL.write(self._record_path(key), {**self.record(key), **values})
 
     def log(self, cell: Cell) -> Path:
-        """What the cell's run said."""
+        """What the cell's run said.
+
+        Returns:
+            A path, which need not exist yet.
+        """
         return self.folder / "cells" / f"{cell.key}.log"
 
     def run_folder(self, cell: Cell) -> Path:
-        """The run folder of a cell that is done."""
+        """The run folder of a cell that is done.
+
+        Returns:
+            A path.
+        """
         return self.folder / str(self.record(cell.key).get("run"))
 
     def result(self, cell: Cell) -> dict[str, Any]:
-        """What result.json holds of a cell that is done."""
+        """What result.json holds of a cell that is done.
+
+        Returns:
+            The checked contents.
+        """
         return {**read_result(self.run_folder(cell))}
 
     @contextmanager
     def lease(self, key: str) -> Iterator[bool]:
-        """Hold a cell, or learn that somebody else does; a dead owner holds nothing."""
+        """Hold a cell, or learn that somebody else does; a dead owner holds nothing.
+
+        Yields:
+            True where the cell is held by this process.
+        """
         with locked(self.folder / "cells" / f"{key}.lock", required=True) as mine:
             yield mine
 
     def is_leased(self, key: str) -> bool:
-        """Whether somebody works on a cell at this moment."""
+        """Whether somebody works on a cell at this moment.
+
+        Returns:
+            True while its owner lives.
+        """
         with self.lease(key) as mine:
             return not mine
 
@@ -348,7 +404,11 @@ class Study:
             )
 
     def reset_failed(self) -> int:
-        """Let failed cells be tried again; says how many."""
+        """Let failed cells be tried again; says how many.
+
+        Returns:
+            A count, 0 or more.
+        """
         failed = [cell for cell in self.cells() if self.state(cell) == "failed"]
         for cell in failed:
             with self.lease(cell.key) as mine:
@@ -374,7 +434,11 @@ class Study:
 
 
 def with_defaults(raw: dict[str, Any], version: str) -> dict[str, Any]:
-    """A grid's mapping whose base says whose defaults its runs take: `version`, unless it says so itself."""
+    """A grid's mapping whose base says whose defaults its runs take: `version`, unless it says so itself.
+
+    Returns:
+        A new mapping.
+    """
     return {**raw, "base": {"defaults": version, **(raw.get("base") or {})}}
 
 
@@ -386,7 +450,11 @@ def _defaults_of(stored: dict[str, Any]) -> str:
 
 
 def same_spec(before: dict[str, Any], now: RunSpec) -> bool:
-    """Whether a run made with `before` is the run that is asked for now; an option that was unknown then must stand at its default."""
+    """Whether a run made with `before` is the run that is asked for now; an option that was unknown then must stand at its default.
+
+    Returns:
+        True where nothing has to be run again.
+    """
     if before == now.to_dict():
         return True
     try:
@@ -402,7 +470,11 @@ def _stamp(path: Path) -> list[int]:
 
 
 def fingerprint(path: Path) -> str:
-    """Names, sizes and times of change of a file, or of all below a folder; the name alone where there is nothing."""
+    """Names, sizes and times of change of a file, or of all below a folder; the name alone where there is nothing.
+
+    Returns:
+        A text that changes with the files.
+    """
     if not path.exists():
         return path.name
     files = [path] if path.is_file() else sorted(Path(root) / name for root, _, names in os.walk(path) for name in names)

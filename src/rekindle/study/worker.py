@@ -17,7 +17,11 @@ EVERY = 1.0
 
 
 def train(cell: Cell, runs: Path, listener: Any) -> Path:
-    """Train a cell's run, or go on with it, or find it finished."""
+    """Train a cell's run, or go on with it, or find it finished.
+
+    Returns:
+        The finished run's folder.
+    """
     from rekindle.fitting.fit import fit_undrawn
 
     return fit_undrawn(cell.spec, runs, listener).folder

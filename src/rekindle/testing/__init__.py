@@ -33,12 +33,20 @@ class Verdict:
 
 
 def checks_of(kind: Kind) -> list[Callable[[Any], None]]:
-    """The checks for a class: each takes it and raises `AssertionError`, or `Skipped` where it does not concern it."""
+    """The checks for a class: each takes it and raises `AssertionError`, or `Skipped` where it does not concern it.
+
+    Returns:
+        Functions, in the order in which they are best run.
+    """
     return [*(METHOD_CHECKS if issubclass(kind, Method) else DIRECTION_CHECKS)]
 
 
 def run_check(check: Callable[[Any], None], kind: Kind) -> Verdict:
-    """Run one check; whatever the method raises is the check's failure, and is told as such."""
+    """Run one check; whatever the method raises is the check's failure, and is told as such.
+
+    Returns:
+        The check's name, its outcome and what it said.
+    """
     title = (check.__doc__ or check.__name__).partition("\n")[0].rstrip(".")
     try:
         check(kind)

@@ -162,12 +162,20 @@ def resumes(begin: Callable[[nn.Module | None, list[tuple[int, int]]], Loop]) ->
 
 
 def made(kind: type[Method]) -> Method:
-    """One with its example settings."""
+    """One with its example settings.
+
+    Returns:
+        A new object.
+    """
     return kind(**kind.example)
 
 
 def differences(one: dict[str, Tensor], other: dict[str, Tensor]) -> str:
-    """Names of the first three tensors that are not equal to the bit, or of one network alone; "" where all are."""
+    """Names of the first three tensors that are not equal to the bit, or of one network alone; "" where all are.
+
+    Returns:
+        Names joined by commas, or "".
+    """
     names = [name for name in {**one, **other} if name not in one or name not in other or not torch.equal(one[name], other[name])]
     return ", ".join(names[:3])
 

@@ -45,13 +45,22 @@ class _NoNorm(nn.Identity):
 
 
 def hybrid(seed: int = 0, norm: bool = True) -> Hybrid:
+    """A small network with convolutions and attention.
+
+    Returns:
+        The network, equal for equal seeds.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Hybrid(norm)
 
 
 def batch(key: int, count: int = 6) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, labels and positions in a training set of 48; each class occurs."""
+    """Images, labels and positions in a training set of 48; each class occurs.
+
+    Returns:
+        (images, labels, positions).
+    """
     stream = torch.Generator().manual_seed(key)
     labels = torch.cat([torch.arange(CLASSES), torch.randint(CLASSES, (count - CLASSES,), generator=stream)])
     x = torch.randn(count, 3, SIZE, SIZE, generator=stream) + labels.view(-1, 1, 1, 1)
@@ -59,7 +68,11 @@ def batch(key: int, count: int = 6) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def passes() -> list[tuple[Tensor, Tensor]]:
-    """The training set, as `prepare` sees it."""
+    """The training set, as `prepare` sees it.
+
+    Returns:
+        Batches of (images, labels).
+    """
     return [batch(900 + number)[:2] for number in range(3)]
 
 
@@ -84,7 +97,11 @@ class Loop:
         self.kept: dict[tuple[int, int], list[object]] = {}
 
     def run(self, stop: tuple[int, int] | None = None) -> dict[str, Tensor]:
-        """Train from where the tuner stands to the end, or to just before step `stop`; return the weights."""
+        """Train from where the tuner stands to the end, or to just before step `stop`; return the weights.
+
+        Returns:
+            Copies of the weights by name.
+        """
         self.tuner.prepare(passes)
         self.model.train()
         for epoch in range(max(self.tuner._epoch, 0), self.tuner.epochs):
@@ -108,13 +125,27 @@ class Loop:
         self.optimizer.zero_grad()
 
     def state(self) -> dict[str, Tensor]:
+        """The network as it stands.
+
+        Returns:
+            Copies of its weights and buffers by name.
+        """
         return {key: value.clone() for key, value in self.model.state_dict().items()}
 
     def parts(self) -> tuple[nn.Module, torch.optim.Optimizer, object, Tuner]:
-        """What a checkpoint holds."""
+        """What a checkpoint holds.
+
+        Returns:
+            (model, optimiser, scheduler, tuner).
+        """
         return self.model, self.optimizer, self.scheduler, self.tuner
 
     def saved(self) -> list[object]:
+        """What would be written to a file.
+
+        Returns:
+            Torch's random state, then the state of each of `parts`.
+        """
         return [torch.get_rng_state(), *(part.state_dict() for part in self.parts())]  # type: ignore[attr-defined]
 
     def load(self, saved: list[object]) -> None:

@@ -21,6 +21,9 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
         model: The network.
         decay: Weight of the average so far, above 0 and below 1. It rises to that from 2 / 11, so that the first steps, far from where
             training leads, are soon forgotten.
+
+    Returns:
+        A module of torch, on the network's device.
     """
     return AveragedModel(model, multi_avg_fn=partial(_move, decay), use_buffers=True)
 

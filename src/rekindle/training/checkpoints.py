@@ -33,6 +33,9 @@ def save_state(folder: Path, epoch: int, step: int, state: dict[str, Any]) -> Pa
     """Write the state reached after `step` steps of `epoch` and remove all but this and the one before it.
 
     What bears a later name was passed over when the run went on; left there, it would push out the good ones.
+
+    Returns:
+        The file that was written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
@@ -77,6 +80,9 @@ def remove_states(folder: Path) -> None:
 def load_state(path: Path) -> dict[str, Any]:
     """Read one file that `save_state` wrote.
 
+    Returns:
+        The state as it was saved, tensors on the CPU.
+
     Raises:
         Unfit: If it cannot be read, or is not what was written.
         Later: If a later version wrote it.
@@ -103,7 +109,11 @@ def _check_version(path: Path) -> None:
 
 @contextmanager
 def unfit() -> Iterator[None]:
-    """Turn whatever a damaged or foreign state brings about, when it is read or loaded, into `Unfit`."""
+    """Turn whatever a damaged or foreign state brings about, when it is read or loaded, into `Unfit`.
+
+    Yields:
+        Nothing.
+    """
     try:
         yield
     except (UserError, torch.OutOfMemoryError):  # These have other reasons.
@@ -115,7 +125,11 @@ def unfit() -> Iterator[None]:
 
 
 def newest_finite(folder: Path, names: Sequence[str]) -> Path | None:
-    """The newest whole checkpoint that `is_finite`, or None where there is none."""
+    """The newest whole checkpoint that `is_finite`, or None where there is none.
+
+    Returns:
+        A path, or None.
+    """
     for path in _files(folder):
         try:
             if is_finite(load_state(path)["model"], names):
@@ -126,7 +140,11 @@ def newest_finite(folder: Path, names: Sequence[str]) -> Path | None:
 
 
 def is_finite(weights: dict[str, Tensor], names: Sequence[str]) -> bool:
-    """Whether the tensors of these names hold neither NaN nor inf; looked at together, since asking a GPU takes time."""
+    """Whether the tensors of these names hold neither NaN nor inf; looked at together, since asking a GPU takes time.
+
+    Returns:
+        True where all are finite.
+    """
     return not names or bool(torch.stack([weights[name].isfinite().all() for name in names]).all())
 
 

@@ -29,6 +29,15 @@ class CrossEntropy:
 
 
 def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """Inverse class frequencies, so that the mean weight over the training set is 1."""
+    """Inverse class frequencies, so that the mean weight over the training set is 1.
+
+    Returns:
+        (C,) float32, above 0.
+
+    Examples:
+        >>> import torch
+        >>> [round(w, 3) for w in balanced_weights(torch.tensor([0, 0, 0, 1]), 2).tolist()]
+        [0.667, 2.0]
+    """
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return len(labels) / (classes * counts.float())

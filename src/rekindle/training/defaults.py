@@ -20,20 +20,39 @@ def automatic_epochs(images: int, batch_size: int) -> int:
     Args:
         images: Training images.
         batch_size: Images a step.
+
+    Returns:
+        A count of at least 10.
+
+    Examples:
+        >>> automatic_epochs(images=100, batch_size=32), automatic_epochs(images=5000, batch_size=32)
+        (75, 10)
     """
     steps = -(-images // batch_size)
     return max(10, min(max(40, -(-LEAST_STEPS // steps)), MOST_IMAGES // images))
 
 
 def automatic_lr(optimizer: str, pretrained: bool) -> float:
-    """The backbone's learning rate where none was given."""
+    """The backbone's learning rate where none was given.
+
+    Returns:
+        A rate above 0.
+    """
     if optimizer not in ("SGD", "ASGD"):
         return ADAPTIVE_LR if pretrained else 10 * ADAPTIVE_LR
     return PRETRAINED_LR if pretrained else SCRATCH_LR
 
 
 def released_epochs(images: int) -> int:
-    """What rekindle 0.1.0 chose: the papers' 40 epochs for up to 1,200 training images, fewer for more, at least 10."""
+    """What rekindle 0.1.0 chose: the papers' 40 epochs for up to 1,200 training images, fewer for more, at least 10.
+
+    Returns:
+        A count from 10 to 40.
+
+    Examples:
+        >>> released_epochs(100), released_epochs(10000)
+        (40, 10)
+    """
     return max(10, min(40, MOST_IMAGES // images))
 
 
@@ -48,7 +67,11 @@ def suitable_optimizer(module: nn.Module) -> str:
 
 
 def make_optimizer(name: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Any optimiser of torch.optim by name; those that know momentum get 0.9, as the papers."""
+    """Any optimiser of torch.optim by name; those that know momentum get 0.9, as the papers.
+
+    Returns:
+        The optimiser, on the groups that were given.
+    """
     kind = getattr(torch.optim, name, None)
     if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)) or kind is torch.optim.Optimizer:
         known = sorted(

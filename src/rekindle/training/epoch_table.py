@@ -23,7 +23,11 @@ class EpochTable:
         self._open = False
 
     def lines(self, record: dict[str, Any]) -> list[str]:
-        """What to print after an epoch: its line of metrics.jsonl in columns, and their names where it is the first of a run."""
+        """What to print after an epoch: its line of metrics.jsonl in columns, and their names where it is the first of a run.
+
+        Returns:
+            One line or two.
+        """
         follows = self._open and record["epoch"] == self._next
         if record["epoch"] == 0:
             self._best = -1.0

@@ -55,7 +55,11 @@ class Boundary:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
     def reach(self, run: Run, x: Tensor) -> Tensor:
-        """(B, ...) activations of pictures (B, ...): the forward pass ends here."""
+        """(B, ...) activations of pictures (B, ...): the forward pass ends here.
+
+        Returns:
+            (B, ...), without a graph.
+        """
         kept: list[Tensor] = []
 
         def stop(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -73,7 +77,11 @@ class Boundary:
         raise RuntimeError(f"the forward pass did not reach {self.name}")
 
     def go_on(self, run: Run, activations: Tensor, empty: Tensor) -> Any:
-        """What the network says of (B, ...) activations; `empty` is a batch of no pictures."""
+        """What the network says of (B, ...) activations; `empty` is a batch of no pictures.
+
+        Returns:
+            What the network returns.
+        """
         handle = self.module.register_forward_hook(lambda *_: activations)
         try:
             return run(empty)
@@ -105,7 +113,11 @@ class Stored:
         self._values[first : first + len(activations)] = activations.permute(0, 2, 3, 1) if self._turned else activations
 
     def take(self, rows: Tensor) -> Tensor:
-        """A copy of those of some pictures, laid out as the network did."""
+        """A copy of those of some pictures, laid out as the network did.
+
+        Returns:
+            (B, ...) on the device that they are stored on.
+        """
         values = self._values[rows.to(self._values.device)]
         return values.permute(0, 3, 1, 2) if self._turned else values
 
@@ -160,6 +172,9 @@ class FrozenPart:
             read: Gives the pictures of some rows, (B,) int64, on the device.
             workers: Threads that read ahead.
             training: Whether the network is to be in training mode for them, or in evaluation mode.
+
+        Returns:
+            The stored activations, or None.
         """
         if self._boundary is None or group not in self._planned:
             return None
@@ -175,7 +190,11 @@ class FrozenPart:
         return self._sets[key]
 
     def go_on(self, activations: Tensor) -> Any:
-        """What the network says of stored activations."""
+        """What the network says of stored activations.
+
+        Returns:
+            What the network returns.
+        """
         assert self._boundary is not None
         return self._boundary.go_on(self._run, activations, self._empty)
 
@@ -220,6 +239,9 @@ def find_boundary(run: Run, module: nn.Module, x: Tensor) -> Boundary | None:
         run: Calls the network as the training does.
         module: The bare network.
         x: At least two pictures, on its device.
+
+    Returns:
+        The boundary, or None.
     """
     with _untouched(module):
         try:

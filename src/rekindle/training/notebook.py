@@ -15,7 +15,11 @@ BAR = """<div><progress value="{done}" max="{total}" style="width: 20em"></progr
 
 
 def in_notebook() -> bool:
-    """Whether this program is the kernel of a notebook, such as Jupyter's or Colab's."""
+    """Whether this program is the kernel of a notebook, such as Jupyter's or Colab's.
+
+    Returns:
+        True inside Jupyter's or Colab's kernel.
+    """
     module = sys.modules.get("IPython")
     shell = module.get_ipython() if module is not None else None
     return getattr(shell, "kernel", None) is not None

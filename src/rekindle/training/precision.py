@@ -40,6 +40,9 @@ def automatic_precision(module: nn.Module | None = None, image_size: int | None 
     Args:
         module: The network. Without one, what the machine has decides.
         image_size: Edge of its pictures in pixels; without it nothing is measured, and grouped convolutions mean float32.
+
+    Returns:
+        "bf16" or "32".
     """
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
@@ -55,13 +58,21 @@ def automatic_precision(module: nn.Module | None = None, image_size: int | None 
 
 
 def kept_speeds(module: nn.Module, image_size: int) -> Speeds:
-    """What was measured of a network of this structure on this machine, else what is measured now."""
+    """What was measured of a network of this structure on this machine, else what is measured now.
+
+    Returns:
+        Seconds in both formats.
+    """
     path = home() / "precision" / f"{_name(module, image_size)}.json"
     return SPEEDS.kept(path, lambda: measured_speeds(module, image_size))
 
 
 def measured_speeds(module: nn.Module, image_size: int) -> Speeds:
-    """The least time of two for `IMAGES` random pictures on the processor, in turn; the module is left as it was, but without gradients."""
+    """The least time of two for `IMAGES` random pictures on the processor, in turn; the module is left as it was, but without gradients.
+
+    Returns:
+        Seconds in both formats.
+    """
     with torch.random.fork_rng(devices=[]):
         x = torch.rand(IMAGES, 3, image_size, image_size).contiguous(memory_format=torch.channels_last)
     training = {name: part.training for name, part in module.named_modules()}

@@ -101,12 +101,26 @@ class _Pace:
 
 
 def step_text(loss: float, accuracy: float, rate: float, left: float) -> str:
-    """The running epoch in words, beside a bar."""
+    """The running epoch in words, beside a bar.
+
+    Returns:
+        Text of one line.
+    """
     return f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {rate:.0f} pictures/s  {timedelta(seconds=round(left))} left"
 
 
 def wrapped(text: str, width: int, hanging: str = "") -> str:
-    """A text in lines of a width, broken between words alone, so that paths can be copied; `hanging` stands before those that go on."""
+    """A text in lines of a width, broken between words alone, so that paths can be copied; `hanging` stands before those that go on.
+
+    Returns:
+        Lines joined by line breaks.
+
+    Examples:
+        >>> print(wrapped("a text of several words", 10))
+        a text of
+        several
+        words
+    """
     wrap = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False, subsequent_indent=hanging).wrap
     lines = [wrap(line) or [""] for line in text.splitlines()]
     return "\n".join(part for line in lines for part in line)

@@ -52,7 +52,11 @@ class Trial:
 
 
 def images_per_second(trial: Trial, x: Tensor, y: Tensor) -> float:
-    """Training speed on one batch: that of the median of `STEPS` - 1 steps after one of warm-up, since other work may hold up any of them."""
+    """Training speed on one batch: that of the median of `STEPS` - 1 steps after one of warm-up, since other work may hold up any of them.
+
+    Returns:
+        Pictures a second, above 0.
+    """
     seconds = []
     for _ in range(STEPS):
         _wait()
@@ -73,6 +77,9 @@ def seconds_per_image(
         batches: At least two (inputs, labels) on the model's device.
         criterion: The task's loss.
         autocast: Makes the context of a forward pass.
+
+    Returns:
+        Seconds, above 0.
     """
     twin = copy.deepcopy(model).train()
     images, began = 0, 0.0

@@ -80,7 +80,11 @@ class Tracked(Relay):
 
 @contextmanager
 def tracking(listener: Listener, kind: Log | None) -> Iterator[Listener]:
-    """A listener whose figures go to a tracker too, which is closed whatever happens; the listener itself where none is asked for."""
+    """A listener whose figures go to a tracker too, which is closed whatever happens; the listener itself where none is asked for.
+
+    Yields:
+        The listener to tell.
+    """
     if kind is None:
         yield listener
         return
@@ -92,7 +96,11 @@ def tracking(listener: Listener, kind: Log | None) -> Iterator[Listener]:
 
 
 def figures_of(record: dict[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers of a line of metrics.jsonl, at any depth, by names such as "val/accuracy"."""
+    """Numbers of a line of metrics.jsonl, at any depth, by names such as "val/accuracy".
+
+    Yields:
+        Pairs of name and number.
+    """
     for name, value in record.items():
         if isinstance(value, dict):
             if name not in SKIPPED:

@@ -61,12 +61,20 @@ class Meter:
         self.loss, self.hits, self.count = self.loss + loss * count, self.hits + hits, self.count + count
 
     def numbers(self) -> tuple[float, int, int]:
-        """The sums as plain numbers, once the device has come so far."""
+        """The sums as plain numbers, once the device has come so far.
+
+        Returns:
+            (sum of losses, pictures that are right, pictures).
+        """
         self.loss, self.hits = float(self.loss), int(self.hits)
         return self.loss, self.hits, self.count
 
     def means(self) -> dict[str, float]:
-        """Mean loss and accuracy."""
+        """Mean loss and accuracy.
+
+        Returns:
+            {"loss": nats, "accuracy": from 0 to 1}.
+        """
         loss, hits, count = self.numbers()
         return {"loss": loss / count, "accuracy": hits / count}
 
@@ -501,6 +509,9 @@ def evaluate(
         samples: The pictures.
         progress: Told (done, total) of this rank's.
         at_boundary: What reads some rows, and what the network makes of that, where neither is from the pictures on.
+
+    Returns:
+        (N, C) float32 on the CPU, in the order of the samples.
     """
     read, run = at_boundary or (
         lambda part: samples.evaluation(part, fabric.device).to(memory_format=torch.channels_last), module,
@@ -530,6 +541,9 @@ def answers_to(
         run: The network, in evaluation mode.
         workers: Threads that read ahead.
         progress: Told (done, total).
+
+    Returns:
+        One tensor a batch, in order.
     """
     found: list[Tensor] = []
     with torch.no_grad(), closing(prefetch(read, rows.split(EVAL_BATCH), workers)) as feed:

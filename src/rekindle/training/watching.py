@@ -42,7 +42,11 @@ class Watcher(Relay):
 
 @contextmanager
 def watching(listener: Listener | None) -> Iterator[Watcher]:
-    """Whom a run tells: the one that was given, or else a bar on a terminal or in a notebook, whose cautions are to become warnings."""
+    """Whom a run tells: the one that was given, or else a bar on a terminal or in a notebook, whose cautions are to become warnings.
+
+    Yields:
+        The listener to tell.
+    """
     if listener is not None:
         yield Watcher(listener, warns=False)
         return

@@ -52,7 +52,7 @@ class Tuner:
         methods: Any number of methods; at most one may own the learning rate of a group.
         source: The pre-trained network; None takes the model as it stands, its head counting as new.
         head: Names of the modules that are the new classifier; None asks `rekindle.models.find_classifier`.
-        origin: {parameter name: name in the source}; None matches by equal name and shape outside the head.
+        source_names: {parameter name: name in the source}; None matches by equal name and shape outside the head.
         direction: How the loss's gradient and the regularisers' are combined; None is the plain sum.
         schedule: Learning rate of the groups that no method owns; None is `Cosine()`.
         epochs: Epochs asked for, at least 1.
@@ -137,6 +137,10 @@ class Tuner:
             head_lr: That of the head: a number, such as `rekindle.tuner.head_rate.head_rate` gives; a multiple of `lr` such as "x10"; or
                 "tied" for the same one, as in the papers.
 
+        Returns:
+            Mappings as `torch.optim` takes them: "params", "lr", "weight_decay" and "name", with "layer" where a method sets rates by
+                layer.
+
         Raises:
             ValueError: For another `head_lr`, or if every parameter is frozen.
         """
@@ -158,7 +162,11 @@ class Tuner:
         ]
 
     def warnings(self) -> list[str]:
-        """What the methods have to say against this run, a sentence each; `rekindle.fit` shows them before it trains."""
+        """What the methods have to say against this run, a sentence each; `rekindle.fit` shows them before it trains.
+
+        Returns:
+            Sentences; none where nothing is doubtful.
+        """
         start = Clock(0, self.epochs, 0, self.steps_per_epoch, seed=self.seed)
         return [text for method in self.methods for text in method.warnings(start)] + self._idle_direction()
 
@@ -173,6 +181,9 @@ class Tuner:
 
     def scheduler(self, optimizer: Optimizer) -> "TunerScheduler":
         """The learning-rate scheduler, to be stepped once an epoch; it also shows the tuner the optimiser's steps.
+
+        Returns:
+            A scheduler with `step`, `state_dict` and `load_state_dict`, as those of torch.
 
         Raises:
             ValueError: If the optimiser was not built from `param_groups`, or adds weight decay beside a penalty.
@@ -262,7 +273,15 @@ class Tuner:
         return loss
 
     def labels(self, y: Tensor, indices: Tensor | None = None) -> Tensor:
-        """The labels to train on; the first half of `loss`, for loops that compute the network's outputs themselves."""
+        """The labels to train on; the first half of `loss`, for loops that compute the network's outputs themselves.
+
+        Args:
+            y: (B,) int64 true classes.
+            indices: (B,) positions in the training set, which draws on labels are keyed by.
+
+        Returns:
+            (B,) int64, or (B, C) float32 where a method mixes classes.
+        """
         self.count_skipped_step()
         clock = self._clock()
         for method in self.methods:
@@ -270,7 +289,18 @@ class Tuner:
         return y
 
     def loss_of(self, outputs: Tensor, x: Tensor, labels: Tensor, criterion: Criterion, indices: Tensor | None = None) -> Tensor:
-        """The second half of `loss`: from the network's outputs on `x` and the labels that `labels` gave."""
+        """The second half of `loss`: from the network's outputs on `x` and the labels that `labels` gave.
+
+        Args:
+            outputs: (B, C) logits of the network.
+            x: The inputs that they were computed from.
+            labels: What `labels` gave.
+            criterion: (logits, labels) -> scalar.
+            indices: As in `labels`.
+
+        Returns:
+            A scalar with its graph, penalties on activations included.
+        """
         names = " and ".join(method.name for method in self._perturbing)
         require(
             not names,
@@ -386,11 +416,24 @@ class Tuner:
 
     def conflict_stats(self) -> dict[str, Any] | None:
         """What the direction met since the epoch began: mean cosine of g and h, mean share of conflicts, and the cosine of
-        each step; None for the plain sum, which does not compute them."""
+        each step; None for the plain sum, which does not compute them.
+
+        Returns:
+            {"cosine": mean, "conflicts": share of the steps from 0 to 1, "cosines": one a step}, or None.
+        """
         return None if self._separator is None else self._conflict_stats.summary()
 
     def lr_factor(self, group: str, epoch: int, step: int = 0) -> float:
-        """Factor on the base learning rate of "backbone" or "head" at an epoch and a step inside it."""
+        """Factor on the base learning rate of "backbone" or "head" at an epoch and a step inside it.
+
+        Args:
+            group: "backbone" or "head".
+            epoch: From 0.
+            step: From 0 to steps_per_epoch - 1.
+
+        Returns:
+            A factor, usually from 0 to 1.
+        """
         factor = self._owners[group].lr_factor(group, self._moment(epoch, step))
         assert factor is not None
         return factor
@@ -405,7 +448,11 @@ class Tuner:
         return math.prod(method.layer_factor(layer, clock) for method in self.methods if method.scales_layers)
 
     def penalties(self) -> dict[str, float]:
-        """Value of each penalty, by method: those on weights at present, those on activations on the last micro-batch."""
+        """Value of each penalty, by method: those on weights at present, those on activations on the last micro-batch.
+
+        Returns:
+            Finite numbers by the name of the method; methods without a penalty are left out.
+        """
         with torch.no_grad():
             values = {method.name: method.value(self._clock()) for method in self.methods}
         found = {name: float(value) for name, value in values.items() if value is not None}

@@ -34,7 +34,11 @@ class GradientSeparator:
         self._collected: dict[str, Tensor] = {}
 
     def join(self, task: Tensor, penalty: Tensor) -> Tensor:
-        """Their sum, whose backward pass collects the penalty's share as well: twice the cost of the penalty's gradient."""
+        """Their sum, whose backward pass collects the penalty's share as well: twice the cost of the penalty's gradient.
+
+        Returns:
+            A scalar with its graph.
+        """
         total: Tensor = _Joined.apply(task, penalty, self)
         return total
 
@@ -51,7 +55,11 @@ class GradientSeparator:
                 self._collected[name] = gradient * factor if before is None else before + gradient * factor
 
     def take(self, scale: float) -> dict[str, Tensor]:
-        """r by name, averaged over ranks and freed of the loss scale; then start anew."""
+        """r by name, averaged over ranks and freed of the loss scale; then start anew.
+
+        Returns:
+            Gradients by name, each of its parameter's shape.
+        """
         collected, self._collected = self._collected, {}
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             for tensor in collected.values():
@@ -91,7 +99,11 @@ class ConflictStats:
     conflicts: list[float] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """Means over the epoch, and the cosine of each step."""
+        """Means over the epoch, and the cosine of each step.
+
+        Returns:
+            Plain values by name, as metrics.jsonl holds them.
+        """
         count = max(len(self.cosines), 1)
         return {
             "cosine": sum(self.cosines) / count,
@@ -158,6 +170,9 @@ def rounding(sizes: dict[str, tuple[float, float]], epsilons: dict[str, float]) 
     Args:
         sizes: By name, the root mean squares of g and of `.grad` before g was split off.
         epsilons: By name, that of the coarsest type that g was computed in.
+
+    Returns:
+        Names; none where every gradient is one.
     """
     largest: dict[str, float] = {}
     for name, pair in sizes.items():

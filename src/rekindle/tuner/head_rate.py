@@ -17,6 +17,13 @@ def head_rate(mean_square: float, momentum: float = 0.9) -> float:
     Args:
         mean_square: E||f||^2 of the features that the head reads, above 0; `rekindle.analysis.linear_probe.mean_square`.
         momentum: Of the optimiser, from 0 to below 1.
+
+    Returns:
+        A rate above 0: 6 / (mean_square + 1) with momentum 0.9.
+
+    Examples:
+        >>> round(head_rate(mean_square=450.0), 4), round(head_rate(mean_square=10.0), 4)
+        (0.0133, 0.5455)
     """
     return KAPPA * (1 - momentum) / (mean_square + 1)  # The bias is one more weight, on a feature that is always 1.
 
@@ -28,8 +35,15 @@ def read_head_lr(head_lr: float | str, lr: float) -> float:
         head_lr: Itself a number; a multiple of the backbone's such as "x10"; or "tied", the same as the backbone's, as in the papers.
         lr: The backbone's.
 
+    Returns:
+        A rate above 0.
+
     Raises:
         ValueError: For another text, or a number that is not above 0.
+
+    Examples:
+        >>> read_head_lr("x10", lr=0.002), read_head_lr("tied", lr=0.002), read_head_lr(0.05, lr=0.002)
+        (0.02, 0.002, 0.05)
     """
     if head_lr == TIED:
         return lr

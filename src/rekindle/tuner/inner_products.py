@@ -22,6 +22,9 @@ def inner_products(first: Sequence[Tensor], second: Sequence[Tensor | None]) -> 
     Args:
         first: Tensors a, of any floating type.
         second: As many tensors b, each of its a's shape, or None.
+
+    Returns:
+        One triple of numbers a pair, in order.
     """
     found = _added_up(first, second, torch.float32)
     again = [row for row, (aa, _, bb) in enumerate(found) if not (_is_safe(aa) and (second[row] is None or _is_safe(bb)))]

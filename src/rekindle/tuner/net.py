@@ -19,8 +19,11 @@ def operate(
         methods: In order.
         source: The pre-trained network.
         head: Names of the new classifier's layers; None finds them.
-        origin: {parameter name: name in the source}; None matches by equal name and shape outside the head.
+        source_names: {parameter name: name in the source}; None matches by equal name and shape outside the head.
         seed: Key of draws.
+
+    Returns:
+        The network's parts by name: head, stages, and what the source calls each parameter.
     """
     names = (head,) if isinstance(head, str) else tuple(find_classifier(model) if head is None else head)
     require(len(names) > 0, "head must name at least one module.")

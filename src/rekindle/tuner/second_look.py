@@ -56,7 +56,11 @@ class SecondLook:
 
 @contextmanager
 def kept_statistics(model: nn.Module) -> Iterator[None]:
-    """Put back a network's buffers, such as BatchNorm's running statistics, and the generators, as they were before."""
+    """Put back a network's buffers, such as BatchNorm's running statistics, and the generators, as they were before.
+
+    Yields:
+        Nothing.
+    """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     random = random_state()
     try:

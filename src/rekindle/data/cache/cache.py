@@ -80,6 +80,9 @@ class Cache:
     def default(cls, root: str | Path | None = None) -> "Cache":
         """The cache in `root`, else in REKINDLE_HOME, else in ~/.cache/rekindle; bounded by REKINDLE_CACHE_GB.
 
+        Returns:
+            A cache that is bounded in bytes; its folder is made when something is first written.
+
         Raises:
             UserError: If REKINDLE_CACHE_GB is not a number of gigabytes.
         """
@@ -93,11 +96,19 @@ class Cache:
         return cls(home(root) / "pixels", limit)
 
     def shelf(self, settings: Settings, note: Note) -> "CachePartition":
-        """The shards of one setting."""
+        """The shards of one setting.
+
+        Returns:
+            The partition, whose folder need not exist yet.
+        """
         return CachePartition(self.root / settings.name, settings, self.limit, note)
 
     def listing(self) -> list[dict[str, Any]]:
-        """Each setting: what it is, and its shards with bytes, last use (seconds since 1970) and whether a live process uses them."""
+        """Each setting: what it is, and its shards with bytes, last use (seconds since 1970) and whether a live process uses them.
+
+        Returns:
+            One mapping a setting, as `rekindle data cache --json` prints them.
+        """
         found = []
         for folder in _folders(self.root):
             paths = sorted(folder.glob("*" + SUFFIX))
@@ -140,7 +151,11 @@ class Cache:
         return freed, left
 
     def trim(self) -> list[Path]:
-        """Remove shards, those used longest ago first, until the rest keeps to the limit; those in use stay. What was removed."""
+        """Remove shards, those used longest ago first, until the rest keeps to the limit; those in use stay. What was removed.
+
+        Returns:
+            Paths of the shards that were removed, oldest use first.
+        """
         paths = [path for folder in _folders(self.root) for path in folder.glob("*" + SUFFIX)]
         total, removed = sum(size(path) for path in paths), []
         for path in sorted(paths, key=_mtime):
@@ -212,7 +227,11 @@ class CachePartition:
             return False
 
     def get(self, digest: str) -> Shard | None:
-        """The shard that holds a picture, whole; None if there is none. Many threads may ask."""
+        """The shard that holds a picture, whole; None if there is none. Many threads may ask.
+
+        Returns:
+            A mapped shard that holds the picture whole, or None.
+        """
         shard = self._rows.get(digest)
         if shard is None or self.distrusts(shard):
             return None
@@ -222,7 +241,11 @@ class CachePartition:
         return shard
 
     def distrusts(self, shard: Shard) -> bool:
-        """Whether a shard was found damaged."""
+        """Whether a shard was found damaged.
+
+        Returns:
+            True where its bytes were not those that were written.
+        """
         return shard.path in self._damaged
 
     def distrust(self, path: Path, why: str) -> None:
@@ -236,6 +259,9 @@ class CachePartition:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the one process that writes here; wait for another to finish, then see what it made.
+
+        Yields:
+            Once this process is the only one that writes.
 
         Raises:
             Unusable: If the folder cannot be written.
@@ -264,6 +290,9 @@ class CachePartition:
     @contextmanager
     def sink(self) -> "Iterator[ShardSink]":
         """Where to put decoded pictures; inside `writing` only. What is not finished is removed.
+
+        Yields:
+            A sink; its file is removed unless it was finished.
 
         Raises:
             Unusable: If the file cannot be written.
@@ -310,6 +339,9 @@ class ShardSink:
 
     def finish(self) -> Shard:
         """Give the file its name and open it. One that exceeds the limit gets none, and goes when this process ends.
+
+        Returns:
+            The file, mapped for reading.
 
         Raises:
             Unusable: If it cannot be written.

@@ -68,6 +68,9 @@ def decode(source: Picture | str | bytes, edge: int, interpolation: str = "bilin
         edge: Length of the shorter edge after the resize, at least 1.
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos", antialiased by Pillow where it shrinks.
 
+    Returns:
+        (H, W, 3) uint8, min(H, W) equal to the edge.
+
     Raises:
         Undecodable: If the file is empty, cut off, no picture, or of an absurd shape.
         UserError: If `edge` or `interpolation` is not allowed.
@@ -83,6 +86,9 @@ def decode(source: Picture | str | bytes, edge: int, interpolation: str = "bilin
 def decode_image(image: Image.Image, edge: int, interpolation: str = "bilinear") -> np.ndarray:
     """The pixels of a picture in memory by the rules of `decode`; the picture stays as it is.
 
+    Returns:
+        (H, W, 3) uint8, min(H, W) equal to the edge.
+
     Raises:
         Undecodable: If it is of a kind that is not read, or of an absurd shape.
     """
@@ -96,6 +102,9 @@ def decode_image(image: Image.Image, edge: int, interpolation: str = "bilinear")
 
 def decode_whole(source: Picture) -> np.ndarray:
     """Read a picture by the rules of `decode` at its own size, (H, W, 3) uint8.
+
+    Returns:
+        (H, W, 3) uint8.
 
     Raises:
         Undecodable: If it holds no picture.
@@ -128,6 +137,9 @@ class ImageFacts:
 
 def inspect(data: bytes) -> ImageFacts:
     """Read what a file says of its picture.
+
+    Returns:
+        Size in pixels, format, mode and orientation, without the pixels.
 
     Raises:
         Undecodable: If the file holds no picture.
@@ -196,6 +208,9 @@ def _opened(data: bytes, act: Callable[[Image.Image], Result]) -> Result:
 def read(picture: Picture) -> bytes:
     """The encoded bytes of a file or cell.
 
+    Returns:
+        The bytes as they are stored, undecoded.
+
     Raises:
         Undecodable: If it cannot be opened.
     """
@@ -206,7 +221,11 @@ def read(picture: Picture) -> bytes:
 
 
 def orientation(image: Image.Image) -> int:
-    """How the EXIF data turn a picture, 1 to 8 as EXIF counts; 1 where they are damaged or say nothing."""
+    """How the EXIF data turn a picture, 1 to 8 as EXIF counts; 1 where they are damaged or say nothing.
+
+    Returns:
+        A number from 1 (upright) to 8.
+    """
     try:
         value = image.getexif().get(ORIENTATION, 1)
         return int(value) if value in TURNS else 1
@@ -215,7 +234,11 @@ def orientation(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert the first frame to upright RGB."""
+    """Convert the first frame to upright RGB.
+
+    Returns:
+        A picture of mode RGB.
+    """
     image.seek(0)
     white = white_of(image)
     image.load()  # Turns a TIFF file by itself, and then forgets its orientation.
@@ -231,7 +254,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize(image: Image.Image, edge: int, interpolation: str) -> Image.Image:
-    """Scale so that the shorter edge has `edge` pixels; the longer one is rounded down, as torchvision does."""
+    """Scale so that the shorter edge has `edge` pixels; the longer one is rounded down, as torchvision does.
+
+    Returns:
+        A picture of the same mode.
+    """
     width, height = image.size
     if max(width, height) > MAX_RATIO * min(width, height):
         raise Undecodable(f"{width} x {height} pixels: one side is more than {MAX_RATIO} times the other")
@@ -243,12 +270,20 @@ def resize(image: Image.Image, edge: int, interpolation: str) -> Image.Image:
 
 
 def is_deep(mode: str) -> bool:
-    """Whether pixels of a mode are greys of more than 8 bits."""
+    """Whether pixels of a mode are greys of more than 8 bits.
+
+    Returns:
+        True for the modes "I" and "I;16" with its byte orders.
+    """
     return mode == "I" or mode.startswith("I;16")
 
 
 def white_of(image: Image.Image) -> int:
-    """The value of white among 16-bit greys: what a TIFF file says of its bits or its largest value, else 65535."""
+    """The value of white among 16-bit greys: what a TIFF file says of its bits or its largest value, else 65535.
+
+    Returns:
+        A value from 255 to 65535.
+    """
     try:
         tags = image.tag_v2  # type: ignore[attr-defined]
         bits, white = tags.get(TIFF_BITS, (16,))[0], tags.get(TIFF_WHITE, DEEP_WHITE)

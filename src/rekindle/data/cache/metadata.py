@@ -17,7 +17,11 @@ TIFF_KEPT = {*range(254, 267), *range(273, 282), 284, 292, 293, 317, 320, *range
 
 
 def without_metadata(data: bytes) -> bytes:
-    """The same picture without EXIF data, profiles, comments and the like; the same bytes if the file is no JPEG, PNG, WebP or TIFF."""
+    """The same picture without EXIF data, profiles, comments and the like; the same bytes if the file is no JPEG, PNG, WebP or TIFF.
+
+    Returns:
+        Bytes of the same format, at most as many as were given.
+    """
     try:
         return _without_metadata(data)
     except struct.error:

@@ -80,6 +80,9 @@ class Pixels:
                 decodes into a file without a name, so that a killed process leaves nothing behind.
             note: Told, in a sentence, of what was wrong with the cache.
 
+        Returns:
+            The decoded pictures, in the order of the paths.
+
         Raises:
             UserError: Naming every file that cannot be read and why, or that the disk is full.
         """
@@ -106,7 +109,11 @@ class Pixels:
         )  # fmt: skip
 
     def content_hash(self, names: Sequence[str], labels: Sequence[int]) -> str:
-        """One hash over (name, label, bytes) of each picture, whatever their order."""
+        """One hash over (name, label, bytes) of each picture, whatever their order.
+
+        Returns:
+            64 hexadecimal digits (SHA-256).
+        """
         rows = sorted(f"{name}\x1f{label}\x1f{digest}" for name, label, digest in zip(names, labels, self.hashes, strict=True))
         return hashlib.sha256("\x1e".join(rows).encode()).hexdigest()
 

@@ -53,6 +53,9 @@ class Shard:
     def open(cls, path: Path) -> "Shard":
         """Map a file, and mark it as in use for as long as the shard lives.
 
+        Returns:
+            The mapped file; it is in use until the object is gone.
+
         Raises:
             Damaged: If it is cut off or not a shard.
             FileNotFoundError: If it has gone meanwhile.
@@ -73,12 +76,20 @@ class Shard:
         return cls(np.frombuffer(whole, np.uint8), rows, path, lock)
 
     def pixels(self, digest: str) -> np.ndarray:
-        """(H, W, 3) uint8, a view."""
+        """(H, W, 3) uint8, a view.
+
+        Returns:
+            (H, W, 3) uint8, which must not be written to.
+        """
         row = self.rows[digest]
         return self.buffer[row.offset : row.offset + row.height * row.width * 3].reshape(row.height, row.width, 3)
 
     def is_whole(self, digest: str) -> bool:
-        """Whether a picture's pixels are those that were written."""
+        """Whether a picture's pixels are those that were written.
+
+        Returns:
+            True where their checksum is the stored one.
+        """
         return zlib.crc32(self.pixels(digest).data) == self.rows[digest].crc
 
 
@@ -148,7 +159,11 @@ class ShardWriter:
 
 
 def remove(path: Path) -> bool:
-    """Delete a shard that no live process uses; False if one does, or if it may not be deleted."""
+    """Delete a shard that no live process uses; False if one does, or if it may not be deleted.
+
+    Returns:
+        True if the file was deleted.
+    """
     try:
         with open(path, "rb") as file:
             if not _lock(file, shared=False):
@@ -162,7 +177,11 @@ def remove(path: Path) -> bool:
 
 
 def is_used(path: Path) -> bool:
-    """Whether a live process has the shard open."""
+    """Whether a live process has the shard open.
+
+    Returns:
+        True while any process, this one included, has it open.
+    """
     try:
         with open(path, "rb") as file:
             return not _lock(file, shared=False)
@@ -223,7 +242,11 @@ def _rows(whole: "pyarrow.Buffer") -> dict[str, ShardRow]:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file; 0 if it has gone."""
+    """Bytes of a file; 0 if it has gone.
+
+    Returns:
+        Bytes, 0 or more.
+    """
     try:
         return os.stat(path).st_size
     except FileNotFoundError:

@@ -61,7 +61,11 @@ class ResolvedColumns:
     group: str = ""
 
     def choices(self) -> dict[str, str]:
-        """What data.json says of them."""
+        """What data.json says of them.
+
+        Returns:
+            Names of the columns by what they hold.
+        """
         return {f"{role}_column": name for role, name in vars(self).items() if name}
 
 
@@ -74,6 +78,9 @@ def choose(where: str, names: Sequence[str], asked: ColumnNames, images: Sequenc
         asked: What the user named.
         images: Columns that by their type hold pictures.
         labels: Columns that by their type hold classes.
+
+    Returns:
+        The columns of picture, label, split and group; the last two may be none.
 
     Raises:
         UserError: If one is missing or several could be meant, with the names that there are.

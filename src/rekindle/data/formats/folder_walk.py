@@ -84,7 +84,11 @@ class Listing:
     outputs: list[Path]
 
     def pictures(self) -> list[Path]:
-        """Files with a picture's ending."""
+        """Files with a picture's ending.
+
+        Returns:
+            Paths, sorted.
+        """
         return [path for path in self.files if is_picture(path)]
 
 
@@ -94,6 +98,9 @@ def listing(folder: Path, home: Path | None = None) -> Listing:
     Args:
         folder: Where to begin.
         home: The data folder; None takes `folder`.
+
+    Returns:
+        Every file and folder below it, hidden ones told apart.
     """
     inside = os.path.realpath(home or folder)
     found = Listing([], [], [], [], [], [])
@@ -123,6 +130,9 @@ def listing(folder: Path, home: Path | None = None) -> Listing:
 def find_images(items: Sequence[Path | str]) -> list[Path]:
     """Picture files named one by one, whatever their ending, or found below folders: hidden ones left out, sorted.
 
+    Returns:
+        Paths in the order of the items, sorted within a folder.
+
     Raises:
         UserError: If something does not exist, or nothing is found.
     """
@@ -147,7 +157,11 @@ class NewFiles:
     passed_over: dict[str, list[Path]] = field(default_factory=dict)
 
     def told(self) -> list[str]:
-        """A sentence for each reason, with a count and examples."""
+        """A sentence for each reason, with a count and examples.
+
+        Returns:
+            Sentences; none where every file is a picture.
+        """
         return [
             printable(f"passed over, {why}: {len(paths)}, such as {some([str(path) for path in paths], EXAMPLES)}.")
             for why, paths in self.passed_over.items()
@@ -156,6 +170,9 @@ class NewFiles:
 
 def find_new(items: Sequence[Path | str]) -> NewFiles:
     """What to classify: each file of a folder is either among the paths or passed over for a reason.
+
+    Returns:
+        The paths to classify, and what was passed over.
 
     Raises:
         UserError: If something does not exist, or nothing is found.
@@ -192,11 +209,19 @@ def _existing(items: Sequence[Path | str]) -> Iterator[Path]:
 
 
 def holds(outer: str, inner: str) -> bool:
-    """Whether a real path is, or lies above, another."""
+    """Whether a real path is, or lies above, another.
+
+    Returns:
+        True where `inner` is `outer` or lies below it.
+    """
     return Path(inner).is_relative_to(outer)
 
 
 def shortened(lines: Sequence[str]) -> list[str]:
-    """At most 50 lines, indented, and how many more."""
+    """At most 50 lines, indented, and how many more.
+
+    Returns:
+        The lines to print.
+    """
     more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return [*(f"  {line}" for line in lines[:SHOWN]), *more]

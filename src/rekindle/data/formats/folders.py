@@ -24,6 +24,9 @@ Files = dict[str, list[Path]]
 def survey(root: Path) -> FoundData:
     """Classes and pictures of a folder, and everything wrong with its names and places.
 
+    Returns:
+        What was found; its problems are all told at once, and none is raised here.
+
     Raises:
         UserError: If it is no folder, or one that cannot be opened.
     """

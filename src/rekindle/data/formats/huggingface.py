@@ -21,7 +21,11 @@ SAVED = ("dataset_dict.json", "state.json")
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote this folder."""
+    """Whether `save_to_disk` wrote this folder.
+
+    Returns:
+        True for a folder that holds a dataset or a dictionary of them.
+    """
     return any((folder / name).is_file() for name in SAVED)
 
 
@@ -31,6 +35,9 @@ def survey(source: str, asked: ColumnNames) -> FoundData:
     Args:
         source: A folder, or hf:NAME or hf:NAME:CONFIGURATION on the hub.
         asked: Names of columns.
+
+    Returns:
+        What was found, with every problem of rows and columns.
 
     Raises:
         UserError: If it cannot be loaded, or its columns are not clear.
@@ -143,5 +150,9 @@ class ArrowColumn:
     root: Path
 
     def read(self, row: int) -> bytes:
-        """The bytes in a row; OSError where there are none."""
+        """The bytes in a row; OSError where there are none.
+
+        Returns:
+            The encoded bytes of one picture.
+        """
         return encoded(self.table[row][self.name], self.root)

@@ -13,7 +13,11 @@ class Column(Protocol):
     """A table's column of encoded pictures; many threads may read it, and it can be pickled."""
 
     def read(self, row: int) -> bytes:
-        """The bytes in a row, 0-based; OSError where there are none."""
+        """The bytes in a row, 0-based; OSError where there are none.
+
+        Returns:
+            The encoded bytes of one picture.
+        """
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,11 @@ class TableImage:
     row: int = field(compare=False)
 
     def read(self) -> bytes:
-        """The encoded bytes; OSError where there are none."""
+        """The encoded bytes; OSError where there are none.
+
+        Returns:
+            The encoded bytes of the picture.
+        """
         return self.column.read(self.row)
 
     @property
@@ -48,6 +56,9 @@ Picture = Path | TableImage
 
 def read_file(path: Path) -> bytes:
     """A picture file's bytes.
+
+    Returns:
+        The file's bytes, undecoded.
 
     Raises:
         OSError: If it cannot be opened, is no ordinary file (a named pipe waits for ever, a device never ends) or is too large for a picture.

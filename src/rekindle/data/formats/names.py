@@ -19,29 +19,67 @@ SPLIT_WORD = re.compile(
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is hidden or an operating system's own."""
+    """Whether a name is hidden or an operating system's own.
+
+    Returns:
+        True for names that begin with a dot, and for such as Thumbs.db.
+
+    Examples:
+        >>> is_hidden(".DS_Store"), is_hidden("Thumbs.db"), is_hidden("a.jpg")
+        (True, True, False)
+    """
     return name.startswith(".") or name.casefold() in SYSTEM
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a name ends as a picture's does."""
+    """Whether a name ends as a picture's does.
+
+    Returns:
+        True for the endings of the formats that are decoded, in any case.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> is_picture(Path("a.JPG")), is_picture(Path("a.txt"))
+        (True, False)
+    """
     return path.suffix.lower() in PICTURES
 
 
 def is_document(path: Path) -> bool:
-    """Whether a name is that of a text which people put beside pictures."""
+    """Whether a name is that of a text which people put beside pictures.
+
+    Returns:
+        True for endings such as .txt, .md and .pdf, and names such as README, in any case.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> is_document(Path("README")), is_document(Path("a.jpg"))
+        (True, False)
+    """
     return path.suffix.lower() in DOCUMENTS or path.stem.casefold() in DOCUMENT_NAMES
 
 
 def is_table(path: Path) -> bool:
-    """Whether a name ends as a table's does."""
+    """Whether a name ends as a table's does.
+
+    Returns:
+        True for .csv, .tsv, .jsonl, .parquet and their like.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> is_table(Path("labels.csv")), is_table(Path("a.jpg"))
+        (True, False)
+    """
     return path.suffix.lower() in TABLES
 
 
 def split_word(name: str) -> tuple[str, str]:
     """The split that a folder's name speaks of, and the rest of the name; two empty texts if it speaks of none.
 
-    Example:
+    Returns:
+        (split, rest): "train", "val" or "test", and what is left of the name.
+
+    Examples:
         >>> split_word("seg_train"), split_word("testing_set"), split_word("constrained")
         (('train', 'seg'), ('test', ''), ('', ''))
     """
@@ -53,12 +91,24 @@ def split_word(name: str) -> tuple[str, str]:
 
 
 def one_name(name: str) -> str:
-    """A name in the normal form C of Unicode: macOS may store an accented letter as two code points."""
+    """A name in the normal form C of Unicode: macOS may store an accented letter as two code points.
+
+    Returns:
+        The text in normal form C.
+
+    Examples:
+        >>> len("e\u0301"), len(one_name("e\u0301"))
+        (2, 1)
+    """
     return unicodedata.normalize("NFC", name)
 
 
 def not_text(name: str) -> str:
-    """Why a name holds bytes that are no text, and what to do; "" for one that is text."""
+    """Why a name holds bytes that are no text, and what to do; "" for one that is text.
+
+    Returns:
+        A sentence, or "".
+    """
     if printable(name) == name:
         return ""
     try:
@@ -69,5 +119,9 @@ def not_text(name: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text that any UTF-8 file takes: bytes of a name that are none stand as escapes."""
+    """Text that any UTF-8 file takes: bytes of a name that are none stand as escapes.
+
+    Returns:
+        A text that encodes to UTF-8.
+    """
     return text.encode("utf-8", "backslashreplace").decode()

@@ -52,6 +52,9 @@ def open_data(
         exclude: CSV file that names pictures, in its column `path`, which neither train nor validate; those of the test split stay there.
         fold: Such as "2/5": divide training and validation pictures into five folds, and validate on the second; None makes no folds.
 
+    Returns:
+        Classes, the pictures of each split, and notes on what was left out; no picture is opened.
+
     Raises:
         UserError: Listing everything that is wrong, by path or row.
     """
@@ -72,6 +75,9 @@ def survey(data: Path | str, asked: ColumnNames, group_pattern: str | None = Non
             name or folder.
         asked: Names of a table's columns.
         group_pattern: See `open_data`.
+
+    Returns:
+        What was found, before it is divided into splits.
 
     Raises:
         UserError: If there is nothing to look at.

@@ -22,6 +22,9 @@ def is_output(folder: Path, levels: int = SEARCHED) -> bool:
     Args:
         folder: What is asked about.
         levels: How many levels of folders in it are looked into.
+
+    Returns:
+        True where nothing in the folder is data.
     """
     try:
         with os.scandir(folder) as entries:
@@ -40,7 +43,11 @@ def is_output(folder: Path, levels: int = SEARCHED) -> bool:
 
 
 def is_result(names: Collection[str]) -> bool:
-    """Whether a folder with entries of these names is that of a run, finished or not, of a study, of `data clean`, of an export, or of folds."""
+    """Whether a folder with entries of these names is that of a run, finished or not, of a study, of `data clean`, of an export, or of folds.
+
+    Returns:
+        True where rekindle wrote the folder.
+    """
     found = set(names)
     return RUN <= found or BEGUN <= found or found == {".lock"} or CLEANED <= found or not found.isdisjoint({STUDY, EXPORTED, FOLDED})
 
@@ -51,6 +58,9 @@ def is_figure(path: Path, beside: Collection[str]) -> bool:
     Args:
         path: The file.
         beside: Names of all entries of its folder; a file without numbers beside it is not opened.
+
+    Returns:
+        True where the figure is passed over as no data.
     """
     if path.suffix != ".png" or f"{path.stem}.csv" not in beside:
         return False

@@ -24,6 +24,9 @@ def find_files(root: Path, where: Sequence[str], cells: Sequence[Any], findings:
         where: What messages call each row.
         cells: Paths or ids.
         findings: Gets every problem.
+
+    Returns:
+        A picture, or None, for each cell, in order.
     """
     texts = ["" if cell is None else _whole(cell) for cell in cells]
     base = os.path.abspath(root)

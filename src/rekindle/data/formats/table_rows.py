@@ -49,6 +49,9 @@ def gather(root: Path, rows: Iterable[TableRow], names: Sequence[str] | None, fi
         names: Classes in the order of their numbers, where the table tells; a label is then a number or one of them.
         findings: Gets every problem.
         bare: The table has no splits.
+
+    Returns:
+        What was found, with every problem told by row.
     """
     rows = _numbers_as_one(_without_unlabelled_splits(list(rows), findings))
     kept: list[tuple[TableRow, str | int]] = []
@@ -81,7 +84,15 @@ def gather(root: Path, rows: Iterable[TableRow], names: Sequence[str] | None, fi
 
 
 def as_label(value: Any) -> str | int | None:
-    """A cell as a label: text without spaces around it, a whole number, or None where it is empty."""
+    """A cell as a label: text without spaces around it, a whole number, or None where it is empty.
+
+    Returns:
+        The label; whole numbers as int, also where they stood as 1.0.
+
+    Examples:
+        >>> as_label(" dress "), as_label(1.0), as_label("")
+        ('dress', 1, None)
+    """
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, float):
@@ -93,7 +104,11 @@ def as_label(value: Any) -> str | int | None:
 
 
 def as_groups(where: Sequence[str], cells: Iterable[Any], findings: Findings) -> list[str]:
-    """Cells as names of groups; each that is empty is a problem."""
+    """Cells as names of groups; each that is empty is a problem.
+
+    Returns:
+        A name for each cell, in order; "" where there is a problem.
+    """
     found = ["" if (name := as_label(cell)) is None else str(name) for cell in cells]
     findings.problems += [
         f"{place}: no group; fill it in, also where a picture is alone" for place, name in zip(where, found, strict=True) if not name
@@ -102,7 +117,15 @@ def as_groups(where: Sequence[str], cells: Iterable[Any], findings: Findings) ->
 
 
 def as_split(value: Any) -> str | None:
-    """A cell as a split's name; None if it is no known word."""
+    """A cell as a split's name; None if it is no known word.
+
+    Returns:
+        "train", "val" or "test", or None.
+
+    Examples:
+        >>> as_split("training"), as_split("dev"), as_split("other")
+        ('train', 'val', None)
+    """
     return WORDS.get(str(value).strip().casefold())
 
 

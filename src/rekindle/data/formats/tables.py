@@ -37,7 +37,11 @@ _reading = threading.Lock()
 
 
 def tables_in(folder: Path) -> dict[str, list[Path]]:
-    """{split: tables} of a folder that holds train.csv or train.parquet, also in numbered parts; empty if it holds none."""
+    """{split: tables} of a folder that holds train.csv or train.parquet, also in numbered parts; empty if it holds none.
+
+    Returns:
+        Paths by split, numbered parts in order.
+    """
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         match = SHARD.fullmatch(path.stem)
@@ -48,6 +52,9 @@ def tables_in(folder: Path) -> dict[str, list[Path]]:
 
 def survey(path: Path, asked: ColumnNames) -> FoundData:
     """Classes and pictures of a table, or of a folder of tables that are named as their splits.
+
+    Returns:
+        What was found, with every problem of rows and columns.
 
     Raises:
         UserError: If a table cannot be read, or its columns are not clear.
@@ -316,7 +323,11 @@ class ParquetColumn:
     stamp: int
 
     def read(self, row: int) -> bytes:
-        """The bytes in a row; OSError where there are none."""
+        """The bytes in a row; OSError where there are none.
+
+        Returns:
+            The encoded bytes of one picture.
+        """
         with _reading:
             starts = _starts(self.path, self.stamp)
             group = bisect.bisect_right(starts, row) - 1
@@ -326,6 +337,9 @@ class ParquetColumn:
 
 def encoded(value: Any, folder: Path) -> bytes:
     """The picture's bytes in a cell: bytes, or a struct of bytes and path of which one may be missing.
+
+    Returns:
+        The bytes, undecoded.
 
     Raises:
         OSError: If there is neither, or no such file.

@@ -22,6 +22,9 @@ TASKS: dict[str, Task] = _tasks()
 def find(name: str) -> Task:
     """A task by name.
 
+    Returns:
+        The task, whose `read` knows its archives.
+
     Raises:
         UserError: If there is none of that name.
     """

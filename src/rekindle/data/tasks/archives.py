@@ -32,7 +32,11 @@ class BadArchive(UserError):
 
 
 def is_archive(name: str) -> bool:
-    """Whether a name ends as an archive's does."""
+    """Whether a name ends as an archive's does.
+
+    Returns:
+        True for .zip, .tar, .tgz and their like.
+    """
     return name.lower().endswith(ENDINGS)
 
 
@@ -64,7 +68,11 @@ def extract(archive: Path, into: Path, progress: Progress | None = None) -> None
 
 @contextmanager
 def room(folder: Path) -> Iterator[None]:
-    """Turn a full disk, or a full quota, into a sentence."""
+    """Turn a full disk, or a full quota, into a sentence.
+
+    Yields:
+        Nothing; a full disk inside ends in a `UserError`.
+    """
     try:
         yield
     except OSError as error:
@@ -118,7 +126,11 @@ def _refuse(archive: Path, into: Path, progress: Progress) -> None:
 
 
 def what_it_is(path: Path) -> str:
-    """What a file that should be an archive seems to be."""
+    """What a file that should be an archive seems to be.
+
+    Returns:
+        Words such as "a web page", for a sentence.
+    """
     with open(path, "rb") as file:
         head = file.read(1024)
     if not head:
@@ -127,7 +139,11 @@ def what_it_is(path: Path) -> str:
 
 
 def looks_like_a_page(head: bytes) -> bool:
-    """Whether a file's first bytes are those of HTML or XML."""
+    """Whether a file's first bytes are those of HTML or XML.
+
+    Returns:
+        True where a server sent a page in the place of a file.
+    """
     return head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head"))
 
 

@@ -91,7 +91,11 @@ def fetch(
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hexadecimal hash of a file."""
+    """Hexadecimal hash of a file.
+
+    Returns:
+        Lower-case hexadecimal digits, as many as the algorithm has.
+    """
     return str(pooch.file_hash(str(path), algorithm))
 
 

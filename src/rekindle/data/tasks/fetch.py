@@ -38,7 +38,11 @@ def take_all(given: Sequence[Path | str]) -> list[Obtained]:
 
 
 def obtain(task: Task, base: Path, given: list[Path], listener: Any, option: str) -> list[Obtained]:
-    """All files of a task, given ones first checked, the others downloaded; what cannot be had is told at once."""
+    """All files of a task, given ones first checked, the others downloaded; what cannot be had is told at once.
+
+    Returns:
+        Path and hash of each of the task's files, in their order.
+    """
     here = _match(task, given)
     seen = _seen(base)
     files, failures = [], []
@@ -143,7 +147,11 @@ def remember(task: Task, files: list[Obtained], base: Path) -> None:
 
 
 def in_mib(listener: Any, what: str) -> Any:
-    """A progress function of bytes for a listener that counts whole things; it is told of each MiB once."""
+    """A progress function of bytes for a listener that counts whole things; it is told of each MiB once.
+
+    Returns:
+        A function of (bytes done, bytes in all), or None without a listener.
+    """
     if listener is None:
         return None
     last = -1

@@ -12,7 +12,11 @@ JOINED = "+val"
 
 
 def is_task(data: Path | str) -> bool:
-    """Whether data names a task, or a folder that holds a prepared one; a folder of one's own comes before a task of its name."""
+    """Whether data names a task, or a folder that holds a prepared one; a folder of one's own comes before a task of its name.
+
+    Returns:
+        True where `survey` can be asked.
+    """
     path = Path(data)
     return is_prepared(path) if path.exists() else str(data).removesuffix(JOINED) in TASKS
 
@@ -23,6 +27,9 @@ def survey(data: Path | str) -> FoundData:
     Args:
         data: A task's name, or the folder of a prepared one. With "+val" at the end of a name its official validation split
             joins train, and validation is taken from both by the rule for tasks without.
+
+    Returns:
+        What was found; none of a prepared task's pictures is missing.
 
     Raises:
         UserError: If it is not prepared; the message says what to type.

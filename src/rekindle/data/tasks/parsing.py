@@ -10,6 +10,9 @@ from rekindle.errors import UserError, agree, number_of
 def home_of(folder: Path, marker: str) -> Path:
     """The folder that holds `marker` (a relative path), however deep an archive has put it; the shallowest one.
 
+    Returns:
+        A folder, `folder` itself included.
+
     Raises:
         UserError: If there is none.
     """
@@ -23,6 +26,9 @@ def home_of(folder: Path, marker: str) -> Path:
 
 def rows(path: Path, columns: int) -> list[list[str]]:
     """Lines of words; the last column keeps its blanks.
+
+    Returns:
+        The words of each line that is not empty.
 
     Raises:
         UserError: Naming the line that has too few words.
@@ -44,6 +50,9 @@ def rows(path: Path, columns: int) -> list[list[str]]:
 def matlab(path: Path) -> dict[str, Any]:
     """The variables of a MATLAB file.
 
+    Returns:
+        Arrays and structures by name.
+
     Raises:
         UserError: If it is none.
     """
@@ -59,6 +68,9 @@ def matlab(path: Path) -> dict[str, Any]:
 def label_of(number: int, classes: list[str], where: str) -> int:
     """A label that counts from 1, as one that counts from 0.
 
+    Returns:
+        A number from 0 to classes - 1.
+
     Raises:
         UserError: If there is no such class.
     """
@@ -68,7 +80,11 @@ def label_of(number: int, classes: list[str], where: str) -> int:
 
 
 def by_class(folder: Path, names: list[str], classes: list[str]) -> LabeledPaths:
-    """Pictures named "CLASS/picture.jpg" below `folder`."""
+    """Pictures named "CLASS/picture.jpg" below `folder`.
+
+    Returns:
+        (path, label) of each picture.
+    """
     labels = {name: label for label, name in enumerate(classes)}
     found = []
     for name in names:

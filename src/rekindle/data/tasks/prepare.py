@@ -34,6 +34,9 @@ def prepare(
         repacked: `given` are all of the task, packed anew: hashes are not compared, the official lists and counts still are.
         listener: Has `note(text)` and `progress(what, done, total)`.
 
+    Returns:
+        The folder of the prepared task, which `open_data` takes by the task's name.
+
     Raises:
         UserError: Saying what is wrong and what to type; nothing partial is left.
     """

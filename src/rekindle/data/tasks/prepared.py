@@ -28,17 +28,28 @@ TASK = FileFormat(2, TaskRecord, "remove {folder} and type: rekindle data prepar
 
 
 def place(name: str, root: Path | str | None = None) -> Path:
-    """Where a task lies once it is prepared."""
+    """Where a task lies once it is prepared.
+
+    Returns:
+        A folder, which need not exist.
+    """
     return home(root) / "tasks" / name
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder holds a prepared task."""
+    """Whether a folder holds a prepared task.
+
+    Returns:
+        True where the folder is whole: it appears whole or not at all.
+    """
     return (folder / RECORD).is_file()
 
 
 def record(folder: Path) -> dict[str, Any]:
     """What task.json says.
+
+    Returns:
+        Plain values: classes, splits, counts and sources.
 
     Raises:
         UserError: If it is missing or damaged.
@@ -49,5 +60,9 @@ def record(folder: Path) -> dict[str, Any]:
 
 
 def counted(counts: dict[str, int]) -> str:
-    """Pictures of each split in words."""
+    """Pictures of each split in words.
+
+    Returns:
+        Such as "1020 train, 1020 val, 6149 test".
+    """
     return ", ".join(f"{count} {split}" for split, count in counts.items())

@@ -142,6 +142,9 @@ def mix(weight: Tensor, anchor: Tensor, mask: Tensor, p: float) -> Tensor:
         anchor: w0, of the same shape.
         mask: M, of a shape that broadcasts; true where w is kept.
         p: Probability of false, below 1.
+
+    Returns:
+        A tensor of the weight's shape.
     """
     start = anchor.to(weight.dtype)
     return start + (weight - start) * mask / (1 - p)
@@ -152,6 +155,9 @@ def draw_mask(module: nn.Module, weight: Tensor, p: float, per: str) -> Tensor:
 
     With "neuron" there is one draw an input neuron, for all weights that go out from it. A convolution's groups have inputs of their own.
     Tensors with one dimension have a draw an entry.
+
+    Returns:
+        Booleans, true where a weight is kept.
     """
     shape = tuple(weight.shape)
     ones = (1,) * (weight.ndim - 2)

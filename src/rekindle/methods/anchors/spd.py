@@ -65,5 +65,9 @@ class SPD(HeldWeights):
 
 
 def deviation_ratio(now: Tensor, before: Tensor) -> Tensor:
-    """max(0, now - before) / now, the share of a distance that the last step added; 0 where there is no distance."""
+    """max(0, now - before) / now, the share of a distance that the last step added; 0 where there is no distance.
+
+    Returns:
+        A scalar from 0 to 1.
+    """
     return safe_divide((now - before).clamp(min=0.0), now)

@@ -38,11 +38,23 @@ class DTNH(Direction):
 
 
 def orthogonal(gg: float, gh: float) -> tuple[float, float]:
-    """Weights of g + P(h), P(h) = h - <g,h>/<g,g> * g; where g is zero, or too small for the quotient, nothing can be hurt and P(h) = h."""
+    """Weights of g + P(h), P(h) = h - <g,h>/<g,g> * g; where g is zero, or too small for the quotient, nothing can be hurt and P(h) = h.
+
+    Returns:
+        (a, b) of the combination a * g + b * h.
+
+    Examples:
+        >>> orthogonal(gg=4.0, gh=-2.0)
+        (1.5, 1.0)
+    """
     return 1.0 - share(gh, gg), 1.0
 
 
 def share(gh: float, square: float) -> float:
-    """<g,h> over a squared length: how much of one vector lies along the other; 0 where that has no length to speak of."""
+    """<g,h> over a squared length: how much of one vector lies along the other; 0 where that has no length to speak of.
+
+    Returns:
+        A number; 0 where the length is none.
+    """
     quotient = gh / square if square > 0 else 0.0
     return quotient if math.isfinite(quotient) and abs(quotient) <= LARGEST else 0.0

@@ -69,6 +69,9 @@ def bent(gg: float, gh: float, hh: float, target: float) -> tuple[float, float]:
         gh: <g,h>.
         hh: <h,h>.
         target: Above -1 and below 1.
+
+    Returns:
+        (a, b) of the combination a * g + b * h.
     """
     g, h = math.sqrt(gg), math.sqrt(hh)
     sine = math.sqrt(1 - target * target)

@@ -39,6 +39,13 @@ def shortest(gg: float, gh: float, hh: float) -> tuple[float, float]:
     """Weights, of sum 1, of the shortest vector on the segment from h to g, for squared lengths above 0.
 
     The vectors are compared as if the longer had length 1, so that no square of theirs is too large or small for a float.
+
+    Returns:
+        (a, b) of the combination a * g + b * h, each from 0 to 1.
+
+    Examples:
+        >>> shortest(gg=1.0, gh=0.0, hh=1.0)
+        (0.5, 0.5)
     """
     scale = math.sqrt(max(gg, hh))
     g, h = math.sqrt(gg) / scale, math.sqrt(hh) / scale

@@ -60,13 +60,21 @@ class AttentionTransfer(Method):
 
 
 def attention(activation: Tensor) -> Tensor:
-    """(B, C, P) to (B, P): mean square over channels, at length 1 a sample; 0 where all is 0."""
+    """(B, C, P) to (B, P): mean square over channels, at length 1 a sample; 0 where all is 0.
+
+    Returns:
+        (B, P) maps of length 1, or 0.
+    """
     energy = activation.square().mean(1)
     return safe_divide(energy, torch.linalg.vector_norm(energy, dim=1, keepdim=True))
 
 
 def attention_distance(ours: Tensor, theirs: Tensor, form: Form) -> Tensor:
-    """Distance of (B, P) maps: the mean of squares, or half the norm of the difference, averaged over the batch."""
+    """Distance of (B, P) maps: the mean of squares, or half the norm of the difference, averaged over the batch.
+
+    Returns:
+        A scalar with its graph.
+    """
     difference = ours - theirs
     if form == "mean_square":
         return difference.square().mean()

@@ -101,13 +101,20 @@ def relationship_loss(kept: Tensor, labels: Tensor, relationship: Tensor) -> Ten
         kept: (B, C_s) logits of the source's classifier.
         labels: (B,) target classes.
         relationship: (C, C_s), rows of sum 1.
+
+    Returns:
+        A scalar with its graph, in nats.
     """
     return -(relationship[labels] * F.log_softmax(kept, 1)).sum(1).mean()
 
 
 @torch.no_grad()
 def source_probabilities(model: nn.Module, source: nn.Module, data: DataPasses) -> tuple[Tensor, Tensor, int]:
-    """(N, C_s) float64 probabilities of the source and (N,) labels, on the CPU; and the classes that the network tells apart."""
+    """(N, C_s) float64 probabilities of the source and (N,) labels, on the CPU; and the classes that the network tells apart.
+
+    Returns:
+        (probabilities, labels, number of classes).
+    """
     probabilities, labels = [], []
     classes = 0
     for x, y in data.target():
@@ -119,7 +126,11 @@ def source_probabilities(model: nn.Module, source: nn.Module, data: DataPasses) 
 
 
 def class_means(probabilities: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """(C, C_s) mean of (N, C_s) probabilities over the samples of each class."""
+    """(C, C_s) mean of (N, C_s) probabilities over the samples of each class.
+
+    Returns:
+        (C, C_s) float64, rows of sum 1.
+    """
     return torch.stack([probabilities[labels == label].mean(0) for label in range(classes)])
 
 
@@ -127,6 +138,9 @@ def calibrated(probabilities: Tensor, labels: Tensor, seed: int, data: DataPasse
     """(C, C_s): p(s | t) in proportion to p(t | s) * p(s), p(t | s) by logistic regression and p(s) the mean probability.
 
     p(t | s) is what the regression says of an image of which the source is certain that it is s.
+
+    Returns:
+        (C, C_s) float64, rows of sum 1.
     """
     x, y = probabilities.numpy(), labels.numpy()
     model = _regression(_best_strength(x, y, seed, data)).fit(x, y)

@@ -118,7 +118,16 @@ class DELTA(Method):
 
 
 def channel_weights(importance: Tensor) -> Tensor:
-    """(C,) importance to (C,) weights of sum 1: a softmax of importance, standardised by the population and divided by 5."""
+    """(C,) importance to (C,) weights of sum 1: a softmax of importance, standardised by the population and divided by 5.
+
+    Returns:
+        (C,) weights of sum 1.
+
+    Examples:
+        >>> import torch
+        >>> float(channel_weights(torch.tensor([1.0, 2.0, 3.0])).sum())
+        1.0
+    """
     spread = importance.std(correction=0)
     if not spread > 0:  # All channels count alike.
         return torch.full_like(importance, 1 / len(importance))

@@ -69,11 +69,24 @@ class FSP(Method):
 
 
 def flow(a: Tensor, b: Tensor) -> Tensor:
-    """(B, C, *S) and (B, D, *T) to (B, C, D): inner products of channels over positions, divided by their number."""
+    """(B, C, *S) and (B, D, *T) to (B, C, D): inner products of channels over positions, divided by their number.
+
+    Returns:
+        (B, C, D) with its graph.
+    """
     first, second = pooled(a, b)
     return first @ second.transpose(1, 2) / first.shape[2]
 
 
 def unit(matrices: Tensor) -> Tensor:
-    """(B, C, D) matrices at Frobenius length 1; those of zeros stay."""
+    """(B, C, D) matrices at Frobenius length 1; those of zeros stay.
+
+    Returns:
+        (B, C, D) with its graph.
+
+    Examples:
+        >>> import torch
+        >>> float(unit(torch.full((1, 2, 2), 3.0)).norm())
+        1.0
+    """
     return safe_divide(matrices, torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True))

@@ -74,7 +74,11 @@ class LPFT(Method):
 
 
 def fit_head(features: Tensor, labels: Tensor, strengths: int, seed: int, data: DataPasses) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (C, D) and bias (C,) of the best logistic regression; two classes get half the logit each, with opposite signs."""
+    """Weight (C, D) and bias (C,) of the best logistic regression; two classes get half the logit each, with opposite signs.
+
+    Returns:
+        (weight (C, D), bias (C,)).
+    """
     x, y = features.numpy(), labels.numpy()
     best = 1.0
     if strengths > 1:

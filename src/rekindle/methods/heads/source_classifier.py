@@ -7,7 +7,7 @@ y = gamma * h / ||h||_2, gamma one number a unit, learnt.
 Neither states widths, the start of gamma, or whether logits or probabilities feed what is new: logits and no hidden layer are
 our choice. Gamma starts at the square root of the width, so that what the new layer reads has mean square 1 a unit, for which
 its initialisation is made. To start from the mean length of the source logits ("mean") keeps their scale, which can be far
-too large: SqueezeNet's 1000 logits are some 300 long, and at the papers' learning rates training then diverges. Weight penalties
+too large: the norm of SqueezeNet's 1000 logits is about 300, and at the papers' learning rates training then diverges. Weight penalties
 leave gamma alone: to shrink it would weaken every unit behind it without making anything simpler.
 """
 
@@ -148,7 +148,11 @@ class NormScale(nn.Module):
 
 
 def output_width(part: nn.Module, owner: str) -> int:
-    """Units that a classifier gives: the width of its last linear or convolutional layer."""
+    """Units that a classifier gives: the width of its last linear or convolutional layer.
+
+    Returns:
+        A count of at least 1.
+    """
     widths = [
         width
         for module in part.modules()

@@ -58,6 +58,9 @@ class CNNDropout(Method):
 def block_places(model: nn.Module) -> list[nn.Module]:
     """The convolution, in each residual block, whose input is dropped.
 
+    Returns:
+        Modules, from input to output.
+
     Raises:
         ValueError: If the network has no residual block with such a convolution.
     """
@@ -68,6 +71,9 @@ def block_places(model: nn.Module) -> list[nn.Module]:
 
 def stage_places(net: Net) -> list[nn.Module]:
     """The numbered stages, such as `layer1` or `stages.0`.
+
+    Returns:
+        Modules, from input to output.
 
     Raises:
         ValueError: If the network has none.
@@ -84,6 +90,9 @@ def drop(x: Tensor, p: float, kind: Kind) -> Tensor:
         x: (B, C, ...) activations; (B, C, H, W) for channels.
         p: In [0, 1).
         kind: "element" or "channel".
+
+    Returns:
+        A tensor of the shape of x.
 
     Raises:
         ValueError: If channels are asked for and `x` is not a batch of maps.

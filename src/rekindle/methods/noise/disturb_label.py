@@ -64,6 +64,15 @@ def disturb(labels: Tensor, samples: np.ndarray, gamma: float, classes: int, *ke
         gamma: In [0, 1].
         classes: C, at least 1.
         key: As in `rekindle.rng.uniform`.
+
+    Returns:
+        (B,) int64.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> disturb(torch.tensor([2, 1]), np.array([0, 1]), gamma=0.0, classes=3).tolist()
+        [2, 1]
     """
     draws = uniform(samples, 2, *key)
     disturbed = torch.from_numpy(draws[:, 0] < gamma).to(labels.device)
@@ -73,6 +82,9 @@ def disturb(labels: Tensor, samples: np.ndarray, gamma: float, classes: int, *ke
 
 def count_classes(net: Net) -> int:
     """Width of the last layer of the head.
+
+    Returns:
+        A count of at least 1.
 
     Raises:
         ValueError: If the head has no layer that tells.

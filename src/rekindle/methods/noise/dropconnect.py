@@ -84,6 +84,9 @@ def apply_weights(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
         layer: Linear (x (B, ..., D)) or a convolution without groups (x (B, D, ...)).
         x: Inputs.
         weight: (C, D, ...) or (B, C, D, ...).
+
+    Returns:
+        (B, C) or the layer's own output shape, with its graph.
     """
     bias = layer.bias
     assert bias is None or isinstance(bias, Tensor)

@@ -45,6 +45,9 @@ class Dropout(Method):
 def classifiers(net: Net, owner: str) -> list[nn.Module]:
     """The parts that read the features: the classifier, or the first layer of the head; both of two heads side by side.
 
+    Returns:
+        One module, or two.
+
     Raises:
         ValueError: If the network has no named head.
     """

@@ -66,7 +66,11 @@ class _Toss:
 
 
 def normalize(module: nn.Module, x: Tensor, mean: Tensor, var: Tensor) -> Tensor:
-    """What the BatchNorm gives with fixed statistics, with the dropout and activation that timm's variants hold."""
+    """What the BatchNorm gives with fixed statistics, with the dropout and activation that timm's variants hold.
+
+    Returns:
+        A tensor of the shape of x.
+    """
     found = F.batch_norm(x, mean, var, module.weight, module.bias, False, 0.0, module.eps)  # type: ignore[arg-type]
     for name in ("drop", "act"):
         part = getattr(module, name, None)
@@ -75,6 +79,10 @@ def normalize(module: nn.Module, x: Tensor, mean: Tensor, var: Tensor) -> Tensor
 
 
 def mix(batch: Tensor, running: Tensor, p: float) -> Tensor:
-    """(B, C, ...): each channel from `batch` with probability p, else from `running`; drawn from the default generator."""
+    """(B, C, ...): each channel from `batch` with probability p, else from `running`; drawn from the default generator.
+
+    Returns:
+        A tensor of the shape of both.
+    """
     tossed = torch.rand(batch.shape[1], device=batch.device) < p
     return torch.where(tossed.view(-1, *(1 for _ in batch.shape[2:])), batch, running)

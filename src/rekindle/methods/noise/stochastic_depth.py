@@ -88,6 +88,9 @@ def survival(blocks: int, p_last: float, first_block_always: bool = False) -> li
         blocks: L, at least 1.
         p_last: That of the last block.
         first_block_always: 1 - (l - 1) / (L - 1) * (1 - p_last) instead of 1 - l / L * (1 - p_last).
+
+    Returns:
+        One probability a block, from 0 to 1.
     """
     if first_block_always:
         return [1 - number / max(blocks - 1, 1) * (1 - p_last) for number in range(blocks)]
@@ -115,7 +118,11 @@ class Gate:
     paused: list[nn.Module] = field(default_factory=list)
 
     def factor(self, branch: Tensor) -> Tensor | float:
-        """What to multiply the branch by: a number, or (B, 1, ...) in "sample" mode."""
+        """What to multiply the branch by: a number, or (B, 1, ...) in "sample" mode.
+
+        Returns:
+            A factor whose mean over draws is 1.
+        """
         if not self.training:
             return self.chance if self.scaling == "test" else 1.0
         scale = 1 / self.chance if self.scaling == "train" else 1.0

@@ -59,6 +59,14 @@ def smallest_squares(features: Tensor, k: int) -> Tensor:
     Args:
         features: (B, D); maps (B, D, H, W) are averaged over their positions, all else is flattened.
         k: From 1 to min(B, D).
+
+    Returns:
+        A scalar with its graph.
+
+    Examples:
+        >>> import torch
+        >>> round(float(smallest_squares(torch.diag(torch.tensor([3.0, 2.0, 1.0])), 2)), 4)
+        5.0
     """
     with torch.autocast(features.device.type, enabled=False):
         matrix = wide(features.mean((2, 3)) if features.ndim == 4 else features.flatten(1))

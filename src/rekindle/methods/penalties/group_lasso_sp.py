@@ -99,7 +99,11 @@ class Groups(Measure):
         self._group, self._eps, self._fisher = group, eps, fisher
 
     def costs(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
-        """The sum of the groups' lengths, each times the root of the group's size."""
+        """The sum of the groups' lengths, each times the root of the group's size.
+
+        Returns:
+            One scalar a distance.
+        """
         found = []
         for distance, row in zip(distances, rows, strict=True):
             d = self._in_groups(distance)
@@ -107,7 +111,11 @@ class Groups(Measure):
         return found
 
     def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
-        """s_G * F * d / length; 0 where the length is 0."""
+        """s_G * F * d / length; 0 where the length is 0.
+
+        Returns:
+            One tensor a distance, of its shape.
+        """
         for distance, row in zip(distances, rows, strict=True):
             d = self._in_groups(distance)
             if self._fisher is None:
@@ -120,7 +128,11 @@ class Groups(Measure):
         return distances
 
     def shrunk(self, distance: Tensor, row: int, amount: float) -> Tensor:
-        """max(0, 1 - amount * s_G / ||d_G||) * d_G."""
+        """max(0, 1 - amount * s_G / ||d_G||) * d_G.
+
+        Returns:
+            A tensor of the distance's shape.
+        """
         d = self._in_groups(distance)
         lengths = self._lengths(d)
         kept = (lengths - amount * _root_size(d)).clamp_min(0)

@@ -49,14 +49,26 @@ class Absolute(Measure):
     """The sum of absolute distances."""
 
     def costs(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
-        """||d||_1."""
+        """||d||_1.
+
+        Returns:
+            One scalar a distance.
+        """
         return [d.abs().sum() for d in distances]
 
     def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
-        """sign(d), 0 at 0."""
+        """sign(d), 0 at 0.
+
+        Returns:
+            One tensor a distance, of its shape.
+        """
         torch._foreach_sign_(distances)
         return distances
 
     def shrunk(self, distance: Tensor, row: int, amount: float) -> Tensor:
-        """sign(d) * max(|d| - amount, 0)."""
+        """sign(d) * max(|d| - amount, 0).
+
+        Returns:
+            A tensor of the distance's shape.
+        """
         return softshrink(distance, amount)

@@ -72,7 +72,11 @@ class Mixture(Measure):
         self._anchors, self._strengths = anchors, strengths
 
     def costs(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
-        """Both halves."""
+        """Both halves.
+
+        Returns:
+            One scalar a distance.
+        """
         found = []
         for d, row in zip(distances, rows, strict=True):
             alpha, decay = self._strengths[row]
@@ -80,7 +84,11 @@ class Mixture(Measure):
         return found
 
     def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
-        """(alpha + decay) * d + decay * w0, which is alpha * (w - w0) + decay * w."""
+        """(alpha + decay) * d + decay * w0, which is alpha * (w - w0) + decay * w.
+
+        Returns:
+            One tensor a distance, of its shape.
+        """
         for alpha, decay in {self._strengths[row] for row in rows}:
             alike = [place for place, row in enumerate(rows) if self._strengths[row] == (alpha, decay)]
             torch._foreach_mul_([distances[place] for place in alike], alpha + decay)

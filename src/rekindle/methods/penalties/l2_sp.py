@@ -59,16 +59,28 @@ class Orthogonal(Measure):
         self._anchors = anchors
 
     def costs(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
-        """Half the square of the orthogonal part."""
+        """Half the square of the orthogonal part.
+
+        Returns:
+            One scalar a distance.
+        """
         return super().costs(self.slopes(distances, rows), rows)
 
     def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
-        """The orthogonal part itself: a projection is its own square."""
+        """The orthogonal part itself: a projection is its own square.
+
+        Returns:
+            One tensor a distance, of its shape.
+        """
         return [orthogonal_part(d, self._anchors[row]) if d.ndim >= 2 else d for d, row in zip(distances, rows, strict=True)]
 
 
 def orthogonal_part(distance: Tensor, anchor: Tensor) -> Tensor:
-    """(O, ...) the part of each output channel's distance that is orthogonal to the anchor's channel."""
+    """(O, ...) the part of each output channel's distance that is orthogonal to the anchor's channel.
+
+    Returns:
+        A tensor of the distance's shape.
+    """
     d, a = distance.flatten(1), anchor.flatten(1)
     unit = safe_divide(a, torch.linalg.vector_norm(a, dim=1, keepdim=True))
     return (d - (d * unit).sum(1, keepdim=True) * unit).view_as(distance)

@@ -83,10 +83,18 @@ class Weighted(Measure):
         self._fisher = fisher
 
     def costs(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
-        """Half the weighted sum of squares."""
+        """Half the weighted sum of squares.
+
+        Returns:
+            One scalar a distance.
+        """
         return [0.5 * (self._fisher[row] * d.square()).sum() for d, row in zip(distances, rows, strict=True)]
 
     def slopes(self, distances: list[Tensor], rows: list[int]) -> list[Tensor]:
-        """F * d."""
+        """F * d.
+
+        Returns:
+            One tensor a distance, of its shape.
+        """
         torch._foreach_mul_(distances, [self._fisher[row] for row in rows])
         return distances

@@ -17,7 +17,7 @@ from rekindle.rng import use_generator
 Masks = dict[str, Tensor]  # {name of a parameter in its layer: (its shape) True where it is drawn}.
 
 GENTLE = 0.1
-"""Scale of a fresh head in a network that normalises nothing: docs/results/rifle_factors."""
+"""Scale of a fresh head in a network without normalisation layers: docs/results/rifle_factors."""
 
 
 def reinitialize_(modules: Iterable[nn.Module], stream: torch.Generator, scale: float = 1.0) -> None:

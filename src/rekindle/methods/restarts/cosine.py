@@ -14,7 +14,15 @@ from rekindle.method import Clock, Method
 
 
 def half_cosine(position: float, length: float) -> float:
-    """Fall from 1 at position 0 to 0 at position `length`."""
+    """Fall from 1 at position 0 to 0 at position `length`.
+
+    Returns:
+        A factor from 0 to 1.
+
+    Examples:
+        >>> half_cosine(0, 10), round(half_cosine(5, 10), 3)
+        (1.0, 0.5)
+    """
     return 0.5 * (1 + math.cos(math.pi * position / length))
 
 

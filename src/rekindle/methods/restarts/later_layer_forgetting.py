@@ -50,7 +50,11 @@ class LaterLayerForgetting(Generations):
     }
 
     def incompatible_with(self, other: Method) -> str | None:
-        """The source's classifier stands behind the last stage."""
+        """The source's classifier stands behind the last stage.
+
+        Returns:
+            A sentence, or None.
+        """
         kept = other.name == "source_classifier" and self.happens and self.stages > 0
         return f"source_classifier keeps a layer that {self.name} would draw anew; give stages=0, or take one of the two." if kept else None
 

@@ -44,7 +44,11 @@ class LayerWiseReinit(Generations):
     example: ClassVar[dict[str, Any]] = {"generations": 2}
 
     def incompatible_with(self, other: Method) -> str | None:
-        """The source's classifier stands above all blocks."""
+        """The source's classifier stands above all blocks.
+
+        Returns:
+            A sentence, or None.
+        """
         kept = other.name == "source_classifier" and self.happens
         return f"source_classifier keeps a layer that {self.name} would draw anew; take one of the two." if kept else None
 
@@ -65,7 +69,11 @@ class LayerWiseReinit(Generations):
         check_layers(self.name, self._net, layers_of(self._net.model, flat(self._blocks[1:])))
 
     def kept(self, number: int) -> int:
-        """How many blocks the restart of that number keeps, of those that there are."""
+        """How many blocks the restart of that number keeps, of those that there are.
+
+        Returns:
+            A count of at least 1.
+        """
         return 1 + (number - 1) * len(self._blocks) // (self.generations - 1)
 
     def change_(self, number: int, clock: Clock) -> None:

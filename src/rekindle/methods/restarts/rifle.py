@@ -1,4 +1,4 @@
-"""RIFLE: re-initialise the fully-connected layer in the midst of fine-tuning.
+"""RIFLE: re-initialise the fully-connected layer in the middle of fine-tuning.
 
 Li, Xiong, An, Xu, Dou: RIFLE: Backpropagation in Depth for Deep Transfer Learning through Re-Initializing the
 Fully-connected LayEr, ICML 2020 (arXiv 2007.03349), section 3 and Algorithm 1.
@@ -116,7 +116,11 @@ class Rifle(Method):
         return self.reinitialize and (self.periods > 1 or bool(self.period))
 
     def restarts(self, clock: Clock) -> list[int]:
-        """Epochs, or global steps, before which the head is drawn anew; with `when="fitted"` those that are known by now."""
+        """Epochs, or global steps, before which the head is drawn anew; with `when="fitted"` those that are known by now.
+
+        Returns:
+            Numbers above 0, ascending.
+        """
         if not self.reinitialize or self.when == "fitted":
             return list(self._drawn)
         tail = self.min_tail_epochs * (clock.steps_per_epoch if self.unit == "step" else 1)

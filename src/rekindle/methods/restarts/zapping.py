@@ -56,12 +56,20 @@ class Zapping(Restarting):
         return self.tail < 1
 
     def restarts(self, clock: Clock) -> list[int]:
-        """Every so many epochs, up to the tail."""
+        """Every so many epochs, up to the tail.
+
+        Returns:
+            Epochs above 0, ascending.
+        """
         tail = max(1.0, self.tail * clock.epochs)
         return [epoch for epoch in range(self.every, clock.epochs, self.every) if clock.epochs - epoch >= tail]
 
     def change_(self, number: int, clock: Clock) -> list[tuple[nn.Module, Masks]]:
-        """Draw the rows of the classes; the optimiser forgets them."""
+        """Draw the rows of the classes; the optimiser forgets them.
+
+        Returns:
+            The modules that were drawn, with the entries that changed.
+        """
         stream = clock.generator(self.name)
         chosen = torch.randperm(self._width, generator=stream)[: self.classes] if self.classes else torch.arange(self._width)
         masks = [(layer, _rows(layer, chosen)) for layer in self._layers]
@@ -70,7 +78,11 @@ class Zapping(Restarting):
 
 
 def last_layers(net: Net) -> tuple[list[nn.Module], int]:
-    """The layers of the head that give the logits, two in a distilled network, and how many classes they tell apart."""
+    """The layers of the head that give the logits, two in a distilled network, and how many classes they tell apart.
+
+    Returns:
+        (layers, number of classes).
+    """
     matrices = [part for part in drawable(net.head_modules()) if any(p.ndim > 1 for p in part.parameters(recurse=False))]
     require(bool(matrices), f"zapping: the head {list(net.head)} has no matrix of weights.")
     width = len(next(p for p in matrices[-1].parameters(recurse=False) if p.ndim > 1))

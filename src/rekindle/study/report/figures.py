@@ -23,7 +23,11 @@ LEGEND = 20
 
 
 def color(numbers: StudyNumbers, method: str) -> tuple[str, str]:
-    """A method's colour and line style, the same in every figure."""
+    """A method's colour and line style, the same in every figure.
+
+    Returns:
+        (colour, dash).
+    """
     recipes = {group.method: next(iter(group.candidates.values())).get("method", group.method) for group in numbers.study.grid.groups}
     styles = method_styles([recipes.get(name, name) for name in numbers.methods])
     return styles[numbers.methods.index(method)]
@@ -33,6 +37,9 @@ def curves(numbers: StudyNumbers, setting: Setting) -> Figure | None:
     """Validation accuracy by epoch: mean over seeds, and from lowest to highest as a band, or at the end where there are many curves.
 
     A method's marks have the id "curve-NUMBER-…", by which the page switches them. None where no finished run has a validation split.
+
+    Returns:
+        A figure of matplotlib, or None.
     """
     histories = {
         number: found
@@ -96,7 +103,11 @@ def _history(numbers: StudyNumbers, outcome: Outcome) -> list[float]:
 
 
 def differences(numbers: StudyNumbers) -> Figure | None:
-    """Paired differences from the baseline with 95 % intervals, a panel for each setting, a pale dot for each seed; None where there is no pair."""
+    """Paired differences from the baseline with 95 % intervals, a panel for each setting, a pale dot for each seed; None where there is no pair.
+
+    Returns:
+        A figure of matplotlib, or None.
+    """
     blocks = [
         (setting, [entry for entry in numbers.entries if entry.setting == setting and entry.pair])
         for setting in numbers.study.grid.settings
@@ -136,6 +147,9 @@ def _difference(axes: Axes, numbers: StudyNumbers, entry: Entry, y: int) -> None
 def critical_difference(numbers: StudyNumbers, overall: Overall) -> Figure | None:
     """Average ranks of a study's methods; None where there are too few tasks or methods.
 
+    Returns:
+        A figure of matplotlib, or None.
+
     Raises:
         ImportError: Without scikit-posthocs.
     """
@@ -147,5 +161,9 @@ def critical_difference(numbers: StudyNumbers, overall: Overall) -> Figure | Non
 
 
 def palette(numbers: StudyNumbers) -> dict[str, str]:
-    """Each method's colour."""
+    """Each method's colour.
+
+    Returns:
+        Colours by method.
+    """
     return {method: color(numbers, method)[0] for method in numbers.methods}

@@ -38,6 +38,9 @@ def markdown(numbers: StudyNumbers, pictures: dict[str, str], published: bool = 
         numbers: The numbers.
         pictures: {caption: file name} of figures beside the report.
         published: Whether the RIFLE paper's numbers stand beside ours.
+
+    Returns:
+        Text.
     """
     grid = numbers.study.grid
     parts = [f"# {escape(grid.title)}", *(escape(sentence) for sentence in sentences(numbers))]
@@ -70,7 +73,11 @@ def markdown(numbers: StudyNumbers, pictures: dict[str, str], published: bool = 
 
 
 def runs_csv(numbers: StudyNumbers) -> str:
-    """A line for each final run, done or not; accuracies from 0 to 1."""
+    """A line for each final run, done or not; accuracies from 0 to 1.
+
+    Returns:
+        The text of a CSV file.
+    """
     rows = [
         [
             *_place(entry), outcome.candidate, outcome.seed, outcome.state, outcome.split,
@@ -81,7 +88,11 @@ def runs_csv(numbers: StudyNumbers) -> str:
 
 
 def table_csv(numbers: StudyNumbers) -> str:
-    """A line for each method and setting; accuracies and differences from 0 to 1, empty where there is none."""
+    """A line for each method and setting; accuracies and differences from 0 to 1, empty where there is none.
+
+    Returns:
+        The text of a CSV file.
+    """
     rows = []
     for entry in numbers.entries:
         pair = entry.pair or {}
@@ -98,7 +109,11 @@ def _place(entry: Entry) -> list[str | int]:
 
 
 def latex(numbers: StudyNumbers) -> str:
-    r"""One table in the papers' layout, for \usepackage{booktabs}: a block for each regulariser, a row a setting, a column a method."""
+    r"""One table in the papers' layout, for \usepackage{booktabs}: a block for each regulariser, a row a setting, a column a method.
+
+    Returns:
+        LaTeX.
+    """
     methods = [method for method in numbers.methods if any(entry.method == method for entry in numbers.entries)]
     sizes = len({setting.size for setting in numbers.study.grid.settings}) > 1
     lines = [r"\begin{tabular}{l" + "c" * len(methods) + "}", r"\toprule", " & ".join(["Datasets", *map(_tex, methods)]) + r" \\"]
@@ -168,7 +183,11 @@ def _with(regularizer: str) -> str:
 
 
 def published_parts(numbers: StudyNumbers) -> list[str]:
-    """Sections of Markdown with the paper's numbers."""
+    """Sections of Markdown with the paper's numbers.
+
+    Returns:
+        Sections, which may be none.
+    """
     parts = []
     rows = published_rows(numbers)
     if rows[1]:

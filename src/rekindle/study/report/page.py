@@ -62,6 +62,9 @@ def html(numbers: StudyNumbers, inside: dict[str, Any], published: bool) -> str:
         numbers: The numbers.
         inside: curves and plots as SVG, and notes on those that could not be drawn.
         published: Whether the RIFLE paper's numbers stand beside ours.
+
+    Returns:
+        One page that needs no other file, but where it links to runs.
     """
     script = files("rekindle.study.report").joinpath("study.js").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -80,12 +83,20 @@ def html(numbers: StudyNumbers, inside: dict[str, Any], published: bool) -> str:
 
 
 def run_link(run: str) -> str:
-    """From the report's folder to the page of a run."""
+    """From the report's folder to the page of a run.
+
+    Returns:
+        A relative address.
+    """
     return urllib.parse.quote(f"../{Path(run).as_posix()}/report.html")
 
 
 def plots(numbers: StudyNumbers) -> tuple[dict[str, tuple[str, Any]], list[str]]:
-    """Figures over all settings, by file name, with captions; and why some are missing."""
+    """Figures over all settings, by file name, with captions; and why some are missing.
+
+    Returns:
+        ({file name: (caption, figure)}, sentences).
+    """
     made: dict[str, tuple[str, Any]] = {}
     notes = []
     if figure := figures.differences(numbers):

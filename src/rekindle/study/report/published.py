@@ -16,6 +16,9 @@ def published() -> dict[Key, tuple[float, float]]:
     """{(regulariser, data set, method): (mean, standard deviation)} in per cent, over five runs of ResNet-50.
 
     RIFLE stands in both tables with the same numbers. No split was kept for selection there: settings were chosen on the test set.
+
+    Returns:
+        (mean, standard deviation) in percent by (regulariser, data set, method).
     """
     text = files("rekindle").joinpath("assets", "published.csv").read_text("utf-8")
     return {
@@ -26,7 +29,11 @@ def published() -> dict[Key, tuple[float, float]]:
 
 def beside(numbers: StudyNumbers) -> list[dict[str, Any]]:
     """A row for each published number of a task and method that the study has: regularizer, task, size, method, mean, std, difference
-    (from the published Original), and ours as `entry`."""
+    (from the published Original), and ours as `entry`.
+
+    Returns:
+        One mapping a number.
+    """
     baseline = _method(numbers, numbers.baseline)
     rows = []
     for entry in numbers.entries:

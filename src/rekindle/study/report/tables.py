@@ -18,7 +18,11 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def sentences(numbers: StudyNumbers) -> list[str]:
-    """What was found, what was run, and what is missing."""
+    """What was found, what was run, and what is missing.
+
+    Returns:
+        Sentences, the most important first.
+    """
     done = sum(len(entry.done) for entry in numbers.entries)
     planned = sum(len(entry.outcomes) for entry in numbers.entries)
     seeds = sorted({len(entry.outcomes) for entry in numbers.entries})
@@ -42,7 +46,11 @@ def sentences(numbers: StudyNumbers) -> list[str]:
 
 
 def conclusion(numbers: StudyNumbers) -> list[str]:
-    """The sentence that a study is run for: who is better or worse than the baseline for sure, and who is so in the mean."""
+    """The sentence that a study is run for: who is better or worse than the baseline for sure, and who is so in the mean.
+
+    Returns:
+        One sentence or several.
+    """
     compared = [entry for entry in numbers.entries if entry.pair and entry.pair.get("difference") is not None]
     if not compared:
         return []
@@ -69,7 +77,11 @@ def conclusion(numbers: StudyNumbers) -> list[str]:
 
 
 def legend(numbers: StudyNumbers) -> str:
-    """How to read the tables of accuracies."""
+    """How to read the tables of accuracies.
+
+    Returns:
+        A paragraph.
+    """
     return (
         f"Mean ± standard deviation (seeds). Bold: significantly higher than {escape(numbers.baseline)}; ▼: significantly lower "
         f"(paired t test over seeds, p < {LEVEL} after Holm's correction over all comparisons of this report)."
@@ -85,7 +97,11 @@ TEST_SELECTED = "The candidate that is best on the test split itself, as in the 
 
 
 def accuracies(numbers: StudyNumbers, regularizer: str) -> Table:
-    """Settings by methods, as in the papers."""
+    """Settings by methods, as in the papers.
+
+    Returns:
+        Header and rows.
+    """
     methods = [method for method in numbers.methods if any(entry.method == method for entry in numbers.of(regularizer))]
     rows = []
     for setting in settings_text(numbers, regularizer):
@@ -95,7 +111,11 @@ def accuracies(numbers: StudyNumbers, regularizer: str) -> Table:
 
 
 def accuracy_text(entry: Entry) -> str:
-    """ "78.52 ± 0.41 (5)"."""
+    """ "78.52 ± 0.41 (5)".
+
+    Returns:
+        Such as "78.52 ± 0.41 (5)".
+    """
     if entry.mean is None:
         return f"failed ({entry.failed} of {len(entry.outcomes)})" if entry.failed else f"{NONE} ({entry.seeds})"
     spread = f" ± {100 * entry.std:.2f}" if entry.std is not None else ""
@@ -103,13 +123,21 @@ def accuracy_text(entry: Entry) -> str:
 
 
 def pairs(numbers: StudyNumbers) -> Table:
-    """A row for each method and setting but the baseline's."""
+    """A row for each method and setting but the baseline's.
+
+    Returns:
+        Header and rows.
+    """
     rows = [[str(entry.setting), entry.method, *pair_texts(entry)] for entry in numbers.entries if entry.method != numbers.baseline]
     return ["setting", "method", "seeds", "difference", "95 % interval", "p", "p (Holm)", "reading"], rows
 
 
 def pair_texts(entry: Entry) -> list[str]:
-    """Number of pairs, difference, interval, p, p after Holm, and a word that the p carries."""
+    """Number of pairs, difference, interval, p, p after Holm, and a word that the p carries.
+
+    Returns:
+        One text a column.
+    """
     pair = entry.pair
     if pair is None:
         return ["0", NONE, NONE, NONE, NONE, "no pair of runs"]
@@ -120,7 +148,11 @@ def pair_texts(entry: Entry) -> list[str]:
 
 
 def over_tasks(overall: Overall) -> Table:
-    """A row a method: mean difference, counts, Wilcoxon's test, average rank."""
+    """A row a method: mean difference, counts, Wilcoxon's test, average rank.
+
+    Returns:
+        Header and rows.
+    """
     header = [
         "method",
         "tasks",
@@ -143,7 +175,11 @@ def over_tasks(overall: Overall) -> Table:
 
 
 def over_tasks_notes(overall: Overall) -> list[str]:
-    """What the test over tasks can and cannot say."""
+    """What the test over tasks can and cannot say.
+
+    Returns:
+        Sentences.
+    """
     notes = [
         "One difference a task, averaged over its sizes and seeds. Win, tie, loss: settings with a significant gain, no clear difference, a significant loss."
     ]
@@ -173,7 +209,11 @@ def over_tasks_notes(overall: Overall) -> list[str]:
 
 
 def selections(numbers: StudyNumbers) -> Table:
-    """A row for each candidate."""
+    """A row for each candidate.
+
+    Returns:
+        Header and rows.
+    """
     rows = []
     for row in numbers.selections:
         for name, values in (row["scores"] or {}).items():
@@ -190,7 +230,11 @@ def selections(numbers: StudyNumbers) -> Table:
 
 
 def test_selected(numbers: StudyNumbers) -> Table:
-    """A row for each method with a grid."""
+    """A row for each method with a grid.
+
+    Returns:
+        Header and rows.
+    """
     rows = []
     for row in numbers.test_selected:
         spread = f" ± {100 * row['std']:.2f}" if row["std"] is not None else ""
@@ -199,7 +243,11 @@ def test_selected(numbers: StudyNumbers) -> Table:
 
 
 def costs(numbers: StudyNumbers) -> Table:
-    """A row a method."""
+    """A row a method.
+
+    Returns:
+        Header and rows.
+    """
     rows = [
         [
             row["method"],
@@ -215,7 +263,11 @@ def costs(numbers: StudyNumbers) -> Table:
 
 
 def failures(numbers: StudyNumbers) -> Table:
-    """A row for each failed run."""
+    """A row for each failed run.
+
+    Returns:
+        Header and rows.
+    """
     return ["setting", "method", "seed", "message"], [
         [str(entry.setting), entry.method, str(outcome.seed), outcome.error] for entry, outcome in numbers.failures
     ]
@@ -228,7 +280,11 @@ PUBLISHED = (
 
 
 def published_rows(numbers: StudyNumbers) -> Table:
-    """Ours and the paper's, and the differences from the baseline of each, for tasks and methods that both have."""
+    """Ours and the paper's, and the differences from the baseline of each, for tasks and methods that both have.
+
+    Returns:
+        Header and rows.
+    """
     rows = []
     for row in beside(numbers):
         entry = row["entry"]
@@ -239,7 +295,11 @@ def published_rows(numbers: StudyNumbers) -> Table:
 
 
 def published_differences(numbers: StudyNumbers) -> Table:
-    """Mean differences over tasks, ours and the paper's."""
+    """Mean differences over tasks, ours and the paper's.
+
+    Returns:
+        Header and rows.
+    """
     rows = [
         [
             row["regularizer"], row["method"], f"{row['published']:+.2f}", f"{row['low']:+.2f} to {row['high']:+.2f}", str(row["tasks"]),
@@ -250,6 +310,11 @@ def published_differences(numbers: StudyNumbers) -> Table:
 
 
 def settings_text(numbers: StudyNumbers, regularizer: str) -> list[Setting]:
+    """The settings of a table.
+
+    Returns:
+        Those in which the regulariser was run, in the order of the grid.
+    """
     return list(dict.fromkeys(entry.setting for entry in numbers.of(regularizer)))
 
 

@@ -10,7 +10,11 @@ SPLITS = ("train", "val", "test")
 
 
 def read(folder: Path) -> Layout:
-    """images_variant_SPLIT.txt; a variant's name may hold blanks and slashes."""
+    """images_variant_SPLIT.txt; a variant's name may hold blanks and slashes.
+
+    Returns:
+        Classes and the pictures of each split.
+    """
     data = home_of(folder, "images_variant_train.txt")
     classes = [line.strip() for line in (data / "variants.txt").read_text("utf-8").splitlines() if line.strip()]
     labels = {name: label for label, name in enumerate(classes)}

@@ -7,7 +7,11 @@ from rekindle.data.tasks.task import LabeledPaths, Layout, Task, TaskFile
 
 
 def read(folder: Path) -> Layout:
-    """images.txt, image_class_labels.txt and train_test_split.txt (1 is train)."""
+    """images.txt, image_class_labels.txt and train_test_split.txt (1 is train).
+
+    Returns:
+        Classes and the pictures of each split.
+    """
     home = home_of(folder, "train_test_split.txt")
     classes = [name for _, name in rows(home / "classes.txt", 2)]
     labels = {number: int(label) for number, label in rows(home / "image_class_labels.txt", 2)}

@@ -13,7 +13,11 @@ PURPOSE = "caltech256"
 
 
 def read(folder: Path, train: int = TRAIN, test: int = TEST) -> Layout:
-    """NNN.CLASS/NNN_NNNN.jpg; the archive's stray files have other names, and its clutter counts as a class."""
+    """NNN.CLASS/NNN_NNNN.jpg; the archive's stray files have other names, and its clutter counts as a class.
+
+    Returns:
+        Classes and the pictures of each split.
+    """
     home = home_of(folder, "001.ak47/001_0001.jpg")
     kinds = sorted(path for path in home.iterdir() if path.is_dir() and re.match(r"\d{3}\.", path.name))
     splits: dict[str, LabeledPaths] = {"train": [], "test": []}

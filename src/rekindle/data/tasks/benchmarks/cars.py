@@ -11,7 +11,11 @@ MARKS = {"train": "cars_train_annos.mat", "test": "cars_test_annos_withlabels.ma
 
 
 def read(folder: Path) -> Layout:
-    """cars_meta.mat, cars_train_annos.mat, and the test labels that were published later."""
+    """cars_meta.mat, cars_train_annos.mat, and the test labels that were published later.
+
+    Returns:
+        Classes and the pictures of each split.
+    """
     classes = [str(name) for name in matlab(home_of(folder, "cars_meta.mat") / "cars_meta.mat")["class_names"]]
     splits = {}
     for split, mark in MARKS.items():

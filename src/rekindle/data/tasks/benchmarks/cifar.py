@@ -21,6 +21,9 @@ def read(folder: Path, names: str, label_bytes: int, files: dict[str, tuple[str,
         names: Text file of the class names.
         label_bytes: 1 for CIFAR-10; 2 for CIFAR-100, whose first one is the coarse label.
         files: {split: binary files}.
+
+    Returns:
+        Classes and the pictures of each split.
     """
     home = home_of(folder, names)
     classes = (home / names).read_text("utf-8").split()

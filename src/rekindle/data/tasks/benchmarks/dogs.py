@@ -11,7 +11,11 @@ LISTS = {"train": "train_list.mat", "test": "test_list.mat"}
 
 
 def read(folder: Path) -> Layout:
-    """train_list.mat and test_list.mat, "SYNSET-BREED/picture.jpg" in each cell."""
+    """train_list.mat and test_list.mat, "SYNSET-BREED/picture.jpg" in each cell.
+
+    Returns:
+        Classes and the pictures of each split.
+    """
     cells = {split: matlab(home_of(folder, name) / name)["file_list"] for split, name in LISTS.items()}
     lists = {split: [str(name) for name in np.atleast_1d(found)] for split, found in cells.items()}
     classes = sorted({name.split("/")[0] for name in lists["train"]})

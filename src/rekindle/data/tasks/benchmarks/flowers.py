@@ -9,7 +9,11 @@ KEYS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
 def read(folder: Path) -> Layout:
-    """setid.mat and imagelabels.mat; the archive holds no class names, torchvision publishes them."""
+    """setid.mat and imagelabels.mat; the archive holds no class names, torchvision publishes them.
+
+    Returns:
+        Classes and the pictures of each split.
+    """
     from torchvision.datasets import Flowers102
 
     classes = list(Flowers102.classes)

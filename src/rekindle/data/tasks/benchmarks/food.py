@@ -13,7 +13,11 @@ PURPOSE = "food101"
 
 
 def read(folder: Path, per_class: int) -> Layout:
-    """meta/train.json and meta/test.json: {class: ["CLASS/number", ...]}."""
+    """meta/train.json and meta/test.json: {class: ["CLASS/number", ...]}.
+
+    Returns:
+        Classes and the pictures of each split.
+    """
     home = home_of(folder, "meta/train.json")
     lists = {split: json.loads((home / "meta" / f"{split}.json").read_text("utf-8")) for split in ("train", "test")}
     classes = sorted(lists["train"])
@@ -25,7 +29,11 @@ def read(folder: Path, per_class: int) -> Layout:
 
 
 def chosen(names: list[str], count: int) -> list[str]:
-    """The `count` names that come first by hash of (0, "food101", name), sorted: the 30 of a class are among its 150."""
+    """The `count` names that come first by hash of (0, "food101", name), sorted: the 30 of a class are among its 150.
+
+    Returns:
+        `count` of the names.
+    """
     return sorted(sorted(names, key=lambda name: split_key(0, PURPOSE, name))[:count])
 
 

@@ -9,7 +9,11 @@ LISTS = {"train": "TrainImages.txt", "test": "TestImages.txt"}
 
 
 def read(folder: Path) -> Layout:
-    """TrainImages.txt and TestImages.txt, "CLASS/picture.jpg" in each line; pictures in neither are left out."""
+    """TrainImages.txt and TestImages.txt, "CLASS/picture.jpg" in each line; pictures in neither are left out.
+
+    Returns:
+        Classes and the pictures of each split.
+    """
     lines = {split: (home_of(folder, name) / name).read_text("utf-8").splitlines() for split, name in LISTS.items()}
     lists = {split: [line.strip() for line in found if line.strip()] for split, found in lines.items()}
     classes = sorted({name.split("/")[0] for name in lists["train"]})

@@ -9,7 +9,11 @@ LISTS = {"train": "trainval.txt", "test": "test.txt"}
 
 
 def read(folder: Path) -> Layout:
-    """annotations/trainval.txt and annotations/test.txt."""
+    """annotations/trainval.txt and annotations/test.txt.
+
+    Returns:
+        Classes and the pictures of each split.
+    """
     home = home_of(folder, "annotations/trainval.txt")
     listed = {split: [(name, int(number)) for name, number, *_ in rows(home / "annotations" / text, 4)] for split, text in LISTS.items()}
     names = {number: name.rsplit("_", 1)[0] for name, number in listed["train"]}

@@ -10,7 +10,11 @@ SPLITS = ("train", "val", "test")
 
 
 def read(folder: Path) -> Layout:
-    """labels/SPLIT1.txt, "CLASS/picture.jpg" in each line."""
+    """labels/SPLIT1.txt, "CLASS/picture.jpg" in each line.
+
+    Returns:
+        Classes and the pictures of each split.
+    """
     home = home_of(folder, f"labels/train{PARTITION}.txt")
     lists = {split: (home / "labels" / f"{split}{PARTITION}.txt").read_text("utf-8").split() for split in SPLITS}
     classes = sorted({name.split("/")[0] for name in lists["train"]})
