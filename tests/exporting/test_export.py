@@ -135,3 +135,16 @@ def test_upright_as_pillow_turns_it(run: Path) -> None:
 
     path = Path(read_spec(run).data) / "test" / "äpfel" / "1.jpg"
     assert np.array_equal(decode_whole(path), np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB")))
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_run_with_lora_is_exported_as_the_plain_network(run: Path, tmp_path: Path, dora: bool) -> None:
+    """Its small matrices are merged into the weights, so that files need no peft."""
+    spec = read_spec(run)
+    options = {"model": "test_resnet", "weights": "none", "image_size": 32, "epochs": 2, "batch_size": 4, "precision": "32", "lr": 0.05}
+    low_rank = rekindle.fit(spec.data, method=f"l2+lora(rank=2, dora={dora})", out=tmp_path / "runs", **options)
+    found = rekindle.export(low_rank.folder, formats=("onnx", "timm"), out=tmp_path / "out")
+    for parity in found.parity.values():
+        assert (parity.pictures, parity.same_class) == (10, 10) and parity.largest_difference < 1e-5
+    names = {initializer.name for initializer in onnx.load(found.folder / "model.onnx").graph.initializer}
+    assert not any("lora" in name for name in names)

@@ -29,6 +29,8 @@ RECIPES = {
 OTHERWISE = {  # What is stored of them is less, or nothing, but the weights are the same.
     "soft_targets+freeze(until='layer1')": "layer1 are computed once for 8 validation pictures",
     "feature_maps+freeze(until='layer1')": "",
+    "l2+sam+freeze(until='layer1')": "",
+    "l2+mixout(p=0.5)+freeze(until='layer1')": "",
     "stoch_norm+freeze(until='layer1')": "up to conv1 are computed once",
     "stochastic_depth+freeze(until='layer2')": "",
     "freeze(until='layer1',norm='train')": "up to conv1 are computed once for 44 views",
