@@ -229,7 +229,7 @@ class RunSpec:
         keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart, and maybe the linear probe that training began with); "auto" is the last, unless that probe is right on at least two more validation pictures (never in a fold, which is measured on them); "mix" is the mean of that probe and the last, in the shares that are best on validation (WiSE-FT; half of each in a fold).
         precision: "auto", "32" or "bf16".
         devices: Processes that train together.
-        seed: Key of every random draw.
+        seed: Random seed, the key of every random draw.
         defaults: Whose rules stand behind "auto" and divide the data: of this version, or of "0.1", as in the run folders that it wrote.
     """
 

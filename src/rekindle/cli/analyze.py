@@ -62,7 +62,7 @@ def _register_rank(commands: Any) -> None:
     )
     command.add_argument("--image-size", type=int, default=0, help="edge of the crop in pixels (default: what each network was trained on)")
     command.add_argument("--per-class", type=int, default=0, help="look at this many pictures a class (default: all)")
-    command.add_argument("--seed", type=int, default=0, help="key of splits and subsets (default: 0)")
+    command.add_argument("--seed", type=int, default=0, help="random seed of splits and subsets (default: 0)")
     command.add_argument("--out", default="rank", help="folder for picture and numbers (default: rank)")
     command.add_argument("--json", action="store_true", help="print the scores as JSON")
     command.set_defaults(act=_rank)

@@ -55,6 +55,9 @@ def method_styles(recipes: Sequence[str]) -> list[tuple[str, Dash]]:
 
     A method that `METHODS` does not name gives way where its colour is another's, as long as there are free ones; what still shares a
     colour differs in its dashes, as long as those last.
+
+    Returns:
+        A pair for each recipe, in order; no two alike as long as they last.
     """
     told = [_told(recipe) for recipe in recipes]
     colors = {name: METHODS[name] for name in told if name in METHODS}

@@ -59,7 +59,11 @@ class Cost:
                     self.finished[place].append(seconds)
 
     def of(self, cell: Cell) -> float | None:
-        """Seconds of a cell, from its start to its result; None where they are unknown, and a note says why."""
+        """Seconds of a cell, from its start to its result; None where they are unknown, and a note says why.
+
+        Returns:
+            Seconds above 0, or None.
+        """
         for place in ((cell.setting, cell.method), cell.setting):
             if self.finished.get(place):
                 return mean(self.finished[place])

@@ -40,11 +40,19 @@ class Range:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def at(self, share: float) -> float:
-        """The value at a share of the way from low to high, by equal factors where `log`."""
+        """The value at a share of the way from low to high, by equal factors where `log`.
+
+        Returns:
+            A value from low to high.
+        """
         return self.near(self.low * (self.high / self.low) ** share if self.log else self.low + share * (self.high - self.low))
 
     def near(self, value: float) -> float:
-        """A value of the range as it is written, with at most `DIGITS` significant digits."""
+        """A value of the range as it is written, with at most `DIGITS` significant digits.
+
+        Returns:
+            The rounded value.
+        """
         if self.whole:
             return round(value)
         rounded = round(value, DIGITS - 1 - floor(log10(abs(value)))) if value else 0.0
@@ -66,7 +74,11 @@ class Search:
     settings: Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]
 
     def start(self, number: int) -> dict[str, Any]:
-        """One of the first `START` candidates, by Sobol's sequence: the middle of every range, then points apart from it and each other."""
+        """One of the first `START` candidates, by Sobol's sequence: the middle of every range, then points apart from it and each other.
+
+        Returns:
+            A value by the name of each setting.
+        """
         from scipy.stats import qmc
 
         shares = qmc.Sobol(len(self.space), scramble=False).random(1 << START.bit_length())[1 + number]

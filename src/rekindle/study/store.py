@@ -194,7 +194,11 @@ class Study:
         return [cell for name in names if name is not None for cell in group.final_cells[name]]
 
     def unknown_cells(self) -> int:
-        """How many runs wait for a selection: final ones, and those of candidates that are still to be proposed."""
+        """How many runs wait for a selection: final ones, and those of candidates that are still to be proposed.
+
+        Returns:
+            A count, 0 or more.
+        """
         waiting = [group for group in self.groups if self.selecting(group)]
         final = sum(len(group.seeds) for group in waiting if not group.selection.test_selected)
         return final + sum((group.budget - len(group.candidates)) * len(group.selection.seeds) for group in waiting)

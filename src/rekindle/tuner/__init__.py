@@ -57,7 +57,7 @@ class Tuner:
         schedule: Learning rate of the groups that no method owns; None is `Cosine()`.
         epochs: Epochs asked for, at least 1.
         steps_per_epoch: Optimiser steps in an epoch (not micro-batches), at least 1.
-        seed: Key of every random draw.
+        seed: Random seed, the key of every random draw.
         decoupled: Whether penalties on weights act on the weights themselves, w - lr * h, as in AdamW, instead of passing
             through the optimiser. None: with every optimiser but SGD and ASGD, unless a direction needs them in the gradient.
 
