@@ -200,6 +200,8 @@ class RunSpec:
         ema: Keep the exponential moving average of the weights over the steps, with this decay a step, such as 0.99, which --ema alone takes; after a restart it begins anew. "none" keeps the weights themselves.
         optimizer: Any optimiser of torch.optim by name; SGD gets momentum 0.9. "auto" takes AdamW for networks that normalise by LayerNorm,
             such as vision transformers and ConvNeXt, and SGD for others.
+        penalties: How penalties on weights, such as those of l2 and l2_sp, act: "decoupled" moves the weights themselves, as AdamW's weight decay
+            does; "gradient" passes through the optimiser. "auto" decouples them under every optimiser but SGD and ASGD.
         batch_size: Images a step, over all devices.
         grad_accum_steps: Micro-batches that a step's images are split into, where memory is short.
         image_size: Edge of the crop in pixels; "auto" takes what the weights were trained on.
@@ -250,6 +252,7 @@ class RunSpec:
     clip_norm: Rate | None = 8.0
     ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
     optimizer: str = "auto"
+    penalties: Literal["auto", "decoupled", "gradient"] = "auto"
     batch_size: Annotated[int, Interval(ge=2, le=65_536)] = 32
     grad_accum_steps: Count = 1
     image_size: Annotated[int, Interval(ge=1, le=8_192)] | None = None
@@ -403,6 +406,7 @@ class RunOptions(TypedDict, total=False):
     clip_norm: float | Literal["none"] | None
     ema: float | Literal["none"] | None
     optimizer: str
+    penalties: Literal["auto", "decoupled", "gradient"]
     batch_size: int
     grad_accum_steps: int
     image_size: int | Literal["auto"] | None

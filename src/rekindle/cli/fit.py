@@ -26,7 +26,7 @@ GROUPS = {
     "data": ("image_column", "label_column", "split_column", "group_column", "group_pattern", "source_data", "exclude", "per_class", "fraction", "val_fraction", "test_fraction", "fold"),
     "model": ("model", "weights", "head", "head_type", "image_size"),
     "method": ("method", "direction", "freeze"),
-    "training": ("epochs", "minutes", "patience", "lr", "head_lr", "head_init", "batchnorm", "warmup", "clip_norm", "ema", "optimizer", "batch_size", "grad_accum_steps", "flip", "augment", "views", "label_smoothing", "sampler", "class_weights"),
+    "training": ("epochs", "minutes", "patience", "lr", "head_lr", "head_init", "batchnorm", "warmup", "clip_norm", "ema", "optimizer", "penalties", "batch_size", "grad_accum_steps", "flip", "augment", "views", "label_smoothing", "sampler", "class_weights"),
     "evaluation": ("test", "test_every_epoch", "keep", "record"),
     "run": ("precision", "devices", "seed", "defaults"),
 }  # fmt: skip

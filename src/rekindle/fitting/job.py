@@ -464,6 +464,7 @@ class _Job:
         return Tuner(
             model, choices.methods(self.methods), source=source, head=head, source_names={} if self.spec.weights == "none" else None,
             direction=self.direction, schedule=Cosine(self.spec.warmup), epochs=choices.epochs, steps_per_epoch=steps, seed=self.spec.seed,
+            decoupled=None if self.spec.penalties == "auto" else self.spec.penalties == "decoupled",
         )  # fmt: skip
 
     def _announce(self, training: "Training", choices: Choices, splits: "dict[str, Samples]") -> None:

@@ -167,6 +167,7 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, Preprocessing
     tuner = Tuner(
         model, parse(spec.method, spec.defaults), source=source, head=head, direction=parse_direction(spec.direction, spec.defaults),
         epochs=spec.epochs or PAPER_EPOCHS, steps_per_epoch=STEPS, seed=spec.seed,
+        decoupled=None if spec.penalties == "auto" else spec.penalties == "decoupled",
     )  # fmt: skip
     if tuner.needs_data:
         tuner.prepare(DataPasses(lambda: iter([(x, y)])))

@@ -95,7 +95,7 @@ class Tuner:
         _check_pairs(self.methods)
         self.direction = PlainSum() if direction is None else copy.deepcopy(direction)  # What it remembers is this run's.
         plain = isinstance(self.direction, PlainSum)
-        require(plain or not decoupled, "a direction needs the penalty in the gradient; leave decoupled out.")
+        require(plain or not decoupled, "a direction needs the penalties in the gradient: leave decoupled, or --penalties decoupled, out.")
         if not plain:
             _check_direction(self.methods, self.direction)
         self.epochs = min([epochs, *(method.run_epochs(epochs) for method in self.methods)])
