@@ -146,7 +146,9 @@ def _standing(setting: Setting, method: str, rows: list[Row]) -> Standing | None
     known = {name: score for name, score in scores.items() if score is not None}
     if len(candidates) > 1 and not known:
         return None
-    best = max(known, key=lambda name: known[name]) if len(candidates) > 1 else next(iter(candidates))
+    tested = {name for name, mine in candidates.items() if any("test" in row for row in mine)}
+    # Of equals one that was run to the end: a study runs one of them alone.
+    best = max(known, key=lambda name: (known[name], name in tested)) if len(candidates) > 1 else next(iter(candidates))
     tests = {row["seed"]: row["test"] for row in candidates[best] if "test" in row}
     chosen_by = "validation" if len(candidates) > 1 else ""
     return Standing(setting, method, best, len(candidates), chosen_by, tests) if tests else None
