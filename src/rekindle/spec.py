@@ -228,7 +228,7 @@ class RunSpec:
         test: Measure on the test split at the end; leave it unread while you choose among settings.
         test_every_epoch: Measure on the test split after every epoch, for learning curves; it chooses nothing.
         record: What to write down every epoch, joined by commas, such as "gradient_norms,weight_distance"; `rekindle analyze` draws it.
-        keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart, and maybe the linear probe that training began with); "auto" is the last, unless that probe is right on at least two more validation pictures (never in a fold, which is measured on them); "mix" is the mean of that probe and the last, in the shares that are best on validation (WiSE-FT; half of each in a fold).
+        keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart, and maybe the linear probe that training began with); "auto" is the last, unless that probe is right on at least two more validation pictures (never in a fold, which is measured on them); "mix" is the mean of that probe and the last, in the shares that are best on validation (WiSE-FT; half of each in a fold); "average" is the mean over the last quarter of the epochs, in which learning rates stay as they are (SWA).
         precision: "auto", "32" or "bf16".
         devices: Processes that train together.
         seed: Random seed, the key of every random draw.
@@ -279,7 +279,7 @@ class RunSpec:
     test: bool = True
     test_every_epoch: bool = False
     record: str | None = None
-    keep: Literal["auto", "last", "best", "mix"] = "auto"
+    keep: Literal["auto", "last", "best", "mix", "average"] = "auto"
     precision: Literal["auto", "32", "bf16"] = "auto"
     devices: Annotated[int, Interval(ge=1, le=1_024)] = 1
     seed: Annotated[int, Interval(ge=0, lt=MOST_SEEDS)] = 0
@@ -312,6 +312,8 @@ class RunSpec:
             raise UserError(
                 "--keep best needs a validation split, and --val-fraction 0 takes out none; give --keep last or a --val-fraction above 0."
             )
+        if self.keep == "average" and self.ema is not None:
+            raise UserError("--keep average and --ema both average weights; give one of them.")
         if self.keep == "mix" and (self.weights == "none" or self.head_init in ("random", "zero")):
             other = "--weights none" if self.weights == "none" else f"--head-init {self.head_init}"
             raise UserError(
@@ -433,7 +435,7 @@ class RunOptions(TypedDict, total=False):
     test: bool
     test_every_epoch: bool
     record: str | None
-    keep: Literal["auto", "last", "best", "mix"]
+    keep: Literal["auto", "last", "best", "mix", "average"]
     precision: Literal["auto", "32", "bf16"]
     devices: int
     seed: int

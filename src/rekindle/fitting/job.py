@@ -48,6 +48,7 @@ from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, remove_states, states, unfit
 from rekindle.training.defaults import make_optimizer, suitable_optimizer
+from rekindle.training.epoch_mean import HeldCosine
 from rekindle.training.listener import Listener, Relay, tell_began, tell_caution, tell_ended
 from rekindle.training.mixing import first_views
 from rekindle.training.polyak import BATCHES, polyak_lr
@@ -463,7 +464,7 @@ class _Job:
         steps = len(data_room.split_batches(images, self.spec.batch_size, torch.arange(images), world=self.fabric.world_size))
         return Tuner(
             model, choices.methods(self.methods), source=source, head=head, source_names={} if self.spec.weights == "none" else None,
-            direction=self.direction, schedule=Cosine(self.spec.warmup), epochs=choices.epochs, steps_per_epoch=steps, seed=self.spec.seed,
+            direction=self.direction, schedule=(HeldCosine if self.spec.keep == "average" else Cosine)(self.spec.warmup), epochs=choices.epochs, steps_per_epoch=steps, seed=self.spec.seed,
             decoupled=None if self.spec.penalties == "auto" else self.spec.penalties == "decoupled",
         )  # fmt: skip
 
@@ -524,6 +525,7 @@ class _Job:
             "head_init": choices.head_init, "batchnorm": choices.batchnorm, "probe": baseline or None,
             **({"tried": self.shared.tried} if self.shared.tried else {}),
             **({} if mixed is None else {"mix": wise_ft.summary(mixed)}),
+            **({"averaged": training.averaged_epochs} if training.averaged_epochs else {}),
             **figures(found, answers, temperature, splits, self.dataset.classes),
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began, "finished": datetime.now().isoformat(" ", "minutes")},
         }  # fmt: skip

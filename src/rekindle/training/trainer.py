@@ -30,9 +30,11 @@ from rekindle.rng import random_state, set_random_state
 from rekindle.training.averaging import averaged, begin_anew
 from rekindle.training.checkpoints import Unfit, is_finite, newest_finite, save_state, unfit
 from rekindle.training.criterion import CrossEntropy
+from rekindle.training.epoch_mean import EpochMean, first_averaged
 from rekindle.training.fabric import Fabric
 from rekindle.training.frozen import FrozenPart, Run, Stored
 from rekindle.training.listener import Listener
+from rekindle.training.mixing import differing_norms, first_views, reestimate_
 from rekindle.tuner import Tuner
 
 EVAL_BATCH = 64
@@ -94,7 +96,8 @@ class Training:
         batch_size: Images a step over all ranks and micro-batches.
         seed: Key of order and augmentation.
         folder: Where checkpoints go.
-        keep: "best" keeps the weights of the best epoch on validation, any other word those of the last.
+        keep: "best" keeps the weights of the best epoch on validation, "average" the mean over the last quarter of the epochs (see
+            `rekindle.training.epoch_mean`), any other word those of the last.
         listener: Who watches.
         grad_accum_steps: Micro-batches a step.
         recorders: What else is written down every epoch, by name.
@@ -139,6 +142,7 @@ class Training:
         self._frozen = FrozenPart(self._module, self.model, self.fabric.device, self.listener.note)
         self._run: Run = self._module
         self._average = None if self.ema is None else averaged(self.model, self.ema)
+        self._mean = EpochMean() if self.keep == "average" else None
         self._meter, self._skip, self._seconds, self._waited = Meter(), 0, 0.0, 0.0
         self._waits, self._read = self.fabric.device.type == "cpu", 0.0
         # What is not finite from the start is meant so, such as a mask of -inf, or shows in the first loss.
@@ -176,7 +180,22 @@ class Training:
             self.model.load_state_dict(self.best["weights"])
         elif self._average is not None:
             self.model.load_state_dict(self._average.module.state_dict())
+        elif self._mean is not None and self._mean.count:
+            self._take_mean(self._mean)
         return self.history
+
+    def _take_mean(self, mean: EpochMean) -> None:
+        """Put the mean of the last epochs into the model, and take BatchNorm's statistics anew where they differed between them."""
+        last = self.model.state_dict()
+        weights = mean.weights(last)
+        norms = differing_norms(self.model, [last, weights])
+        self.model.load_state_dict(weights)
+        reestimate_(self.model, norms, map(self._device, first_views(self.train, self.batch_size, self.seed, self.fabric.device)))
+
+    @property
+    def averaged_epochs(self) -> int:
+        """Over how many epochs' weights the model holds the mean after `fit`; 0 where it holds those of one."""
+        return 0 if self._mean is None else self._mean.count
 
     @property
     def kept_epoch(self) -> int:
@@ -281,14 +300,17 @@ class Training:
         restarts = self.tuner.restarts
         self._wrapped_optimizer.step()
         self._wrapped_optimizer.zero_grad()
+        self._follow(restarts)
         if self._average is not None:
-            self._follow(restarts)
             self._average.update_parameters(self.model)
 
     def _follow(self, restarts: int) -> None:
-        """Let the average begin anew if there were restarts since `restarts` of them."""
-        if self._average is not None and self.tuner.restarts > restarts:
-            begin_anew(self._average)
+        """Let averages begin anew if there were restarts since `restarts` of them."""
+        if self.tuner.restarts > restarts:
+            if self._average is not None:
+                begin_anew(self._average)
+            if self._mean is not None:
+                self._mean.begin_anew()
 
     def _backward(self, epoch: int, step: int, rows: Tensor, share: float) -> None:
         asked = time.perf_counter()
@@ -332,6 +354,8 @@ class Training:
         self._check_epoch(record)
         self.history.append(record)
         self._meter, self._seconds, self._waited = Meter(), 0.0, 0.0
+        if self._mean is not None and epoch >= first_averaged(self.tuner.epochs):
+            self._mean.add(self.model.state_dict())
         if self.keep == "best" and not restarted and record["val"]["accuracy"] > self.best.get("accuracy", -1.0):
             self._remember(epoch, record["val"]["accuracy"])
         self.listener.epoch(record)
@@ -436,6 +460,7 @@ class Training:
                 "recorders": {name: recorder.state_dict() for name, recorder in self.recorders.items()},
                 "best": self.best,
                 **({} if self._average is None else {"average": self._average.state_dict()}),
+                **({} if self._mean is None else {"mean": self._mean.state_dict()}),
             })  # fmt: skip
         self.fabric.barrier()
 
@@ -468,6 +493,8 @@ class Training:
         self.tuner.load_state_dict(state["tuner"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
+        if self._mean is not None:
+            self._mean.load_state_dict(state["mean"])
         mine = state["ranks"][self.fabric.global_rank]
         set_random_state(mine["random"])
         self._meter = Meter(*mine["meter"])
