@@ -12,7 +12,7 @@ from rekindle.errors import number_of
 ROOT = Path(__file__).resolve().parents[1]
 BOARD, CARDS = ROOT / "docs/results/board", ROOT / "src/rekindle/methods/cards"
 UNMEASURED = "Our result: not measured here."
-SAID = re.compile(r" ?On our board: [^`]*\(`docs/results/board`\)\.")
+SAID = re.compile(r" ?(Our result|Our board|On our board): [-+][^`]*\(`docs/results/board`\)\.")
 WIDTH = 136
 
 
@@ -33,14 +33,15 @@ def sentence(line: dict[str, Any]) -> str:
     """Of a line of `Board.overall`."""
     interval = "" if line["low"] is None else f" (95 % interval {100 * line['low']:+.1f} to {100 * line['high']:+.1f})"
     tasks = f"in the mean of {number_of(line['tasks'], 'task')}"
-    return f"On our board: {100 * line['difference']:+.1f} points{interval} against plain fine-tuning at its best, {tasks} (`docs/results/board`)."
+    return f"{100 * line['difference']:+.1f} points{interval} against plain fine-tuning at its best, {tasks} on our board (`docs/results/board`)."
 
 
 def with_sentence(card: str, said: str) -> str:
     """A card whose first paragraph ends with it; one that was there before, or that nothing was measured, goes."""
     title, short, *rest = card.split("\n\n")
     plain = SAID.sub("", " ".join(short.split())).replace(UNMEASURED, "").rstrip()
-    filled = textwrap.fill(f"{plain} {said}", WIDTH, break_long_words=False, break_on_hyphens=False)
+    begun = "Our board" if "Our result:" in plain else "Our result"
+    filled = textwrap.fill(f"{plain} {begun}: {said}", WIDTH, break_long_words=False, break_on_hyphens=False)
     return "\n\n".join([title, filled, *rest])
 
 
