@@ -251,7 +251,7 @@ class RunSpec:
     warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     clip_norm: Rate | None = 8.0
     ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
-    optimizer: str = "auto"
+    optimizer: str = "SGD"
     penalties: Literal["auto", "decoupled", "gradient"] = "auto"
     batch_size: Annotated[int, Interval(ge=2, le=65_536)] = 32
     grad_accum_steps: Count = 1
@@ -452,7 +452,7 @@ NONE_WORDS = {
 }  # fmt: skip
 RELEASED: dict[str, Any] = {  # What rekindle 0.1.0 did where there is an option now, or where its "auto" meant something else.
     "model": "resnet18", "head_lr": "tied", "head_init": "random", "batchnorm": "batch", "head_type": "own", "warmup": 0.0, "clip_norm": None,
-    "keep": "last", "optimizer": "SGD",
+    "keep": "last",
 }  # fmt: skip
 RENAMED = {"freeze_until": "freeze", "accumulate": "grad_accum_steps", "read_test": "test", "watch_test": "test_every_epoch"}  # 0.1.0: now
 

@@ -117,7 +117,7 @@ def test_a_weights_file_and_the_command(folder: Path, tmp_path: Path, capsys: py
     ("models_asked", "options", "wanted"),
     [(["tiny", "tiny"], {}, "different networks"), ([""], {}, "found none"), (["tinny"], {}, "did you mean tiny"),
      (["tiny"], {"per_class": -1}, "--per-class"),
-     (["tiny=absent.safetensors"], {}, "no weights file"), (["test_vit=none"], {"image_size": 100}, "--image-size 160")],
+     (["tiny=absent.safetensors"], {}, "no weights file"), (["test_vit=none"], {"image_size": 100}, "give another --image-size, such as 96")],
 )  # fmt: skip
 def test_what_cannot_be_ranked_is_one_sentence(models_asked: list[str], options: dict[str, Any], wanted: str, folder: Path) -> None:
     with pytest.raises(UserError, match=wanted) as caught:

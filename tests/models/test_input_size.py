@@ -88,7 +88,7 @@ def test_a_run_at_another_size_trains_predicts_and_is_exported(tmp_path: Path, m
     monkeypatch.setattr(Silent, "note", lambda self, text: said.append(text))
     run = rekindle.fit(
         data, model="vit_tiny_patch16_224", weights=str(tmp_path / "vit.pth"), image_size=32, epochs=1, batch_size=4, precision="32",
-        method="l2+layer_decay(factor=0.75)", keep="last", out=tmp_path / "runs", device="cpu", workers=0, listener=Silent(),
+        method="l2+layer_decay(factor=0.75)", keep="last", optimizer="auto", out=tmp_path / "runs", device="cpu", workers=0, listener=Silent(),
     )  # fmt: skip
     assert any("AdamW, learning rate 0.0001, of the head 0.001, which starts from the linear probe" in text for text in said)
     module, recipe = load_model(run.folder)

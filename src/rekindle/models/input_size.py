@@ -5,11 +5,14 @@ position embeddings, according to their location in the original image". Embeddi
 """
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 from torch import nn
-from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from rekindle.errors import UserError
+
+if TYPE_CHECKING:
+    from torchvision.models.vision_transformer import VisionTransformer
 
 
 def set_input_size_(module: nn.Module, name: str, size: int) -> None:
@@ -25,6 +28,8 @@ def set_input_size_(module: nn.Module, name: str, size: int) -> None:
     Raises:
         UserError: If the network has patches or windows that this size does not fit.
     """
+    from torchvision.models.vision_transformer import VisionTransformer
+
     try:
         if isinstance(module, VisionTransformer):
             _set_torchvision_(module, size)
@@ -41,7 +46,9 @@ def set_input_size_(module: nn.Module, name: str, size: int) -> None:
         ) from None
 
 
-def _set_torchvision_(module: VisionTransformer, size: int) -> None:
+def _set_torchvision_(module: "VisionTransformer", size: int) -> None:
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
     key = "encoder.pos_embedding"
     resized = interpolate_embeddings(size, module.patch_size, OrderedDict({key: module.encoder.pos_embedding.data}))
     module.encoder.pos_embedding = nn.Parameter(resized[key])
