@@ -179,7 +179,7 @@ def _resumed(folder: Path, given: dict[str, Any]) -> RunSpec:
         UserError: If another setting than the run's is given, or its data or weights are gone.
     """
     kept = read_spec(folder)
-    if (folder / "result.json").is_file() and "soup" in read_result(folder):
+    if _is_soup(folder):
         raise UserError(
             f"{folder} is a soup, which has no training to go on with; go on with a run that it was made of, or make another soup."
         )
@@ -196,6 +196,14 @@ def _resumed(folder: Path, given: dict[str, Any]) -> RunSpec:
         )
     _check_places(spec, folder)
     return spec
+
+
+def _is_soup(folder: Path) -> bool:
+    """Whether a folder holds the mean of runs; a result that is missing or damaged is for the run itself to deal with."""
+    try:
+        return (folder / "result.json").is_file() and "soup" in read_result(folder)
+    except UserError:
+        return False
 
 
 def _typed(name: str, value: Any) -> str:
