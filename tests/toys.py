@@ -1,6 +1,7 @@
 """Small networks and folders that many tests use."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,12 @@ class Toy(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(self.body(x))
+
+
+# The shortest run of the command on the pictures of `picture_folder`.
+TINY_RUN: dict[str, Any] = {
+    "model": "tiny", "epochs": 1, "image_size": 16, "batch_size": 4, "precision": "32", "workers": 0, "device": "cpu", "method": "l2", "lr": 0.05,
+}  # fmt: skip
 
 
 def toy(seed: int = 0, classes: int = 3, norm: bool = False) -> Toy:

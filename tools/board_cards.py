@@ -12,7 +12,7 @@ from rekindle.errors import number_of
 ROOT = Path(__file__).resolve().parents[1]
 BOARD, CARDS = ROOT / "docs/results/board", ROOT / "src/rekindle/methods/cards"
 UNMEASURED = "Our result: not measured here."
-SAID = re.compile(r" ?(Our result|Our board|On our board): [-+][^`]*\(`docs/results/board`\)\.")
+SAID = re.compile(r" ?(?:Our result|Our board): [-+][^`]*\(`docs/results/board`\)\.")
 WIDTH = 136
 
 

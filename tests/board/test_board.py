@@ -16,7 +16,7 @@ from rekindle.board.page import conclusion, html, markdown
 from rekindle.board.row import ROW, Row, add, read_rows, row_of
 from rekindle.cli import main
 from rekindle.report.statistics import holm
-from tests.toys import picture_folder
+from tests.toys import TINY_RUN, picture_folder
 
 
 def row(method: str = "l2", seed: int = 0, test: float | None = 0.5, **changes: Any) -> Row:
@@ -153,18 +153,7 @@ def test_the_command_adds_renders_and_tells_what_is_wrong(
 
 def test_a_fold_is_no_row(tmp_path: Path) -> None:
     data = picture_folder(tmp_path / "data", {"train": 6, "val": 2, "test": 2})
-    options = {
-        "model": "tiny",
-        "epochs": 1,
-        "image_size": 16,
-        "batch_size": 4,
-        "precision": "32",
-        "workers": 0,
-        "device": "cpu",
-        "method": "l2",
-        "lr": 0.05,
-    }
-    folds = rekindle.fit(data, folds=2, out=tmp_path / "runs", **options)
+    folds = rekindle.fit(data, folds=2, out=tmp_path / "runs", **TINY_RUN)
     with pytest.raises(UserError, match="is a fold of a cross-validation"):
         add([folds.runs[0].folder], tmp_path / "board")
     assert not (tmp_path / "board").exists()

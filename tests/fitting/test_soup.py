@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,13 +17,9 @@ from rekindle.report.analyses import analyze
 from rekindle.report.compare import compare
 from rekindle.report.redraw import redraw
 from rekindle.training.mixing import differing_norms, mean_weights, reestimate_
-from tests.toys import picture_folder, toy
+from tests.toys import TINY_RUN, picture_folder, toy
 
 DRAWS = True
-
-OPTIONS: dict[str, Any] = {
-    "model": "tiny", "epochs": 1, "image_size": 16, "batch_size": 4, "precision": "32", "workers": 0, "device": "cpu", "method": "l2", "lr": 0.05,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +31,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     """Two with frozen statistics of BatchNorm, one with its own, one of other source weights."""
     out = tmp_path_factory.mktemp("runs")
-    made = [rekindle.fit(folder, out=out, name=f"frozen{seed}", seed=seed, batchnorm="frozen", **OPTIONS) for seed in (0, 1)]
-    made.append(rekindle.fit(folder, out=out, name="batch", seed=2, batchnorm="batch", keep="last", **OPTIONS))
-    made.append(rekindle.fit(folder, out=out, name="scratch", weights="none", **OPTIONS))
+    made = [rekindle.fit(folder, out=out, name=f"frozen{seed}", seed=seed, batchnorm="frozen", **TINY_RUN) for seed in (0, 1)]
+    made.append(rekindle.fit(folder, out=out, name="batch", seed=2, batchnorm="batch", keep="last", **TINY_RUN))
+    made.append(rekindle.fit(folder, out=out, name="scratch", weights="none", **TINY_RUN))
     return made
 
 
@@ -120,7 +115,7 @@ def test_what_cannot_be_averaged_is_refused(runs: list[Run], folder: Path, tmp_p
         rekindle.soup([runs[0].folder, runs[0].folder], out=tmp_path)
     with pytest.raises(UserError, match="have different source weights, so that no mean of their weights is a network"):
         rekindle.soup([runs[0].folder, runs[3].folder], out=tmp_path)
-    other = rekindle.fit(folder, out=tmp_path, name="small", **{**OPTIONS, "per_class": 3})
+    other = rekindle.fit(folder, out=tmp_path, name="small", **{**TINY_RUN, "per_class": 3})
     with pytest.raises(UserError, match="have different pictures in their splits"):
         rekindle.soup([runs[0].folder, other.folder], out=tmp_path)
     assert isinstance(runs[0].model[0], nn.Module) and not list(tmp_path.glob("*soup*"))

@@ -13,11 +13,9 @@ from rekindle.fitting.wise_ft import BLIND, GRID, mix_
 from rekindle.models import build
 from rekindle.models.saving import read_model
 from rekindle.spec import RunSpec
-from tests.toys import picture_folder, toy
+from tests.toys import TINY_RUN, picture_folder, toy
 
-OPTIONS: dict[str, Any] = {
-    "model": "tiny", "epochs": 2, "image_size": 16, "batch_size": 4, "precision": "32", "workers": 0, "device": "cpu", "method": "l2", "lr": 0.05,
-}  # fmt: skip
+OPTIONS: dict[str, Any] = {**TINY_RUN, "epochs": 2}
 
 
 def ends(norm: bool = False) -> tuple[nn.Module, dict[str, Tensor], dict[str, Tensor]]:

@@ -9,7 +9,7 @@ from torch import nn
 import rekindle
 from rekindle import L2SP, Run, Source, Tuner, UserError
 from rekindle.registry import parse_direction
-from tests.toys import picture_folder, toy, toy_batch
+from tests.toys import TINY_RUN, picture_folder, toy, toy_batch
 
 ALPHA, RATE, EPS = 0.3, 0.01, 1e-8
 
@@ -49,18 +49,7 @@ def test_the_first_step_of_adamw_in_closed_form(decoupled: bool | None) -> None:
 
 def test_a_run_says_how_its_penalties_act(tmp_path: Path) -> None:
     data = picture_folder(tmp_path / "data", {"train": 6, "val": 2, "test": 2})
-    options = {
-        "model": "tiny",
-        "epochs": 1,
-        "image_size": 16,
-        "batch_size": 4,
-        "precision": "32",
-        "workers": 0,
-        "device": "cpu",
-        "method": "l2_sp(alpha=1.0)",
-        "lr": 0.01,
-        "keep": "last",
-    }
+    options = {**TINY_RUN, "method": "l2_sp(alpha=1.0)", "lr": 0.01, "keep": "last"}
     found = {
         kind: rekindle.fit(data, out=tmp_path / kind, optimizer="AdamW", penalties=kind, **options)
         for kind in ("auto", "decoupled", "gradient")

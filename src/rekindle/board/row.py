@@ -102,7 +102,7 @@ def read_rows(board: Path) -> list[Row]:
     """All rows of a board, sorted by file name.
 
     Returns:
-        Checked rows; none of an empty folder.
+        Checked rows, at least one.
 
     Raises:
         UserError: If there is none, or one is not what a row is, naming the file and what is wrong.

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit status: 0 only when it did the job.
 
     Returns:
-        0, or 1 where the command did not do its job; 2 where it was misspelt.
+        0; 2 for bad input, 130 where it was stopped, 141 where nobody reads on, 1 where it failed otherwise.
     """
     prepare_output()
     keep_freed_memory()

@@ -47,7 +47,7 @@ from rekindle.report.format import duration, split_title
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, remove_states, states, unfit
-from rekindle.training.defaults import make_optimizer, suitable_optimizer
+from rekindle.training.defaults import decoupled_by, make_optimizer, optimizer_for
 from rekindle.training.epoch_mean import HeldCosine
 from rekindle.training.listener import Listener, Relay, tell_began, tell_caution, tell_ended
 from rekindle.training.mixing import first_views
@@ -287,11 +287,11 @@ class _Job:
                 with self.fabric.autocast():
                     read = look if look is not None and reads(tuner, look.features, self._first(train)) else None
                 choices = start_head(self._rate(choices, tuner, read, train), tuner, read)
-                choices = self._agreed(with_head_rate(choices, replace(spec, optimizer=self._optimizer), self.methods, look, model))
+                choices = self._agreed(with_head_rate(choices, self._named, self.methods, look, model))
                 if tuner.needs_data:
                     tuner.prepare(self._passes(train, read))
             watching = recorders(spec.record or "", tuner.net, tuner.source)
-            optimizer = make_optimizer(self._optimizer, tuner.param_groups(choices.lr, choices.head_lr))
+            optimizer = make_optimizer(self._named.optimizer, tuner.param_groups(choices.lr, choices.head_lr))
         except ValueError as error:  # A method that cannot work on this network, on these images or for so few epochs.
             raise UserError(str(error)) from None
         if self.fabric.is_global_zero and not (self.folder / "spec.yaml").is_file():
@@ -391,7 +391,7 @@ class _Job:
         if batchnorm == "auto":
             batchnorm = self.shared.batchnorm or "batch"
         choices = replace(
-            choose(replace(spec, optimizer=self._optimizer), len(train), self.methods, look, batchnorm),
+            choose(self._named, len(train), self.methods, look, batchnorm),
             baseline=look.summary() if look else {},
         )
         return self._agreed(choices)
@@ -418,14 +418,14 @@ class _Job:
         return Workload.of(self.spec, {name: len(samples) for name, samples in splits.items()}, self._draws)
 
     @cached_property
-    def _optimizer(self) -> str:
-        """The one that was asked for, or that suits the pre-trained network."""
-        return suitable_optimizer(self.loaded.module) if self.spec.optimizer == "auto" else self.spec.optimizer
+    def _named(self) -> RunSpec:
+        """The spec with the optimiser that "auto" stands for."""
+        return replace(self.spec, optimizer=optimizer_for(self.spec, self.loaded.module))
 
     def _rate(self, choices: Choices, tuner: Tuner, look: Look | None, train: "Samples") -> Choices:
         """The choices with the backbone's rate from a few gradients, the same on every rank, where it was left open."""
         spec = self.spec
-        if spec.lr or look is None or self._optimizer != "SGD":
+        if spec.lr or look is None or self._named.optimizer != "SGD":
             return choices
         twin, head = copy.deepcopy(tuner.net.model), tuner.net.head_parameters()
         write_probe(twin.get_submodule(tuner.net.head[0]), look.probe)
@@ -465,7 +465,7 @@ class _Job:
         return Tuner(
             model, choices.methods(self.methods), source=source, head=head, source_names={} if self.spec.weights == "none" else None,
             direction=self.direction, schedule=(HeldCosine if self.spec.keep == "average" else Cosine)(self.spec.warmup), epochs=choices.epochs, steps_per_epoch=steps, seed=self.spec.seed,
-            decoupled=None if self.spec.penalties == "auto" else self.spec.penalties == "decoupled",
+            decoupled=decoupled_by(self.spec),
         )  # fmt: skip
 
     def _announce(self, training: "Training", choices: Choices, splits: "dict[str, Samples]") -> None:
@@ -482,7 +482,7 @@ class _Job:
             self.listener.note(
                 f"each epoch measures {len(checked)} of the {number_of(len(splits['val']), 'validation picture')}, the end all of them."
             )
-        by = "" if self._optimizer == "SGD" else f"{self._optimizer}, "
+        by = "" if self._named.optimizer == "SGD" else f"{self._named.optimizer}, "
         in_half = " in bfloat16" if self.spec.precision == "bf16" else ""
         start = {"linear_probe": "from the linear probe", "zero": "from zero", "random": "from a random draw"}[choices.head_init]
         self.listener.note(

@@ -241,7 +241,7 @@ class _Averaging:
         models.save_model(folder, self.model, {**self.recipe, "temperature": temperature})
         names = [run.folder.name for run in self.runs]
         result: dict[str, Any] = {
-            **{key: value for key, value in best.items() if key not in ("val", "test", "mix", "tried", "timing")},
+            **{key: value for key, value in best.items() if key not in ("val", "test", "mix", "averaged", "tried", "timing")},
             "id": made, "method": f"{kind} soup of {some([self.runs[place].result['method'] for place in places], 3)}",
             "soup": {"kind": kind, "runs": names, "taken": [names[place] for place in places]},
             "cautions": list(self.dataset.cautions), **figures(found, answers, temperature, self.splits, self.dataset.classes),

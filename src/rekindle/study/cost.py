@@ -152,7 +152,7 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, Preprocessing
     from rekindle.data.samples import Preprocessing
     from rekindle.method import DataPasses, Source
     from rekindle.registry import parse, parse_direction
-    from rekindle.training.defaults import make_optimizer, suitable_optimizer
+    from rekindle.training.defaults import decoupled_by, make_optimizer, optimizer_for
     from rekindle.training.speed import STEPS, Trial
     from rekindle.tuner import Tuner
 
@@ -167,9 +167,9 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, Preprocessing
     tuner = Tuner(
         model, parse(spec.method, spec.defaults), source=source, head=head, direction=parse_direction(spec.direction, spec.defaults),
         epochs=spec.epochs or PAPER_EPOCHS, steps_per_epoch=STEPS, seed=spec.seed,
-        decoupled=None if spec.penalties == "auto" else spec.penalties == "decoupled",
+        decoupled=decoupled_by(spec),
     )  # fmt: skip
     if tuner.needs_data:
         tuner.prepare(DataPasses(lambda: iter([(x, y)])))
-    optimizer = make_optimizer(suitable_optimizer(model) if spec.optimizer == "auto" else spec.optimizer, tuner.param_groups(TINY_RATE))
+    optimizer = make_optimizer(optimizer_for(spec, model), tuner.param_groups(TINY_RATE))
     return Trial(model, tuner, optimizer, torch.nn.functional.cross_entropy), Preprocessing.of(loaded, size), x, y

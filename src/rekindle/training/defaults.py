@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rekindle.errors import UserError
+from rekindle.spec import RunSpec
 
 PRETRAINED_LR, SCRATCH_LR, ADAPTIVE_LR = 0.003, 0.1, 1e-4
 """Learning rates of the backbone: SGD from pre-trained weights and from random ones, and optimisers that scale gradients themselves."""
@@ -54,6 +55,24 @@ def released_epochs(images: int) -> int:
         (40, 10)
     """
     return max(10, min(40, MOST_IMAGES // images))
+
+
+def optimizer_for(spec: RunSpec, module: nn.Module) -> str:
+    """The optimiser that a run asks for, or that suits its network.
+
+    Returns:
+        A name in torch.optim.
+    """
+    return suitable_optimizer(module) if spec.optimizer == "auto" else spec.optimizer
+
+
+def decoupled_by(spec: RunSpec) -> bool | None:
+    """What a run says of its penalties on weights, as `Tuner(decoupled=...)` takes it.
+
+    Returns:
+        None where the optimiser decides.
+    """
+    return None if spec.penalties == "auto" else spec.penalties == "decoupled"
 
 
 def suitable_optimizer(module: nn.Module) -> str:
