@@ -24,11 +24,12 @@ class Watching(Silent):
             raise Stopped("seen")
 keep_freed_memory()
 try:
-    rekindle.fit(sys.argv[1], out=sys.argv[2], epochs=1, image_size=128, listener=Watching())
+    rekindle.fit(sys.argv[1], out=sys.argv[2], epochs=1, image_size=128, listener=Watching(), **{options})
 except Stopped:
     pass
 """
 BASE, FIRST, WHOLE = "import torch, torchvision", "first step of a run", "run of one epoch"
+SMALL = {"model": "torchvision:squeezenet1_0", "weights": "none"}  # Beside the installed network.
 PROGRAMS = {
     BASE: ["-c", "import torch, torchvision"],
     "rekindle --help": ["-m", "rekindle", "--help"],
@@ -36,8 +37,10 @@ PROGRAMS = {
     "rekindle models": ["-m", "rekindle", "models"],
     "import rekindle": ["-c", "import rekindle"],
     "rekindle.fit, named": ["-c", "import rekindle; rekindle.fit"],
-    FIRST: ["-c", FIT.format(stops=True)],
-    WHOLE: ["-c", FIT.format(stops=False)],
+    FIRST: ["-c", FIT.format(stops=True, options={})],
+    WHOLE: ["-c", FIT.format(stops=False, options={})],
+    f"{FIRST}, SqueezeNet": ["-c", FIT.format(stops=True, options=SMALL)],
+    f"{WHOLE}, SqueezeNet": ["-c", FIT.format(stops=False, options=SMALL)],
 }
 SPLITS = {"train": 30, "val": 5, "test": 5}  # Pictures a class.
 
@@ -54,7 +57,7 @@ def measure(rounds: int, told: Callable[[str], None]) -> dict[str, Any]:
         pictures = picture_folder(Path(folder, "photos"), SPLITS)
         for number in range(1 + rounds):
             for name, program in PROGRAMS.items():
-                given = [str(pictures), str(Path(folder, f"{name} {number}"))] if name in (FIRST, WHOLE) else []
+                given = [str(pictures), str(Path(folder, f"{name} {number}"))] if name.startswith((FIRST, WHOLE)) else []
                 figures = _seconds([*program, *given])
                 told(f"{name}: {figures[0]:.2f} s, of the processor {figures[1]:.2f} s")
                 found[name] += [figures] if number else []

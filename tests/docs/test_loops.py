@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+import rekindle
+
 PAGE = (Path(__file__).resolve().parents[2] / "docs/loops.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SMALL = {
@@ -26,10 +28,16 @@ def pictures(count: int) -> DataLoader[Any]:
     return DataLoader(TensorDataset(torch.randn(4 * count, 3, 16, 16), torch.arange(4 * count) % 3), batch_size=4)
 
 
-def run(words: str, space: dict[str, Any]) -> dict[str, Any]:
-    """Execute the one block that holds `words`."""
+def block(words: str) -> str:
+    """The one block that holds `words`."""
     [code] = [text for text in BLOCKS if words in text]
-    for old, new in SMALL.items():
+    return code
+
+
+def run(words: str, space: dict[str, Any], instead: dict[str, str] | None = None) -> dict[str, Any]:
+    """Execute the one block that holds `words`, small."""
+    code = block(words)
+    for old, new in {**SMALL, **(instead or {})}.items():
         code = code.replace(old, new)
     assert "resnet50" not in code and "microsoft" not in code, "the block downloads a network"
     exec(code, space)  # noqa: S102
@@ -37,7 +45,7 @@ def run(words: str, space: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_block_is_run_here() -> None:
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
 
 
 def test_plain_loop() -> None:
@@ -45,19 +53,32 @@ def test_plain_loop() -> None:
     assert space["scheduler"].last_epoch == 4
 
 
+def objects(batches: list[Any]) -> dict[str, Any]:
+    """What the plain loop makes before it trains, equal at every call."""
+    torch.manual_seed(0)
+    source, model = rekindle.load("cifar_resnet8", classes=3, weights="none")
+    tuner = rekindle.Tuner(model, [rekindle.L2SP(alpha=0.01), rekindle.Rifle(periods=4)], source=source, epochs=4, steps_per_epoch=2)
+    optimizer = torch.optim.SGD(tuner.param_groups(lr=0.01), momentum=0.9)
+    return {
+        "rekindle": rekindle, "torch": torch, "criterion": torch.nn.CrossEntropyLoss(), "batches": batches, "model": model, "tuner": tuner,
+        "optimizer": optimizer, "scheduler": tuner.scheduler(optimizer),
+    }  # fmt: skip
+
+
 def test_accumulation_precision_clipping_and_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    space = run("for x, y in loader", {"loader": pictures(2)})
-    model, tuner = (
-        space["model"],
-        space["rekindle"].Tuner(space["model"], space["methods"], source=space["source"], epochs=4, steps_per_epoch=2),
-    )
-    optimizer = torch.optim.SGD(tuner.param_groups(lr=0.01))
-    space |= {"tuner": tuner, "optimizer": optimizer, "scheduler": tuner.scheduler(optimizer), "batches": [pictures(2), pictures(2)]}
-    run("GradScaler", space)
+    batches = [list(pictures(2)), list(pictures(2))]
+    space = run("GradScaler", objects(batches))
     state = torch.load(tmp_path / "last.pt", weights_only=True)
     assert state["epoch"] == 3 and state["tuner"]["step"] == 2
-    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert all(torch.isfinite(p).all() for p in space["model"].parameters())
+
+    run("GradScaler", objects(batches), {"in range(start, tuner.epochs)": "in range(start, 2)"})
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == 1
+    resumed = run("GradScaler", objects(batches), {"start = 0\n": block('torch.load("last.pt"')})
+    assert resumed["start"] == 2
+    for name, value in space["model"].state_dict().items():
+        assert torch.equal(value, resumed["model"].state_dict()[name]), name
 
 
 def test_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ tags: [image-classification, timm, rekindle]
 ---
 # {title}
 
-{network} fine-tuned by [rekindle](https://pypi.org/project/rekindle/) {version} to tell apart {count} classes: {classes}.
+{network} fine-tuned by rekindle {version} to tell apart {count} classes: {classes}.
 
 {figures}
 
