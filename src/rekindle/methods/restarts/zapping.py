@@ -1,8 +1,8 @@
 """Zapping: the last layer is drawn anew again and again, so that the features learn to serve any fresh classifier.
 
-Frati, Traft, Clune, Cheney: Reset It and Forget It: Relearning Last-Layer Weights Improves Continual and Transfer Learning, 2023 (arXiv
-2310.07996). In training on shuffled data the layer is drawn every so many epochs, all of it or as many classes as told, chosen at random;
-in training class by class, the weights of the class that comes next. Theirs is pre-training: what follows is a transfer to other
+Frati, Traft, Clune, Cheney: Reset It and Forget It: Relearning Last-Layer Weights Improves Continual and Transfer Learning, ECAI 2024
+(arXiv 2310.07996). In training on shuffled data the layer is drawn every so many epochs, all of it or as many classes as told, chosen at
+random; in training class by class, the weights of the class that comes next. Theirs is pre-training: what follows is a transfer to other
 classes, with a new layer. Here the run itself must end with a trained layer, so that a share of it at the end is free of draws.
 """
 
@@ -38,7 +38,7 @@ class Zapping(Restarting):
     tail: Share = 0.5
     optimizer_state: Literal["clear", "keep"] = "clear"
 
-    paper: ClassVar[str] = "Frati, Traft, Clune, Cheney, 2023, arXiv 2310.07996"
+    paper: ClassVar[str] = "Frati, Traft, Clune, Cheney, ECAI 2024, arXiv 2310.07996"
     neutral: ClassVar[dict[str, Any] | None] = {"tail": 1.0}
 
     def attach(self, net: Net, source: Source) -> None:
