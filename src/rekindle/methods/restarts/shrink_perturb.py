@@ -4,8 +4,8 @@ Ash and Adams: On Warm-Starting Neural Network Training, NeurIPS 2020 (arXiv 191
 p ~ N(0, sigma^2). A warm start learns new data with smaller gradients than a fresh one, and generalises worse; shrinking keeps what the
 network says and lets gradients balance again. The authors do it when data arrive; here it happens between generations of one run.
 
-Their code (0.4 and 0.1 by default) takes as noise the weights of a freshly initialised network, since layers are initialised
-differently, and trains on in that network: its BatchNorm statistics are fresh, too.
+Noise in practice is a freshly initialised network times sigma, they say, since layers are initialised differently. Their code (0.4 and 0.1
+by default) does so, and trains on in that network: its BatchNorm statistics are fresh, too.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class ShrinkPerturb(Generations):
         noise: sigma, at least 0; 0.1 in the authors' code.
         draw: Noise of a fresh "initialization" times sigma, as in the authors' code, or "normal" with standard deviation sigma, as printed.
         towards: Shrink to "zero", as published, or to the "source": w0 + lambda * (w - w0) for weights that the source has.
-        preset: "paper" sets shrink, noise, draw and towards to the printed algorithm with 0.6 and 0.01, "paper_code" to the code's defaults.
+        preset: "paper" sets shrink, noise, draw and towards to the printed formula with 0.6 and 0.01, "paper_code" to the code's defaults.
 
     Raises:
         ValueError: For an argument out of range.
