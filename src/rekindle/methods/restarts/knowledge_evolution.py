@@ -1,12 +1,14 @@
 """Knowledge evolution: a part of every layer, always the same, is drawn anew in each generation; the other part evolves.
 
-Taha, Shrivastava, Davis: Knowledge Evolution in Neural Networks, CVPR 2021 (arXiv 2103.05152), section 3 and Algorithm 1. A binary
-mask M splits each convolution and linear layer into the fit hypothesis, M * W, and the reset hypothesis, (1 - M) * W; at the start of a
-generation W <- M * W + (1 - M) * W_r with fresh W_r. KELS keeps the first ceil(s * C) filters and input channels (all input channels
-of the first layer, all outputs of the last), so that the fit hypothesis is a slim network; WELS keeps weights at random. BatchNorm is
-left alone. The authors train from random weights; so what a reset draws here, too, is a fresh initialisation, not the source's weights.
+Taha, Shrivastava, Davis: Knowledge Evolution in Neural Networks, CVPR 2021 (arXiv 2103.05152), section 3.1 and Algorithm 1; KELS is
+section 3.2. A binary mask M splits each convolution and linear layer into the fit hypothesis, M * W, and the reset hypothesis, (1 - M) *
+W; at the start of a generation W <- M * W + (1 - M) * W_r with fresh W_r. KELS keeps the first ceil(s * C) filters and input channels (all
+input channels of the first layer, all outputs of the last), so that the fit hypothesis is a slim network; WELS keeps weights at random.
+BatchNorm is left alone. The authors train from random weights; so what a reset draws here, too, is a fresh initialisation, not the
+source's weights.
 
-Their code trains five generations of 200 epochs at a split rate of 0.5, each with a new optimiser and a cosine of its own.
+Their code trains five generations of 200 epochs at a split rate of 0.5, each with a new optimiser, five epochs of warm-up and a cosine of
+its own.
 """
 
 import math

@@ -1,9 +1,10 @@
 """Later-layer forgetting: generation after generation, all layers behind a depth are drawn anew.
 
-Zhou, Vani, Larochelle, Courville: Fortuitous Forgetting in Connectionist Networks, ICLR 2022 (arXiv 2202.00155). Layers near the
-output learn what is hard and particular, early ones what is easy and general; forgetting the former and learning again leaves what
-is useful under many later layers. Their code trains 11 generations of 200 epochs, each with a new optimiser and a cosine of its own,
-and draws by PyTorch's default initialisation from the last stage of ResNet-18 on; BatchNorm it leaves as it is unless asked.
+Zhou, Vani, Larochelle, Courville: Fortuitous Forgetting in Connectionist Networks, ICLR 2022 (arXiv 2202.00155), section 3.2. Layers near
+the output learn what is hard and particular, early ones what is easy and general; forgetting the former and learning again leaves what is
+useful under many later layers. Their code trains 11 generations of 200 epochs, each with a new optimiser, five epochs of warm-up and a
+cosine of its own, and draws by PyTorch's default initialisation from the last stage of ResNet-18 on; BatchNorm it leaves as it is unless
+asked.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ class LaterLayerForgetting(Generations):
     with a cycle for all parameters.
 
     Args:
-        generations: From 1 (nothing happens) to the number of epochs; 11 as published.
+        generations: From 1 (nothing happens) to the number of epochs; 11 in the authors' commands.
         cycle: "all" gives each generation a half cosine of the learning rate, for backbone and head; "none" leaves the run's own.
         optimizer_state: "clear" starts each generation with an optimiser that remembers nothing; "keep" keeps its state.
         stages: How many of the last stages are drawn besides the head, at least 0; what stands behind a stage goes with it.

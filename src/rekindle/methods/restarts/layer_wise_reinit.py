@@ -1,12 +1,13 @@
 """Layer-wise re-initialisation: block by block from the input up, what stands above is drawn anew.
 
 Alabdulmohsin, Maennel, Keysers: The Impact of Reinitialization on Generalization in Convolutional Neural Networks, 2021 (arXiv
-2109.00267). For block k = 1..K, N times each: the blocks up to k are brought back to the norm that they started with, everything above is
-drawn anew, and the network is trained. They also insert a normalisation behind block k, with fixed mean and deviation of a batch; it would
-be part of every saved and exported network, and is left out here. Networks with BatchNorm normalise all the same.
+2109.00267), Algorithm 1. For block k = 1..K, N times each: the blocks up to k are brought back to the norm that they started with,
+everything above is drawn anew, and the network is trained. They also insert a normalisation behind block k, with fixed mean and deviation
+of a batch; it would be part of every saved and exported network, and is left out here. Networks with BatchNorm normalise all the same.
 
 The implementation of Zhou et al. (arXiv 2202.00155) spreads its generations over the blocks by rounding down, its first being the start
-itself; it restores the norm of each parameter tensor by itself, and sets those to zero that started there. So it is done here.
+itself; it restores the norm of each parameter tensor by itself, and sets those to zero that started there. So it is done here. Its blocks
+are single residual blocks and the classifier; ours are stages.
 """
 
 from dataclasses import dataclass
