@@ -1,8 +1,8 @@
 """Auto-RGN: layers whose gradients are large beside their weights learn fast, the others slowly.
 
-Lee, Chen, Tajwar, Kumar, Yao, Liang, Finn: Surgical Fine-Tuning Improves Adaptation to Distribution Shifts, ICLR 2023 (arXiv
-2210.11466), section 4: the relative gradient norm of a layer is ||g|| / ||w||; each layer's learning rate is multiplied by its own over
-the largest, once an epoch. Layers that have little to learn are all but frozen, without a choice of blocks beforehand.
+Lee, Chen, Tajwar, Kumar, Yao, Liang, Finn: Surgical Fine-Tuning Improves Adaptation to Distribution Shifts, ICLR 2023 (arXiv 2210.11466):
+the relative gradient norm of a layer is ||g|| / ||w||; each layer's learning rate is multiplied by its own over the largest, once an
+epoch. Layers that have little to learn are all but frozen, without a choice of blocks beforehand.
 
 Their code measures five batches before each epoch, takes each tensor for a layer, starts Adam anew each epoch, and leaves BatchNorm
 out of the optimiser. Here weight and bias of a module are one layer, since a bias that starts at 0 has an infinite ratio; before the first
@@ -31,7 +31,7 @@ class AutoRGN(Method):
     """Multiply the learning rate of each layer of the backbone by its relative gradient norm over the largest, anew in each epoch.
 
     Args:
-        batches: Batches of training pictures that are measured before the first epoch, at least 1; 5 as published.
+        batches: Batches of training pictures that are measured before the first epoch, at least 1; 5 in the authors' code.
 
     Raises:
         ValueError: For an argument out of range.
