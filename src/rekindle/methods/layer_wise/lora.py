@@ -1,9 +1,10 @@
 """LoRA and DoRA: pre-trained weights stay as they are, and each layer learns a change of low rank beside them.
 
 Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang, Chen: LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022 (arXiv 2106.09685),
-section 4.1: W = W0 + alpha/r * B A, with A random and B zero at the start. Liu, Wang, Yin, Molchanov, Wang, Cheng, Chen: DoRA: Weight-Decomposed
-Low-Rank Adaptation, ICML 2024 (arXiv 2402.09353), section 4: the same for the direction of each column, W = m (W0 + B A) / ||W0 + B A||,
-its length m learnt by itself. The layers are those of the library peft.
+section 4.1: W = W0 + alpha/r * B A, with A random and B zero at the start. Liu, Wang, Yin, Molchanov, Wang, Cheng, Chen: DoRA:
+Weight-Decomposed Low-Rank Adaptation, ICML 2024 (arXiv 2402.09353), section 4: the same for the direction of each column, W = m (W0 + B A)
+/ ||W0 + B A||, its length m learnt by itself. The layers are those of the library peft, in which, as in the authors' code, a length
+belongs to an output, a row of W.
 """
 
 import importlib
@@ -30,10 +31,10 @@ class LoRA(Method):
     In a trained network that is read back the products are added to the weights: it is as large and as fast as before.
 
     Args:
-        rank: r, the inner size of the products, at least 1; 4 to 64 in the papers.
+        rank: r, the inner size of the products, at least 1; 1 to 64 in the papers.
         alpha: Scale of the products, alpha / r, above 0.
         layers: "all" linear and convolutional layers of the backbone but grouped ones, or those of "attention", as published.
-        dora: Learn the length of each column by itself (DoRA).
+        dora: Learn the length of the weights of each output by itself (DoRA).
         dropout: Chance that a number is dropped before it goes into the product, from 0 to below 1.
 
     Raises:
