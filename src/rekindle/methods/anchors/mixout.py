@@ -6,8 +6,8 @@ section 3; with a mask M that is 0 with probability p, the network computes with
     ((1 - M) * w0 + M * w - p * w0) / (1 - p) = w0 + M * (w - w0) / (1 - p),
 
 whose mean is w. Dropout is the case w0 = 0. The mask is drawn for input neurons: with one of them all weights that go out from it are
-swapped (Figure 1). In section 5 p is 0.7, 0.8 or 0.9 and the new output layer is left alone; in section 6.1 it is regularised too, by
-dropout or by mixout with its own start.
+swapped (Figure 1). p is 0.7 in section 5, 0.8 and 0.9 as well in section 6.3. The new output layer, which has no pre-trained weights, gets
+dropout and a decay to zero in section 5; section 6.2 takes mixout with the start of the layer for it.
 """
 
 from dataclasses import dataclass
@@ -31,8 +31,8 @@ class Mixout(Method):
         p: Probability that a weight is swapped, from 0 (nothing happens) to below 1; published are 0.7, 0.8 and 0.9.
         per: "neuron" draws for input neurons and swaps all that goes out from them, as published; "weight" draws for each weight.
         scope: "weights" for tensors with two or more dimensions, as the authors' code, or "all".
-        head: "none" leaves new parameters alone; "start" swaps them for the values that training began with. For the paper's third
-            form, dropout, add the method dropout.
+        head: "none" leaves new parameters alone; "start" swaps them for the values that training began with. For the paper's
+            usual form, dropout, add the method dropout.
 
     Raises:
         ValueError: For an argument out of range, or a network that shares no such parameter with its source.
