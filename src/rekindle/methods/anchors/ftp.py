@@ -1,8 +1,8 @@
 """Fast trainable projection: after each step every tensor is projected into a ball around its start, whose radius is learnt on the way.
 
-Tian, Liu, Smith, Kira: Fast Trainable Projection for Robust Fine-Tuning, NeurIPS 2023 (arXiv 2310.19182), section 3 and Algorithm 1. The
-gradient of a step's batch at the weights that the step before projected is also, by the chain rule, the gradient by the radius of that
-projection. So no second pass and no further pictures are needed: each new batch judges the radius of the one before.
+Tian, Liu, Smith, Kira: Fast Trainable Projection for Robust Fine-Tuning, NeurIPS 2023 (arXiv 2310.19182). The gradient of a step's batch
+at the weights that the step before projected is also, by the chain rule, the gradient by the radius of that projection. So no second pass
+and no further pictures are needed: each new batch judges the radius of the one before.
 """
 
 from collections.abc import Callable

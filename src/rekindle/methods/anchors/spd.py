@@ -1,7 +1,7 @@
 """Selective projection decay: weights are brought back towards their start only where the loss pulls them there already.
 
-Tian, Huang, Kira: Rethinking Weight Decay for Robust Fine-Tuning of Foundation Models, NeurIPS 2024 (arXiv 2411.01713), section 3 and
-Algorithm 2. For each tensor, with the gradient g at the weights w before a step, and v after the optimiser's step,
+Tian, Huang, Kira: Rethinking Weight Decay for Robust Fine-Tuning of Foundation Models, NeurIPS 2024 (arXiv 2411.01713), equations 3, 4 and
+9. For each tensor, with the gradient g at the weights w before a step, and v after the optimiser's step,
 
     c = -<g, w - w0>,    r = max(0, ||v - w0|| - ||w - w0||) / ||v - w0||,    v <- v - lambda * r * (v - w0) where c < 0.
 
