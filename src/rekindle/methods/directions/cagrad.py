@@ -1,9 +1,9 @@
 """CAGrad: near the plain sum, the step that serves the worse served of two gradients best.
 
-Liu, Liu, Jin, Stone, Liu: Conflict-Averse Gradient Descent for Multi-task Learning, NeurIPS 2021 (arXiv 2110.14048), section 3. Among
-all steps within c ||s|| of s = g + h it takes the one with the largest min(<step, g>, <step, h>); that is s + c ||s|| v / ||v||, where
-v = w g + (1 - w) h and w in [0, 1] minimises <v, s> + c ||s|| ||v||. For two gradients w solves a quadratic equation. The paper's
-s is the mean of the gradients and half as long; its step then is half of this one. c = 0 is the plain sum.
+Liu, Liu, Jin, Stone, Liu: Conflict-Averse Gradient Descent for Multi-task Learning, NeurIPS 2021 (arXiv 2110.14048), section 3.1. Among
+all steps within c ||s|| of s = g + h it takes the one with the largest min(<step, g>, <step, h>); that is s + c ||s|| v / ||v||, where v =
+w g + (1 - w) h and w in [0, 1] minimises <v, s> + c ||s|| ||v||. For two gradients w solves a quadratic equation. The paper's s is the
+mean of the gradients and half as long; its step then is half of this one. c = 0 is the plain sum.
 """
 
 import math
@@ -22,7 +22,7 @@ class CAGrad(Direction):
     """Move from the plain sum, by at most c times its length, to where the loss and the regulariser are both served best.
 
     Args:
-        c: How far, from 0 (the plain sum) to below 1, which would allow a step of length 0; the paper takes 0.4 and 0.5 most often.
+        c: How far, from 0 (the plain sum) to below 1, which would allow a step of length 0; 0.1 to 0.9 in the paper, 0.5 in its code.
         granularity: "global" takes all shared parameters as one vector, as published, "layer" those of a module, "tensor" each by itself.
         weight_decay: Plain weight decay, which knows nothing of the source, is added as it is ("outside"), or is part of h ("inside").
     """

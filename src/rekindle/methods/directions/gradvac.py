@@ -1,10 +1,9 @@
 """GradVac: bend two gradients towards each other until they agree as much as they usually do.
 
-Wang, Tsvetkov, Firat, Cao: Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively Multilingual Models,
-ICLR 2021 (arXiv 2010.05874), section 3 and Algorithm 1. A target t is the moving average of their cosine c, t <- (1 - beta) t + beta c,
-from 0. Where c < t, g becomes g + k ||g||/||h|| h and h becomes h + k ||h||/||g|| g with
-k = (t sqrt(1 - c^2) - c sqrt(1 - t^2)) / sqrt(1 - t^2), after which each has the cosine t with the other as it was. With t = 0, as long as
-beta is 0, this is PCGrad.
+Wang, Tsvetkov, Firat, Cao: Gradient Vaccine: Investigating and Improving Multi-task Optimization in Massively Multilingual Models, ICLR
+2021 (arXiv 2010.05874). A target t is the moving average of their cosine c, t <- (1 - beta) t + beta c, from 0. Where c < t, g becomes g +
+k ||g||/||h|| h and h becomes h + k ||h||/||g|| g with k = (t sqrt(1 - c^2) - c sqrt(1 - t^2)) / sqrt(1 - t^2), after which each has the
+cosine t with the other as it was. With t = 0, as long as beta is 0, this is PCGrad.
 """
 
 import math
@@ -25,7 +24,7 @@ class GradVac(Direction):
     Args:
         beta: Rate of the moving average, from 0 (PCGrad) to below 1; published 0.01.
         granularity: What has a cosine and an average of its own: "layer", the parameters of a module, "tensor", each, or "global", all
-            shared ones together. The paper found finer ones better.
+            shared ones together. The paper has one for each layer, as we read it.
         weight_decay: Plain weight decay, which knows nothing of the source, is added as it is ("outside"), or is part of h ("inside").
     """
 
