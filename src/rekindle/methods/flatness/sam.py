@@ -14,7 +14,7 @@ from rekindle.method import Clock, Method
 from rekindle.methods._math import wide
 from rekindle.spec import NonNegative
 
-SMALLEST = 1e-12  # Added to the gradient's length, as in the authors' code.
+SMALLEST = 1e-12  # Added to the gradient's length, as in a port of the method to PyTorch; the authors' code adds nothing.
 
 
 @dataclass
