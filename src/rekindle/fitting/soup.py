@@ -1,8 +1,8 @@
 """Model soups: the mean of the weights of several finished runs, which costs no more to predict with than one of them.
 
-Wortsman and others: Model soups, ICML 2022 (arXiv 2203.05482), section 2. The uniform soup is the mean of all. The greedy one (Recipe 1)
-begins with the run that is best on validation and adds the others in that order, each only where the mean does not become worse by it.
-Runs that began from the same weights lie close enough for a mean to be a network at all.
+Wortsman and others: Model soups, ICML 2022 (arXiv 2203.05482), section 2. The uniform soup is the mean of all. The greedy one begins with
+the run that is best on validation and adds the others in that order, each only where the mean does not become worse by it; the authors'
+code asks for a gain. Runs that began from the same weights lie close enough for a mean to be a network at all.
 """
 
 import hashlib
@@ -186,7 +186,7 @@ class _Averaging:
         self._write(folder, made, kind, places)
 
     def _greedy(self) -> list[int]:
-        """Places of the runs that are taken; Recipe 1, which takes a run that changes nothing for the better or worse."""
+        """Places of the runs that are taken; one that changes nothing for the better or worse is, unlike in the authors' code."""
         labels = self.splits["val"].labels
         taken, best = [0], self._right(self._validated([0]), labels)
         for place in range(1, len(self.runs)):
