@@ -61,7 +61,7 @@ def test_no_example_is_cautioned_against(command: str) -> None:
 
 def test_an_example_that_leads_astray_is_noticed() -> None:
     assert len(fits()) >= 8
-    assert "steps after its last fresh draw" in cautioned(spec_of("rekindle fit photos/ --method 'rifle(periods=2)' --epochs 40"))[0]
+    assert "steps after its last fresh draw" in cautioned(spec_of("rekindle fit photos/ --method 'rifle(periods=2)' --epochs 20"))[0]
 
 
 def test_readme_and_help_lead_with_the_default() -> None:

@@ -310,9 +310,9 @@ def test_each_generation_has_a_cosine(method: Any) -> None:
 
 @pytest.mark.parametrize("method", EACH, ids=repr)
 def test_short_runs_are_warned_of(method: Method) -> None:
-    [said] = Loop([method], epochs=4, steps=99).tuner.warnings()
-    assert said.startswith(f"{method.name}: the last restart leaves 198 steps")
-    assert Loop([method], epochs=4, steps=100).tuner.warnings() == []
+    [said] = Loop([method], epochs=4, steps=39).tuner.warnings()
+    assert said.startswith(f"{method.name}: the last restart leaves 78 steps")
+    assert Loop([method], epochs=4, steps=40).tuner.warnings() == []
 
 
 @pytest.mark.parametrize("method", [LaterLayerForgetting(stages=3), LayerWiseReinit(generations=2)], ids=repr)

@@ -225,16 +225,16 @@ def test_the_scale_of_a_draw_follows_normalisation() -> None:
 
 
 def test_too_few_steps_after_the_last_draw_are_said() -> None:
-    """40 epochs of 10 steps leave 200 after the draw of two periods, of 9 steps 180."""
+    """40 epochs of 4 steps leave 80 after the draw of two periods, of 3 steps 60."""
 
     def warnings(method: Rifle, steps: int) -> list[str]:
         return Tuner(toy(), [method], epochs=40, steps_per_epoch=steps).warnings()
 
-    assert warnings(Rifle(periods=2), 10) == []
+    assert warnings(Rifle(periods=2), 4) == []
     for method in (Rifle(periods=2), Rifle(periods=2, unit="step")):
-        [said] = warnings(method, 9)
-        assert said.startswith("rifle: the head has 180 steps after its last fresh draw")
-    assert "has 90 steps" in warnings(Rifle(periods=4), 9)[0]
+        [said] = warnings(method, 3)
+        assert said.startswith("rifle: the head has 60 steps after its last fresh draw")
+    assert "has 30 steps" in warnings(Rifle(periods=4), 3)[0]
     # Who draws no head has nothing to train anew.
     assert warnings(Rifle(reinitialize=False), 1) == warnings(Rifle(periods=1), 1) == []
 

@@ -18,8 +18,9 @@ from rekindle.spec import Count
 
 Shape = Literal["half", "full"]
 
-ENOUGH_STEPS = 200
-"""Optimiser steps after the last draw below which our own runs stayed behind plain fine-tuning: docs/results/small_study."""
+ENOUGH_STEPS = 80
+"""Optimiser steps after the last draw below which our own runs have stayed behind plain fine-tuning: with 60 where backbone and head had one
+rate (docs/results/small_study). With a head at its own rate nothing was lost with 60 to 120 (docs/results/board) or 80 (rifle_factors)."""
 
 
 def period_starts(length: int, periods: int, period: int = 0) -> list[int]:
@@ -110,7 +111,7 @@ class Restarting(Method):
         if left < ENOUGH_STEPS:
             found.append(
                 f"{self.name}: the last restart leaves {number_of(left, 'step')}; below about {ENOUGH_STEPS} a fresh head has lost accuracy in our studies "
-                f"(rekindle methods rifle); give more --epochs, or restart less often."
+                f"where it had no learning rate of its own (rekindle methods rifle); give more --epochs, or restart less often."
             )
         if starts and self.draws and any(is_rectified(self._net.model, name) for name in self._net.head):
             found.append(rectified_sentence(self.name))

@@ -189,7 +189,7 @@ class Rifle(Method):
         if left < ENOUGH_STEPS:
             found.append(
                 f"rifle: the head has {number_of(left, 'step')} after its last fresh draw; below about {ENOUGH_STEPS} RIFLE has lost accuracy in our "
-                "studies (rekindle methods rifle); give more --epochs, or leave rifle out."
+                "studies where the head had no learning rate of its own (rekindle methods rifle); give more --epochs, or leave rifle out."
             )
         if self._rectified:
             found.append(rectified_sentence(self.name))
