@@ -14,7 +14,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # Without it the profiler that 
 
 import torch
 
-from benchmarks import epochs, frozen, methods, page, scale, starting, studies
+from benchmarks import compiled, epochs, frozen, methods, page, scale, starting, studies
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES, PAGE = ROOT / "docs" / "results" / "performance.json", ROOT / "docs" / "performance.md"
@@ -45,6 +45,12 @@ def of_frozen(options: argparse.Namespace) -> dict[str, Any]:
     return {"rounds": options.rounds, "size": frozen.SIZE, "views": frozen.VIEWS, "rows": rows}
 
 
+def of_compiled(options: argparse.Namespace) -> dict[str, Any]:
+    """Compiled steps over ordinary ones."""
+    rows = compiled.measure(options.pairs, options.only, partial(print, file=sys.stderr, flush=True))
+    return {"threads": torch.get_num_threads(), "pairs": options.pairs, "batch_size": epochs.BATCH, "rows": rows}
+
+
 def of_scale(options: argparse.Namespace) -> dict[str, Any]:
     """Data of ever more pictures."""
     rows = scale.measure(options.pictures, partial(print, file=sys.stderr, flush=True))
@@ -57,7 +63,7 @@ def of_studies(options: argparse.Namespace) -> dict[str, Any]:
 
 
 PARTS: dict[str, Part] = {
-    "epochs": of_epochs, "starting": of_starting, "studies": of_studies, "frozen": of_frozen, "scale": of_scale, "methods": of_methods,
+    "epochs": of_epochs, "starting": of_starting, "studies": of_studies, "compiled": of_compiled, "frozen": of_frozen, "scale": of_scale, "methods": of_methods,
 }  # fmt: skip
 """What can be measured, by name. A part gives figures that JSON can hold; `page.SECTIONS` has the section that shows them."""
 

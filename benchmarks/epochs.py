@@ -54,7 +54,7 @@ class _Turns(Silent):
 
     def __init__(self, name: str, size: int) -> None:
         self._clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-        self._others, self._began = [_by_hand(name, size), _bare(name, size)], 0.0
+        self._others, self._began = [_by_hand(name, size), bare(name, size)], 0.0
         self.found: list[tuple[float, ...]] = []
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
@@ -81,16 +81,16 @@ def _ratios(found: list[tuple[float, ...]]) -> dict[str, Any]:
     return {name: {"low": min(values), "median": statistics.median(values), "high": max(values)} for name, values in columns.items()}
 
 
-def _stepper(name: str, size: int) -> Callable[[Tensor, Tensor], None]:
+def _stepper(name: str, size: int, wrapped: Callable[[nn.Module], Any] = lambda model: model) -> Callable[[Tensor, Tensor], None]:
     """What everyone writes: one step of SGD with weight decay, in the precision that a run chooses."""
     model = models.build(name, weights="none").module.to(memory_format=torch.channels_last).train()
     models.replace_classifier(model, CLASSES)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    half = automatic_precision(model, size) == "bf16"
+    half, called = automatic_precision(model, size) == "bf16", wrapped(model)
 
     def step(x: Tensor, y: Tensor) -> None:
         with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            loss = nn.functional.cross_entropy(model(x).float(), y)
+            loss = nn.functional.cross_entropy(called(x).float(), y)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -99,9 +99,16 @@ def _stepper(name: str, size: int) -> Callable[[Tensor, Tensor], None]:
     return step
 
 
-def _bare(name: str, size: int) -> Callable[[], None]:
+def bare(name: str, size: int, wrapped: Callable[[nn.Module], Any] = lambda model: model) -> Callable[[], None]:
+    """The step alone, on one batch.
+
+    Args:
+        name: Of the network, which has random weights.
+        size: Of its pictures.
+        wrapped: Given the network; what it returns is called in its place, such as `torch.compile`.
+    """
     x = torch.rand(BATCH, 3, size, size).to(memory_format=torch.channels_last)
-    return partial(_stepper(name, size), x, torch.arange(BATCH) % CLASSES)
+    return partial(_stepper(name, size, wrapped), x, torch.arange(BATCH) % CLASSES)
 
 
 def _by_hand(name: str, size: int) -> Callable[[], None]:

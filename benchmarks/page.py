@@ -36,6 +36,17 @@ pictures at 128 pixels with the installed network; it spends {share:.0%} of its 
 |---|---:|---:|---:|
 {rows}
 """
+COMPILED = """\
+## torch.compile
+
+A step on one batch of {batch_size} of a network that `torch.compile` has compiled, over one of the network as it is, with {threads} thread(s): medians of {pairs}
+pairs of processor time, with the range in brackets, on {date}; and how
+long the first compiled steps take. A run does not compile on a processor: a short one would spend more time on it than on training.
+
+| network | pixels | compiled over ordinary | compiling, s |
+|---|---:|---:|---:|
+{rows}
+"""
 FROZEN = """\
 ## Frozen layers
 
@@ -107,6 +118,12 @@ def starting_section(found: dict[str, Any]) -> str:
     return STARTING.format(**{**found, "rows": "\n".join(rows)})
 
 
+def compiled_section(found: dict[str, Any]) -> str:
+    """The table of compiled networks."""
+    rows = [f"| {row['model']} | {row['image_size']} | {_range(row)} | {row['seconds']:.0f} |" for row in found["rows"]]
+    return COMPILED.format(**{**found, "rows": "\n".join(rows)})
+
+
 def frozen_section(found: dict[str, Any]) -> str:
     """The table of frozen stages."""
     rows = [f"| {row['model']} | {row['until']} | {_range(row)} |" for row in found["rows"]]
@@ -129,7 +146,7 @@ def studies_section(found: dict[str, Any]) -> str:
 
 
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "epochs": epochs_section, "starting": starting_section, "studies": studies_section, "frozen": frozen_section, "scale": scale_section,
+    "epochs": epochs_section, "starting": starting_section, "studies": studies_section, "compiled": compiled_section, "frozen": frozen_section, "scale": scale_section,
     "methods": methods_section,
 }  # fmt: skip
 
@@ -154,7 +171,6 @@ def _range(found: dict[str, Any]) -> str:
 
 
 def _row(row: dict[str, Any]) -> str:
-    spread = f"{row['median']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
     missed = row["goal"] is not None and row["median"] > row["goal"]
     goal = "" if row["goal"] is None else f"{row['goal']:.2f}{', missed' if missed else ''}"
-    return f"| {row['recipe']} | {spread} | {goal} | {abs(row['kept']):.2f} | {max(row['peak'], 0.0):.2f} |"
+    return f"| {row['recipe']} | {_range(row)} | {goal} | {abs(row['kept']):.2f} | {max(row['peak'], 0.0):.2f} |"
