@@ -88,7 +88,7 @@ def _built(setting: Setting, recipe: str) -> tuple[Trial, torch.Tensor, torch.Te
     x = torch.rand(setting.batch_size, 3, setting.image_size, setting.image_size).to(memory_format=torch.channels_last)
     y = torch.arange(setting.batch_size) % CLASSES
     tuner = _tuned(model, source, head, recipe)
-    tuner.prepare(DataPasses(lambda: iter([(x, y)])))
+    tuner.prepare(DataPasses(lambda: iter([(x, y)]), held_out=lambda: iter([(x, y)])))
     optimizer = make_optimizer("SGD", tuner.param_groups(RATE))
     half = automatic_precision(model) == "bf16"
     autocast = partial(torch.autocast, "cpu", torch.bfloat16) if half else nullcontext

@@ -7,6 +7,7 @@ seam                           verb
 =============================  =======================================================================================
 before training                `surgery`, then `attach`
 parameter groups               `lr_scale`, `layer_factor`
+data are given                 `keep_data`
 once, before the first step    `prepare`
 schedule                       `run_epochs`, `lr_factor`
 an epoch or a step starts      `restart_`
@@ -205,7 +206,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class DataPasses:
-    """The data that `Method.prepare` may look at, and who is told of its progress.
+    """The data that methods may look at, and who is told of its progress.
 
     Attributes:
         target: Each call is one pass: yields (inputs, labels) of the training set in evaluation transforms, equal on all ranks.
@@ -213,6 +214,7 @@ class DataPasses:
         note: Told a sentence, such as what a preparation will cost.
         progress: Told (what, done, total).
         features: (N, D) that the head reads of the training set, in evaluation mode, and (N,) labels, where somebody has them already.
+        held_out: As `target`, of pictures that training leaves out, for methods with `Method.held_out`; None where there are none.
     """
 
     target: PassOverData
@@ -220,6 +222,7 @@ class DataPasses:
     note: Callable[[str], None] = noop
     progress: Callable[[str, int, int], None] = noop
     features: tuple[Tensor, Tensor] | None = None
+    held_out: PassOverData | None = None
 
 
 class Method:
@@ -233,6 +236,8 @@ class Method:
         neutral: Settings at which the method does nothing; the contract suite trains with them. None: there are none.
         example: Settings at which it does something, where its defaults do not; the contract suite trains with them too.
         uses_source: Whether `penalty` needs the source's outputs or activations on each batch.
+        held_out: Share of the training pictures that `rekindle.fit` leaves out of training and gives as `DataPasses.held_out`; a loop of
+            one's own sees to that itself.
         hook_layers: What `penalty` needs of the network: names of modules for their outputs, "NAME:input" for a module's first input.
         source_hook_layers: The same of the source.
         needs_hard_labels: Whether it takes each label for one class; pictures that are mixed, and have shares of two, are refused then.
@@ -255,6 +260,7 @@ class Method:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     beside_preset: ClassVar[dict[str, tuple[Any, ...]]] = {}
     uses_source: bool = False
+    held_out: float = 0.0
     hook_layers: Sequence[str] = ()
     source_hook_layers: Sequence[str] = ()
 
@@ -267,8 +273,13 @@ class Method:
 
     @property
     def needs_data(self) -> bool:
-        """Whether `prepare` must be called before the first epoch."""
-        return type(self).prepare is not Method.prepare
+        """Whether `Tuner.prepare` must be called before the first epoch."""
+        return type(self).prepare is not Method.prepare or self.keeps_data
+
+    @property
+    def keeps_data(self) -> bool:
+        """Whether it looks at data in training too, so that `Tuner.prepare` must be called again after a resume."""
+        return type(self).keep_data is not Method.keep_data
 
     @property
     def acts_on_outputs(self) -> bool:
@@ -322,6 +333,9 @@ class Method:
             A factor of at least 0; 1 changes nothing.
         """
         return 1.0
+
+    def keep_data(self, data: DataPasses) -> None:
+        """Hold on to passes over data that are made in training; called before `prepare`, and also after a resume."""
 
     def prepare(self, data: DataPasses) -> None:
         """Estimate from data, once, in evaluation mode; the result goes to `state_dict` and is not estimated again on resume."""

@@ -10,7 +10,7 @@ from torch import nn
 from rekindle import Direction, Method
 from rekindle.registry import directions, methods, parse, unparse
 from rekindle.testing import checks_of
-from rekindle.testing.network import Loop, batch, passes
+from rekindle.testing.network import Loop, batch, data
 from rekindle.testing.verdict import Skipped
 
 NAMES = list(methods())
@@ -37,7 +37,7 @@ def test_contract(kind: type[Method] | type[Direction], check: Callable[[Any], N
 @pytest.mark.parametrize("names", [*COMPILED, *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name not in COMPILED)])
 def test_bf16_and_compile(names: str) -> None:
     loop = Loop([methods()[name](**methods()[name].example) for name in names.split("+")], epochs=2, steps=1)
-    loop.tuner.prepare(passes)
+    loop.tuner.prepare(data())
     torch._dynamo.reset()  # Code that was compiled for another method's hooks is not for these.
     compiled = torch.compile(loop.model, backend="aot_eager")
     loop.model.train()

@@ -38,7 +38,7 @@ def moved_after_a_step(method: Method) -> bool:
         loop = Loop([method])
     except ValueError as refused:
         pytest.skip(f"not on this network: {refused}")
-    loop.tuner.prepare(DataPasses(passes, passes))
+    loop.tuner.prepare(DataPasses(passes, passes, held_out=passes))
     shared = loop.tuner.net.shared()
     with torch.no_grad():
         for p in shared.values():
@@ -66,7 +66,7 @@ def test_what_acts_after_the_step_is_refused_and_nothing_else_is(recipe: str) ->
 
 def test_some_act_after_the_step() -> None:
     acting = {name for name in methods() for method in variants(name) if method.incompatible_with_direction()}
-    assert acting == {"l1_sp", "group_lasso_sp", "spd", "ftp"}
+    assert acting == {"l1_sp", "group_lasso_sp", "spd", "ftp", "tpgm"}
 
 
 def test_one_of_your_own_that_acts_after_the_step_is_refused() -> None:

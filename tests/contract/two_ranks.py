@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rekindle import DTNH, Direction, Method
 from rekindle.registry import methods, parse
-from rekindle.testing.network import Loop, batch, hybrid, passes
+from rekindle.testing.network import Loop, batch, data, hybrid
 
 
 def train(
@@ -20,7 +20,7 @@ def train(
 ) -> dict[str, torch.Tensor]:
     """Two epochs of two steps on global batches of eight images."""
     loop = Loop(made, hybrid(norm=norm).double(), epochs=2, steps=2, direction=direction)
-    loop.tuner.prepare(lambda: [(x.double(), y) for x, y in passes()])
+    loop.tuner.prepare(data(torch.float64))
     loop.model.train()
     torch.manual_seed(100 + rank)
     wrapped = DistributedDataParallel(loop.model) if world > 1 else loop.model

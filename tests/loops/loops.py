@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models.resnet import BasicBlock
 
-from rekindle import Direction, Tuner
+from rekindle import DataPasses, Direction, Tuner
 from rekindle.integrations import lightning as for_lightning
 from rekindle.integrations import transformers as for_transformers
 from rekindle.registry import parse
@@ -116,9 +116,17 @@ class Setting:
         more = {"momentum": 0.9} if self.optimizer == "SGD" else {}
         return getattr(torch.optim, self.optimizer)(tuner.param_groups(self.lr, self.head_lr), **more)
 
-    def data(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass for methods that look at data first."""
-        yield from zip(self.samples.x.split(SIZE), self.samples.y.split(SIZE), strict=True)
+    @property
+    def data(self) -> DataPasses:
+        """Passes for methods that look at data, over the samples and over two batches of others."""
+
+        def held_out() -> Iterator[tuple[Tensor, Tensor]]:
+            stream = torch.Generator().manual_seed(2)
+            return (
+                (torch.randn(SIZE, *NETWORKS[self.network][1], generator=stream), torch.arange(SIZE) % CLASSES) for _ in range(2)
+            )
+
+        return DataPasses(lambda: zip(self.samples.x.split(SIZE), self.samples.y.split(SIZE), strict=True), held_out=held_out)
 
 
 class Killed(Exception):

@@ -19,7 +19,7 @@ from tests.loops.loops import CE, SIZE, Killed, Module, Resumable, Setting, Trai
 pytestmark = pytest.mark.filterwarnings("ignore")
 RECIPES = [
     "l2_sp(alpha=0.1)", "l2_sp_fisher", "rifle(periods=2)", "l2_sp(alpha=0.1)+rifle(periods=4, unit='step')", "layer_decay", "source_classifier",
-    "attention_transfer", "soft_targets", "disturb_label(gamma=0.5)", "dropout", "mixout", "spd", "ftp",
+    "attention_transfer", "soft_targets", "disturb_label(gamma=0.5)", "dropout", "mixout", "spd", "ftp", "tpgm",
 ]  # fmt: skip
 
 
@@ -141,6 +141,7 @@ LASTING = [
     "l2_sp_fisher",
     "disturb_label(gamma=0.5)",
     "soft_targets",
+    "tpgm(every=2, iterations=3)",
 ]
 
 

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rekindle.data.dataset import Dataset, Split, name_in
 from rekindle.data.exclusion import NOTHING, Exclusion
@@ -17,6 +17,9 @@ from rekindle.data.formats.folder_walk import Findings
 from rekindle.data.formats.images import Picture, TableImage
 from rekindle.data.grouping import Part, dealt, in_parts, straddling
 from rekindle.errors import UserError, agree, number_of, some
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPLITS = ("train", "val", "test")
 
@@ -262,6 +265,37 @@ class SplitRules:
         ranked = sorted(pool, key=lambda picture: split_key(key, purpose, name_in(self.root, picture)))
         taken = set(ranked[:count])
         return [picture for picture in pool if picture in taken], [picture for picture in pool if picture not in taken]
+
+
+def withhold(dataset: Dataset, share: float, seed: int) -> "tuple[Tensor, Tensor]":
+    """Divide the training pictures into those that stay and a share that a method keeps out of training.
+
+    Of each class the share is taken, at least one picture, but never the last one; no group is torn, where there are some.
+
+    Args:
+        dataset: With a training split.
+        share: Above 0 and below 1.
+        seed: Key of the choice.
+
+    Returns:
+        (positions that stay, positions held out) in the training split, both in its order.
+    """
+    import torch
+
+    split, held = dataset.splits["train"], set[Picture]()
+    pool: Found = {name: [] for name in dataset.classes}
+    for picture, label in zip(split.paths, split.labels.tolist(), strict=True):
+        pool[dataset.classes[label]].append(picture)
+    if dataset.groups:
+        parts = [Part(share), Part(1 - share, (WORSE,))]
+        taken, _ = in_parts(pool, dataset.groups, lambda name: split_key(seed, "held_out", name), parts)
+        held.update(*taken.values())
+    else:
+        for pictures in pool.values():
+            ranked = sorted(pictures, key=lambda picture: split_key(seed, "held_out", name_in(dataset.root, picture)))
+            held.update(ranked[: max(0, _share(len(ranked), share, leave=1))])
+    chosen = torch.tensor([picture in held for picture in split.paths])
+    return (~chosen).nonzero()[:, 0], chosen.nonzero()[:, 0]
 
 
 def _is_too_small(name: str, pool: list[Picture], need: int, findings: Findings) -> bool:

@@ -24,6 +24,7 @@ from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples, samples_by_split
+from rekindle.data.splits import withhold
 from rekindle.errors import Later, Unreadable, UserError, number_of
 from rekindle.files import write_atomic
 from rekindle.fitting import wise_ft
@@ -157,7 +158,7 @@ def execute(
         else:
             if resumed is not None and fabric.is_global_zero and read_spec(folder) != spec:
                 write_spec(folder, spec)  # The data or the weights lie elsewhere now.
-            sight = f"{content} {spec.model} {weights} {preprocessing} {spec.seed} {spec.batch_size} {spec.head} {fabric.device} {fabric.world_size} {spec.precision}"
+            sight = f"{content} {spec.model} {weights} {preprocessing} {spec.seed} {spec.batch_size} {spec.head} {fabric.device} {fabric.world_size} {spec.precision} {_withheld(chosen)}"
             job = _Job(
                 spec=spec, fabric=fabric, loaded=loaded, methods=chosen, direction=direction, dataset=dataset, pixels=pixels,
                 preprocessing=preprocessing, run_id=run_id, folder=folder, listener=listener, began=began, workers=workers, augment=augment,
@@ -191,6 +192,7 @@ class _Job:
     keep_checkpoints: bool
     draws: bool
     _seconds: float | None = field(default=None, init=False)  # For training on a picture, by the pace of the look.
+    _held: "Samples | None" = field(default=None, init=False)  # Training pictures that a method keeps out of training.
 
     def run(self) -> None:
         """Train from the newest checkpoint or the start, then write everything, the result last."""
@@ -222,6 +224,8 @@ class _Job:
             try:
                 training, choices = self._training(splits, state)
                 training.load(state)
+                if any(method.keeps_data for method in training.tuner.methods):
+                    training.tuner.prepare(self._passes(splits["train"], None))
             except Unfit as error:
                 misfit = str(error)
                 self._damaged(path, misfit)
@@ -259,7 +263,19 @@ class _Job:
     def _splits(self) -> "dict[str, Samples]":
         workers = choose_workers(self.fabric.device) if self.workers is None else self.workers
         options = {"workers": workers, "augment": self.augment, "views": self.spec.views}
-        return samples_by_split(self.dataset, self.pixels, self.preprocessing, **options)
+        splits = samples_by_split(self.dataset, self.pixels, self.preprocessing, **options)
+        if share := _withheld(self.methods):
+            # Before anything looks at them: the linear probe that the head begins with must not have seen them either.
+            train, (kept, held) = splits["train"], withhold(self.dataset, share, self.spec.seed)
+            if not len(held) or not len(kept):
+                raise UserError(f"{self._withholding} needs training pictures to hold out, and {self.spec.data} has too few; add pictures.")
+            splits["train"], self._held = train.subset(kept), train.subset(held)
+        return splits
+
+    @property
+    def _withholding(self) -> str:
+        """Names of the methods that keep pictures out of training."""
+        return " and ".join(method.name for method in self.methods if method.held_out)
 
     def _training(self, splits: "dict[str, Samples]", state: dict[str, Any] | None) -> "tuple[Training, Choices]":
         from rekindle.training.trainer import Training
@@ -457,7 +473,8 @@ class _Job:
 
         source = None if self.source_data is None else over(self.source_data.samples)
         known = (look.features, look.labels) if look is not None and len(look.labels) == len(train) else None
-        return DataPasses(over(train), source, self.listener.note, self.listener.progress, known)
+        held = None if self._held is None else over(self._held)
+        return DataPasses(over(train), source, self.listener.note, self.listener.progress, known, held)
 
     def _tuner(self, model: nn.Module, source: Source, head: list[str], choices: Choices, images: int) -> Tuner:
         """Methods around a network that has its new head."""
@@ -472,6 +489,11 @@ class _Job:
         tuner = training.tuner
         counts = ", ".join(f"{len(split.paths)} {name}" for name, split in self.dataset.splits.items())
         self.listener.note(f"{self.folder}: {number_of(len(self.dataset.classes), 'class')}; images: {counts}.")
+        if self._held is not None:
+            self.listener.note(
+                f"{self._withholding}: {len(self._held)} of the {number_of(len(self.dataset.splits['train'].paths), 'training picture')} are held out: "
+                "nothing is trained on them but what the method learns there."
+            )
         if self.spec.epochs and tuner.epochs != self.spec.epochs:
             self.listener.note(f"the method trims the run to {tuner.epochs} of {number_of(self.spec.epochs, 'epoch')}.")
         for text in tuner.warnings():
@@ -655,6 +677,11 @@ class _MetricsWriter(Relay):
             if record["epoch"] == 0:
                 self._begun()
         super().epoch(record)
+
+
+def _withheld(methods: Sequence[Method]) -> float:
+    """The share of the training pictures that is left out of training: the largest that a method asks for."""
+    return max((method.held_out for method in methods), default=0.0)
 
 
 def _import_ahead(*names: str) -> None:

@@ -1,6 +1,7 @@
 from .anchors.ftp import FTP
 from .anchors.mixout import Mixout
 from .anchors.spd import SPD
+from .anchors.tpgm import TPGM
 from .directions.cagrad import CAGrad
 from .directions.dtnh import DTNH
 from .directions.gradvac import GradVac
@@ -59,6 +60,7 @@ __all__ = [
     "MGDA",
     "SAM",
     "SPD",
+    "TPGM",
     "AttentionTransfer",
     "AutoRGN",
     "CAGrad",

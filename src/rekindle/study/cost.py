@@ -170,6 +170,6 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, Preprocessing
         decoupled=decoupled_by(spec),
     )  # fmt: skip
     if tuner.needs_data:
-        tuner.prepare(DataPasses(lambda: iter([(x, y)])))
+        tuner.prepare(DataPasses(lambda: iter([(x, y)]), held_out=lambda: iter([(x, y)])))
     optimizer = make_optimizer(optimizer_for(spec, model), tuner.param_groups(TINY_RATE))
     return Trial(model, tuner, optimizer, torch.nn.functional.cross_entropy), Preprocessing.of(loaded, size), x, y

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rekindle.errors import UserError
 from rekindle.method import Clock, Direction, Method
 from rekindle.registry import directions, parse, unparse
-from rekindle.testing.network import Loop, batch, hybrid, passes
+from rekindle.testing.network import Loop, batch, data, hybrid
 from rekindle.testing.verdict import Skipped, expect
 
 TOLERANCE = 1e-10  # In float64.
@@ -60,7 +60,7 @@ def check_closed_form(kind: type[Method]) -> None:
     """What `gradient` gives is the gradient of `value`, as autograd finds it, in float64."""
     method, clock = made(kind), Clock(0, 8)
     loop = Loop([method], hybrid().double())
-    loop.tuner.prepare(lambda: [(x.double(), y) for x, y in passes()])
+    loop.tuner.prepare(data(torch.float64))
     with torch.no_grad():
         for p in loop.model.parameters():
             p.add_(torch.linspace(-1, 1.1, p.numel(), dtype=p.dtype).view_as(p))
@@ -88,7 +88,7 @@ def check_accumulation(kind: type[Method]) -> None:
         raise Skipped("it draws masks in each forward pass")
     one, two = (Loop([made(kind)], hybrid(norm=False).double(), epochs=2, accumulate=number) for number in (1, 2))
     for loop in (one, two):
-        loop.tuner.prepare(lambda: [(x.double(), y) for x, y in passes()])
+        loop.tuner.prepare(data(torch.float64))
         _take_double(loop)
     gap = max(float((a - b).abs().max()) for a, b in zip(one.run().values(), two.run().values(), strict=True))
     expect(gap < TOLERANCE, f"weights differ by {gap:.1e}; set splits_batches = False if that is meant")
@@ -200,7 +200,7 @@ def _train_along(kind: type[Method], direction: Direction) -> None:
 def _draws_in_forward(kind: type[Method]) -> bool:
     """Whether two forward passes of one batch differ in training: masks differ between micro-batches by design."""
     loop = Loop([made(kind)])
-    loop.tuner.prepare(passes)
+    loop.tuner.prepare(data())
     loop.model.train()
     loop.tuner.start_epoch(0)
     with torch.no_grad():  # Noise may grow with the distance from the start.

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from rekindle.method import Direction, Method
+from rekindle.method import DataPasses, Direction, Method
 from rekindle.tuner import Tuner
 
 SIZE, CLASSES, IMAGES = 8, 3, 48
@@ -76,6 +76,18 @@ def passes() -> list[tuple[Tensor, Tensor]]:
     return [batch(900 + number)[:2] for number in range(3)]
 
 
+def data(dtype: torch.dtype = torch.float32) -> DataPasses:
+    """What `Tuner.prepare` takes: passes over the training set and over pictures that it does not hold.
+
+    Returns:
+        Passes that are equal each time.
+    """
+    return DataPasses(
+        lambda: [(x.to(dtype), y) for x, y in passes()],
+        held_out=lambda: [(x.to(dtype), y) for x, y, _ in (batch(950 + number) for number in range(2))],
+    )
+
+
 class Loop:
     """A model, its tuner and optimiser, and the plain loop of the documentation over keyed batches.
 
@@ -102,7 +114,7 @@ class Loop:
         Returns:
             Copies of the weights by name.
         """
-        self.tuner.prepare(passes)
+        self.tuner.prepare(data())
         self.model.train()
         for epoch in range(max(self.tuner._epoch, 0), self.tuner.epochs):
             self.tuner.start_epoch(epoch)

@@ -13,7 +13,8 @@ It knows no method by name. A loop makes these calls, and one that is forgotten 
             optimizer.step(); optimizer.zero_grad()
         scheduler.step()
 
-Methods that look at data first (Fisher, DELTA) need ``tuner.prepare(pass_over_data)`` before the first epoch.
+Methods that look at data first (Fisher, DELTA) need ``tuner.prepare(pass_over_data)`` before the first epoch; those that go on looking
+(TPGM) need it after a resume too.
 """
 
 import copy
@@ -27,7 +28,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import ASGD, SGD, Optimizer
 
-from rekindle.errors import number_of, some
+from rekindle.errors import agree, number_of, some
 from rekindle.hooks import FeatureHooks
 from rekindle.method import Batch, Clock, DataPasses, Direction, Method, PassOverData, Source, require
 from rekindle.methods.directions.plain import PlainSum
@@ -107,6 +108,7 @@ class Tuner:
         self._optimizer: Optimizer | None = None
         self._scheduler: TunerScheduler | None = None
         self._prepared = False
+        self._has_data = False
         self._restarted = False
         self._perturbing = [method for method in self.methods if _overrides(method, "perturb_")]
         self._second_look = SecondLook()
@@ -201,14 +203,19 @@ class Tuner:
     def prepare(self, data: PassOverData | DataPasses) -> None:
         """Let methods estimate what they need from data, once, in evaluation mode; a resumed tuner has it already.
 
+        Methods that look at data in training too are given them by each call.
+
         Args:
             data: Called for each pass; yields (inputs, labels) of the training set in evaluation transforms, on the model's
                 device and equal on all ranks. `DataPasses` holds also the source's data and who is told of progress.
         """
+        passes = data if isinstance(data, DataPasses) else DataPasses(data)
+        for method in self.methods:
+            method.keep_data(passes)
+        self._has_data = True
         if self._prepared:
             return
         self._follow()
-        passes = data if isinstance(data, DataPasses) else DataPasses(data)
         modes = {module: module.training for module in self.net.model.modules()}
         self.net.model.eval()
         self.source.model.to(next(self.net.model.parameters()).device)
@@ -228,6 +235,7 @@ class Tuner:
         Returns:
             Whether a method re-initialised something.
         """
+        self._check_data()
         if epoch == self._epoch:
             return self._restarted
         self.count_skipped_step()
@@ -238,11 +246,6 @@ class Tuner:
         optimizer = self._the_optimizer()
         self._check_last_epoch(epoch)
         self._check_groups(optimizer)
-        if not self._prepared:
-            require(
-                not self.needs_data,
-                f"{', '.join(self.needs_data)} must look at data first: add tuner.prepare(pass_over_data) before the first epoch.",
-            )
         self._epoch, self._step, self._micro = epoch, 0, 0
         self._conflict_stats = ConflictStats()
         self._restarted = self._restart(optimizer)
@@ -505,6 +508,19 @@ class Tuner:
         require(self._optimizer is not None, "add scheduler = tuner.scheduler(optimizer) before the first epoch.")
         assert self._optimizer is not None
         return self._optimizer
+
+    def _check_data(self) -> None:
+        """Refuse to train before methods have seen the data that they need."""
+        require(
+            self._prepared or not self.needs_data,
+            f"{', '.join(self.needs_data)} must look at data first: add tuner.prepare(pass_over_data) before the first epoch.",
+        )
+        keeping = [method.name for method in self.methods if method.keeps_data]
+        require(
+            self._has_data or not keeping,
+            f"{', '.join(keeping)} {agree(len(keeping), 'looks')} at data in training too, so a resumed run needs them again: "
+            "call tuner.prepare(...) as the first run did.",
+        )
 
     def _check_groups(self, optimizer: Optimizer) -> None:
         """Refuse to pass over parameters that were unfrozen after the groups were made: they would never train, and nobody would know."""
