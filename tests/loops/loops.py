@@ -122,9 +122,7 @@ class Setting:
 
         def held_out() -> Iterator[tuple[Tensor, Tensor]]:
             stream = torch.Generator().manual_seed(2)
-            return (
-                (torch.randn(SIZE, *NETWORKS[self.network][1], generator=stream), torch.arange(SIZE) % CLASSES) for _ in range(2)
-            )
+            return ((torch.randn(SIZE, *NETWORKS[self.network][1], generator=stream), torch.arange(SIZE) % CLASSES) for _ in range(2))
 
         return DataPasses(lambda: zip(self.samples.x.split(SIZE), self.samples.y.split(SIZE), strict=True), held_out=held_out)
 
