@@ -6,7 +6,7 @@ from torch import nn
 
 from rekindle import L2SP, Rifle
 from rekindle.registry import methods
-from rekindle.testing.network import Loop, hybrid, passes
+from rekindle.testing.network import Loop, data, hybrid
 from tests.toys import run_epochs, toy, toy_batch, toy_tuner
 
 CE = nn.functional.cross_entropy
@@ -67,7 +67,7 @@ def test_methods_attach_anew_after_a_move(name: str) -> None:
         kind = methods()[name]
         loop, elder = Loop([kind(**kind.example)], epochs=2), Loop([kind(**kind.example)], hybrid(seed=9), epochs=2)
         for each in (loop, elder):
-            each.tuner.prepare(passes)
+            each.tuner.prepare(data())
         loop.tuner.load_state_dict({**loop.tuner.state_dict(), "methods": elder.tuner.state_dict()["methods"]})
         if moved:
             loop.tuner._device = torch.device("meta")

@@ -1,5 +1,6 @@
 """The trainable projected gradient method in float64: by finite differences, against the algorithm written out, and where the answer is known."""
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -238,11 +239,13 @@ def test_fit_trains_on_what_is_not_held_out(pictures: Path, tmp_path: Path, monk
     monkeypatch.setattr(job, "one_pass", radii)
     monkeypatch.setattr(job, "look_at", look)
     notes: list[str] = []
-    rekindle.fit(pictures, method="l2+tpgm(held_out=0.4)", out=tmp_path, listener=Notes(notes), **FAST)
+    run = rekindle.fit(pictures, method="l2+tpgm(held_out=0.4)", out=tmp_path, listener=Notes(notes), **FAST)
     dataset = open_data(str(pictures), seed=0)
     kept, held = withhold(dataset, 0.4, 0)
     assert seen == {"batches": set(kept.tolist()), "look": set(kept.tolist()), "radii": set(held.tolist())}
-    assert any(note.startswith(f"tpgm: {len(held)} of the {len(kept) + len(held)} training pictures are held out") for note in notes)
+    [said] = [note for note in notes if note.startswith("tpgm: ")]
+    assert said.startswith(f"tpgm: {len(held)} of the {len(kept) + len(held)} training pictures are held out")
+    assert said in json.loads((run.folder / "data.json").read_text("utf-8"))["notes"]
 
 
 @pytest.mark.parametrize("step", [0, 2])

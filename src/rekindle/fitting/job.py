@@ -266,16 +266,21 @@ class _Job:
         splits = samples_by_split(self.dataset, self.pixels, self.preprocessing, **options)
         if share := _withheld(self.methods):
             # Before anything looks at them: the linear probe that the head begins with must not have seen them either.
-            train, (kept, held) = splits["train"], withhold(self.dataset, share, self.spec.seed)
-            if not len(held) or not len(kept):
-                raise UserError(f"{self._withholding} needs training pictures to hold out, and {self.spec.data} has too few; add pictures.")
-            splits["train"], self._held = train.subset(kept), train.subset(held)
+            splits["train"], self._held = self._divided(splits["train"], share)
         return splits
 
-    @property
-    def _withholding(self) -> str:
-        """Names of the methods that keep pictures out of training."""
-        return " and ".join(method.name for method in self.methods if method.held_out)
+    def _divided(self, train: "Samples", share: float) -> "tuple[Samples, Samples]":
+        """The training pictures that stay and those that a method holds out; told, and noted in data.json."""
+        names = " and ".join(method.name for method in self.methods if method.held_out)
+        kept, held = withhold(self.dataset, share, self.spec.seed)
+        if not len(held) or not len(kept):
+            raise UserError(
+                f"{names} needs training pictures to hold out, and {self.spec.data} has too few; add pictures, or leave {names} out."
+            )
+        text = f"{names}: {len(held)} of the {number_of(len(train), 'training picture')} are held out; nothing else is trained on them."
+        self.listener.note(text)
+        self.dataset = replace(self.dataset, notes=[*self.dataset.notes, text])
+        return train.subset(kept), train.subset(held)
 
     def _training(self, splits: "dict[str, Samples]", state: dict[str, Any] | None) -> "tuple[Training, Choices]":
         from rekindle.training.trainer import Training
@@ -489,11 +494,6 @@ class _Job:
         tuner = training.tuner
         counts = ", ".join(f"{len(split.paths)} {name}" for name, split in self.dataset.splits.items())
         self.listener.note(f"{self.folder}: {number_of(len(self.dataset.classes), 'class')}; images: {counts}.")
-        if self._held is not None:
-            self.listener.note(
-                f"{self._withholding}: {len(self._held)} of the {number_of(len(self.dataset.splits['train'].paths), 'training picture')} are held out: "
-                "nothing is trained on them but what the method learns there."
-            )
         if self.spec.epochs and tuner.epochs != self.spec.epochs:
             self.listener.note(f"the method trims the run to {tuner.epochs} of {number_of(self.spec.epochs, 'epoch')}.")
         for text in tuner.warnings():

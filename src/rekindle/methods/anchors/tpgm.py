@@ -36,7 +36,7 @@ from rekindle.spec import Count, Positive
 
 @dataclass
 class TPGM(HeldWeights):
-    """Hold each tensor in a ball around its start whose radius is trained on pictures that the weights are not trained on.
+    """Hold each tensor in a ball around its start whose radius is trained on held-out pictures.
 
     Args:
         norm: Length of a distance: "mars", the maximum absolute row sum, or "l2"; both are published.
