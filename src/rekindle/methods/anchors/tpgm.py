@@ -1,12 +1,12 @@
 """Trainable projected gradient: each tensor is projected into a ball around its start, whose radius is learnt on held-out pictures.
 
-Tian, Dai, Ma, He, Liu, Kira: Trainable Projected Gradient Method for Robust Fine-tuning, CVPR 2023 (arXiv 2303.10720), section 3. The
-weights v minimise the loss of the training pictures; the radii gamma minimise that of other pictures at the projected weights,
+Tian, Dai, Ma, He, Liu, Kira: Trainable Projected Gradient Method for Robust Fine-tuning, CVPR 2023 (arXiv 2303.10720). The weights
+v minimise the loss of the training pictures; the radii gamma minimise that of other pictures at the projected weights,
 
     min over gamma of  L_held_out(w0 + min(1, gamma / length(v - w0)) * (v - w0)),
 
-by a few iterations of Adam (projection update), after which the weights become the projected ones (projection, section 3.3). On the
-pictures that the weights are trained on, wider would nearly always be better, and the radii would hold nothing back. `ftp` is its fast
+by a few iterations of Adam (projection update), after which the weights become the projected ones (projection); the authors' code gives
+section 3.3 for both. On the pictures that the weights are trained on, wider would nearly always be better, and the radii would hold nothing back. `ftp` is its fast
 form, without held-out pictures.
 
 The authors take the validation pictures, which also choose the epoch. Here those choose alone, so that what is measured on them is
