@@ -6,8 +6,8 @@ v minimise the loss of the training pictures; the radii gamma minimise that of o
     min over gamma of  L_held_out(w0 + min(1, gamma / length(v - w0)) * (v - w0)),
 
 by a few iterations of Adam (projection update), after which the weights become the projected ones (projection); the authors' code gives
-section 3.3 for both. On the pictures that the weights are trained on, wider would nearly always be better, and the radii would hold nothing back. `ftp` is its fast
-form, without held-out pictures.
+section 3.3 for both. On the pictures that the weights are trained on, wider would nearly always be better, and the radii would hold
+nothing back. `ftp` is its fast form, without held-out pictures.
 
 The authors take the validation pictures, which also choose the epoch. Here those choose alone, so that what is measured on them is
 not flattered: `rekindle.fit` takes a share of the training pictures away, and other loops give pictures of their own.
