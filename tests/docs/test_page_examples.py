@@ -185,5 +185,5 @@ def cautions(given: list[Method]) -> list[str]:
 
 
 def test_a_block_that_leads_astray_is_noticed() -> None:
-    [given] = methods_given('rekindle.fit("photos/", method="rifle(periods=4)")', {})
+    [given] = methods_given('rekindle.fit("photos/", method="rifle(periods=20)")', {})
     assert "steps after its last fresh draw" in cautions(given)[0]
