@@ -272,6 +272,12 @@ class Method:
         _check_options(self)
 
     @property
+    def step_cost(self) -> float:
+        """About how many plain steps' time a step with it takes, which `--minutes` counts on: the source's forward pass is a quarter of one,
+        a second look at the batch a whole one."""
+        return 1 + 0.25 * self.uses_source + (type(self).perturb_ is not Method.perturb_)
+
+    @property
     def needs_data(self) -> bool:
         """Whether `Tuner.prepare` must be called before the first epoch."""
         return type(self).prepare is not Method.prepare or self.keeps_data

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -424,10 +425,10 @@ class _Job:
     def _in_time(self, choices: Choices, model: nn.Module, splits: "dict[str, Samples]", criterion: Any) -> Choices:
         """The choices with as many epochs, up to those chosen, as the rest of the time allows; the same on every rank."""
         assert self.spec.minutes is not None
-        train = seconds_per_image(model, self._some(splits["train"]), criterion, self.fabric.autocast) / self.fabric.world_size
-        work = self._workload(splits)
-        every = work.epoch(train)
-        left = 60 * self.spec.minutes - (time.perf_counter() - self.began) - work.ending(train)
+        plain = seconds_per_image(model, self._some(splits["train"]), criterion, self.fabric.autocast) / self.fabric.world_size
+        cost, work = math.prod(method.step_cost for method in self.methods), self._workload(splits)
+        every = work.epoch(plain) + (cost - 1) * plain * work.train
+        left = 60 * self.spec.minutes - (time.perf_counter() - self.began) - work.ending(plain)
         epochs = max(1, min(choices.epochs, int(CAREFUL * left / every)))
         if epochs < choices.epochs:
             self.listener.note(f"--minutes {self.spec.minutes:g} shortens the run from {choices.epochs} to {number_of(epochs, 'epoch')}.")

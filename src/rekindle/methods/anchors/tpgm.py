@@ -68,6 +68,11 @@ class TPGM(HeldWeights):
         super().__post_init__()
         self._pass: PassOverData | None = None
 
+    @property
+    def step_cost(self) -> float:
+        """Each iteration is a pass over a held-out batch."""
+        return 1 + self.iterations / self.every
+
     def attach(self, net: Net, source: Source) -> None:
         """Take the anchors; no tensor has a ball yet."""
         super().attach(net, source)
