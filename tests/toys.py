@@ -30,6 +30,14 @@ TINY_RUN: dict[str, Any] = {
 }  # fmt: skip
 
 
+def text_of(found: Any) -> str:
+    """All that a comparison says, a line for each row of its tables."""
+    from rekindle.report.compare_tables import tables
+
+    lines = [line for title, header, rows in tables(found) for line in (title, *(" | ".join(row) for row in (header, *rows)))]
+    return "\n".join([*lines, *found.notes])
+
+
 def toy(seed: int = 0, classes: int = 3, norm: bool = False) -> Toy:
     with torch.random.fork_rng():
         torch.manual_seed(seed)

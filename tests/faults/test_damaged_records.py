@@ -20,7 +20,6 @@ from rekindle.errors import Later, Unreadable, UserError
 from rekindle.records import METRICS, RESULT, read_recipe
 from rekindle.report.analyses import analyze
 from rekindle.report.compare import compare
-from rekindle.report.compare_tables import to_markdown
 from rekindle.report.run_page import write_report
 from rekindle.run import Run
 from rekindle.spec import SPEC
@@ -31,6 +30,7 @@ from rekindle.study.status import read_status
 from rekindle.study.store import CELL, STUDY, Study
 from rekindle.training.checkpoints import Unfit, load_state, save_state
 from tests.faults.mutations import VERSIONS, Reader, count
+from tests.toys import text_of
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 RUN, STUDY_FOLDER = FIXTURES / "run_format_2", FIXTURES / "study_format_2"
@@ -76,7 +76,7 @@ def network(folder: Path) -> Any:
 
 
 def comparison(folder: Path) -> Any:
-    return to_markdown(compare([folder, RUN]))
+    return text_of(compare([folder, RUN]))
 
 
 def gradient_norms(folder: Path) -> Any:

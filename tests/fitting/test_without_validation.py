@@ -10,9 +10,8 @@ import rekindle
 from rekindle.errors import UserError
 from rekindle.report.analyses import analyze
 from rekindle.report.compare import compare
-from rekindle.report.compare_tables import to_markdown
 from rekindle.spec import RunSpec
-from tests.toys import picture_folder
+from tests.toys import picture_folder, text_of
 
 DRAWS = True
 
@@ -45,7 +44,7 @@ def test_a_run_without_validation_trains_on_all_and_is_tested(runs: list[rekindl
 def test_it_is_compared_on_the_test_split(runs: list[rekindle.Run]) -> None:
     found = compare([run.folder for run in runs])
     assert [row["val"] is None for row in found.runs] == [True, False] and {row["split"] for row in found.runs} == {"test"}
-    assert "Runs by accuracy on test pictures" in to_markdown(found)
+    assert "Runs by accuracy on test pictures" in text_of(found)
 
 
 def test_curves_ask_for_what_was_measured(runs: list[rekindle.Run]) -> None:

@@ -21,9 +21,10 @@ from rekindle.errors import UserError
 from rekindle.report.colors import GREY, RED
 from rekindle.report.compare import Comparison, _Group, _pairs, compare
 from rekindle.report.compare_page import NAMED, curves, write_comparison
-from rekindle.report.compare_tables import _reading, tables, to_markdown, to_rich
+from rekindle.report.compare_tables import _reading, tables, to_rich
 from rekindle.report.figures import run_curves
 from rekindle.report.statistics import over_folds
+from tests.toys import text_of
 
 from .conftest import MakeRun
 
@@ -135,7 +136,7 @@ def test_every_form_holds_the_same_numbers(make_run: MakeRun) -> None:
     json.dumps(found.to_dict(), allow_nan=False)
     console = Console(width=300, record=True, file=io.StringIO())
     console.print(to_rich(found, 300))
-    for text in (to_markdown(found), console.export_text()):
+    for text in (text_of(found), console.export_text()):
         assert "+25.00" in text and "55.00" in text and "no clear difference" in text
 
 
@@ -166,7 +167,7 @@ def test_a_folder_of_twelve_runs_is_a_leaderboard_on_one_screen(make_run: MakeRu
     assert len(lines) <= 40 and all(cell_len(line) <= 80 for line in lines)
     accuracies = [float(value) for line in lines[3:15] for value in re.findall(r" (\d+\.\d\d) ", line)]
     assert len(accuracies) == 12 and accuracies == sorted(accuracies, reverse=True)
-    assert "10 more pairs" in "\n".join(lines) and to_markdown(found).count("→") == 15 + 1, "a file holds every pair"
+    assert "10 more pairs" in "\n".join(lines) and text_of(found).count("→") == 15 + 1, "a page holds every pair"
 
 
 @settings(max_examples=30)
@@ -279,13 +280,6 @@ def test_equal_methods_are_seldom_told_apart() -> None:
         ]
         wrong += any(_reading(pair) in ("higher", "lower") for pair in _pairs(groups, []))
     assert wrong <= 12
-
-
-def test_markdown_keeps_its_columns_whatever_the_names() -> None:
-    row = LINE | {"run": "a|b\nc", "method": "*m*", "model": "<b>", "data": "`d`"}
-    lines = to_markdown(Comparison([row], [], [], None, [])).strip().splitlines()
-    header, line = lines[2], lines[4]
-    assert len(lines) == 5 and header.count("|") == line.replace("\\|", "").count("|") and "\\*m\\*" in line and "\\<b>" in line
 
 
 def test_what_cannot_be_compared_is_refused_in_a_sentence(make_run: MakeRun, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A comparison as a leaderboard: for a terminal, in Markdown, and as rows for a page. Only columns in which runs differ are shown."""
+"""A comparison as a leaderboard: for a terminal, and as rows for a page. Only columns in which runs differ are shown."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from rekindle.report.compare import Comparison
 from rekindle.report.compare_rows import Row
-from rekindle.report.format import duration, escape, markdown_table, p_value, percent, place_name, short, split_title
+from rekindle.report.format import duration, p_value, percent, place_name, short, split_title
 from rekindle.report.statistics import LEVEL
 
 if TYPE_CHECKING:
@@ -59,18 +59,6 @@ def tables(found: Comparison) -> Iterator[Table]:
 
 def _best_first(methods: list[Row]) -> list[Row]:
     return sorted(methods, key=lambda row: row["mean"], reverse=True)
-
-
-def to_markdown(found: Comparison) -> str:
-    """Tables in GitHub's Markdown.
-
-    Returns:
-        Text.
-    """
-    blocks = []
-    for title, header, rows in tables(found):
-        blocks.append(f"### {title}\n\n" + markdown_table(header, ([escape(cell) for cell in row] for row in rows), WORDS))
-    return "\n\n".join([*blocks, *map(escape, found.notes)]) + "\n"
 
 
 def to_rich(found: Comparison, width: int = NARROW) -> "RichGroup":
