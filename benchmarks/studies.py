@@ -15,7 +15,7 @@ from benchmarks.pictures import picture_folder
 
 MODEL, SIZE, EPOCHS = "torchvision:squeezenet1_0", 64, 12
 SPLITS = {"train": 10, "val": 2, "test": 10}  # Pictures a class.
-METHODS, SEEDS, ALONE = {"Original": "l2", "RIFLE": "l2+rifle(periods=2)"}, 3, 2
+METHODS, SEEDS, ALONE = {"Original": "l2", "RIFLE": "l2+rifle(periods=2)"}, 5, 2
 
 
 def measure(rounds: int, told: Callable[[str], None]) -> dict[str, Any]:
