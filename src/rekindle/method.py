@@ -236,6 +236,7 @@ class Method:
         neutral: Settings at which the method does nothing; the contract suite trains with them. None: there are none.
         example: Settings at which it does something, where its defaults do not; the contract suite trains with them too.
         uses_source: Whether `penalty` needs the source's outputs or activations on each batch.
+        uses_source_data: Whether `prepare` looks at `DataPasses.source`.
         held_out: Share of the training pictures that `rekindle.fit` leaves out of training and gives as `DataPasses.held_out`; a loop of
             one's own sees to that itself.
         hook_layers: What `penalty` needs of the network: names of modules for their outputs, "NAME:input" for a module's first input.
@@ -260,6 +261,7 @@ class Method:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     beside_preset: ClassVar[dict[str, tuple[Any, ...]]] = {}
     uses_source: bool = False
+    uses_source_data: bool = False
     held_out: float = 0.0
     hook_layers: Sequence[str] = ()
     source_hook_layers: Sequence[str] = ()
@@ -271,8 +273,7 @@ class Method:
         """Refuse options that their annotations or a preset do not allow. A subclass with checks of its own calls this first."""
         _check_options(self)
 
-    @property
-    def step_cost(self) -> float:
+    def step_cost(self, steps_per_epoch: int) -> float:
         """About how many plain steps' time a step with it takes, which `--minutes` counts on: the source's forward pass is a quarter of one,
         a second look at the batch a whole one."""
         return 1 + 0.25 * self.uses_source + (type(self).perturb_ is not Method.perturb_)

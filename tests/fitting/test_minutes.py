@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 import rekindle
+from rekindle.fitting.workload import Workload
 from rekindle.registry import parse
+from rekindle.spec import RunSpec
 from tests.toys import TINY_RUN, picture_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::rekindle.errors.RekindleWarning")
@@ -20,12 +22,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::rekindle.errors.RekindleWarning
         ("l2+sam+soft_targets", 2.5),
         ("l2+tpgm", 2),
         ("l2+tpgm(every=4, iterations=2)", 1.5),
+        ("l2+tpgm(every=1000, iterations=20)", 3),  # Once at the end of an epoch of ten steps.
     ],
 )
 def test_a_methods_cost(recipe: str, cost: float) -> None:
     found = 1.0
     for method in parse(recipe):
-        found *= method.step_cost
+        found *= method.step_cost(10)
     assert found == cost
 
 
@@ -40,3 +43,10 @@ def test_a_method_that_costs_twice_trains_half_as_long(tmp_path: Path, monkeypat
     assert epochs("l2", None) == 40
     plain, twice = epochs("l2", 5), epochs("l2+sam", 5)
     assert 10 <= plain < 40 and twice == pytest.approx(plain / 2, abs=1)
+
+
+def test_the_end_counts_what_means_of_weights_look_at() -> None:
+    counts = {"train": 100, "val": 20, "test": 40}
+    ending = {keep: Workload.of(RunSpec(data="photos", keep=keep), counts).ending(0.3) for keep in ("last", "mix", "average")}
+    assert ending["mix"] - ending["last"] == pytest.approx(0.1 * 11 * 20)
+    assert ending["average"] - ending["last"] == pytest.approx(0.1 * 100)

@@ -54,6 +54,22 @@ def test_a_ball_that_just_reaches_its_longest_row_can_narrow_again() -> None:
     assert float(touching) == pytest.approx(1.0) and float(slope_inside(gradient, D, length, 2 * length.max())) == 0.0
 
 
+def test_each_held_out_batch_is_made_once() -> None:
+    """Three steps of two iterations go through six batches of a pass that has four, whose running pass a resume only makes anew."""
+    made: list[int] = []
+
+    def held_out() -> Iterator[tuple[Tensor, Tensor]]:
+        for number in range(4):
+            made.append(number)
+            yield batch(950 + number)[:2]
+
+    loop = Loop([TPGM(iterations=2)], epochs=1, steps=3)
+    loop.tuner.prepare(DataPasses(training, held_out=held_out))
+    loop.tuner.prepare = lambda _: None  # type: ignore[method-assign]  # The loop would give others.
+    loop.run()
+    assert made == [0, 1, 2, 3, 0, 1]
+
+
 class Line(nn.Module):
     """Logits (w * x, 0) with one shared weight, then a head that leaves them as they are."""
 

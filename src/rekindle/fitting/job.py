@@ -138,8 +138,8 @@ def execute(
     source_data = None
     if spec.source_data:
         source_data = SourceData.load(spec.source_data, preprocessing, data_room.Cache.default() if cache else None, listener)
-        if not any(method.needs_data for method in chosen):
-            listener.note("--source-data is read for nothing: no method looks at data before training; take l2_sp_fisher, or leave it out.")
+        if not any(method.uses_source_data for method in chosen):
+            listener.note("--source-data is read for nothing: no method looks at data of the source; take l2_sp_fisher, or leave it out.")
     content, weights = data_hash(dataset, pixels, source_data), weights_hash(loaded.module)
     run_id = spec.run_id(content, weights)
     made = f"{slug(Path(spec.data.removeprefix('hf:')).resolve().name)}-{slug(spec.model)}-{slug(spec.method)}-s{spec.seed}-{run_id}"
@@ -207,6 +207,8 @@ class _Job:
                     tell_began(self.listener, self.folder, self._settings(training.tuner), training.history)
             training.fit()
             self._finish(training, splits, choices)
+        if self.fabric.world_size > 1:
+            self.fabric.barrier()  # Searches, folds and scripts read on every rank what the first one has written.
 
     def _settings(self, tuner: Tuner) -> dict[str, Any]:
         """For trackers: the options, with the rates that were chosen."""
@@ -426,8 +428,8 @@ class _Job:
         """The choices with as many epochs, up to those chosen, as the rest of the time allows; the same on every rank."""
         assert self.spec.minutes is not None
         plain = seconds_per_image(model, self._some(splits["train"]), criterion, self.fabric.autocast) / self.fabric.world_size
-        cost, work = math.prod(method.step_cost for method in self.methods), self._workload(splits)
-        every = work.epoch(plain) + (cost - 1) * plain * work.train
+        work = self._workload(splits)
+        every = work.epoch(plain)
         left = 60 * self.spec.minutes - (time.perf_counter() - self.began) - work.ending(plain)
         epochs = max(1, min(choices.epochs, int(CAREFUL * left / every)))
         if epochs < choices.epochs:
@@ -437,7 +439,13 @@ class _Job:
         return replace(choices, epochs=self._agreed(epochs))
 
     def _workload(self, splits: "dict[str, Samples]") -> Workload:
-        return Workload.of(self.spec, {name: len(samples) for name, samples in splits.items()}, self._draws)
+        steps = self._steps(len(splits["train"]))
+        cost = math.prod(method.step_cost(steps) for method in self.methods)
+        return Workload.of(self.spec, {name: len(samples) for name, samples in splits.items()}, self._draws, cost)
+
+    def _steps(self, images: int) -> int:
+        """Of an epoch, on each rank."""
+        return len(data_room.split_batches(images, self.spec.batch_size, torch.arange(images), world=self.fabric.world_size))
 
     @cached_property
     def _named(self) -> RunSpec:
@@ -484,10 +492,9 @@ class _Job:
 
     def _tuner(self, model: nn.Module, source: Source, head: list[str], choices: Choices, images: int) -> Tuner:
         """Methods around a network that has its new head."""
-        steps = len(data_room.split_batches(images, self.spec.batch_size, torch.arange(images), world=self.fabric.world_size))
         return Tuner(
             model, choices.methods(self.methods), source=source, head=head, source_names={} if self.spec.weights == "none" else None,
-            direction=self.direction, schedule=(HeldCosine if self.spec.keep == "average" else Cosine)(self.spec.warmup), epochs=choices.epochs, steps_per_epoch=steps, seed=self.spec.seed,
+            direction=self.direction, schedule=(HeldCosine if self.spec.keep == "average" else Cosine)(self.spec.warmup), epochs=choices.epochs, steps_per_epoch=self._steps(images), seed=self.spec.seed,
             decoupled=decoupled_by(self.spec),
         )  # fmt: skip
 
@@ -521,7 +528,7 @@ class _Job:
     def _finish(self, training: "Training", splits: "dict[str, Samples]", choices: Choices) -> None:
         _import_ahead("torchmetrics.functional.classification")
         found, kept = self._evaluated(training, splits, "val"), training.kept_epoch
-        if self._probe_is_better(choices, training, splits, found):
+        if self._agreed(self._probe_is_better(choices, training, splits, found)):  # What follows takes every rank.
             assert choices.probe is not None
             back_to_probe(training.tuner, choices.probe)
             found, kept = self._evaluated(training, splits, "val"), -1

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from rekindle.fitting.wise_ft import GRID
 from rekindle.spec import RunSpec
 
 EVALUATION = 1 / 3  # Work of looking at a picture, in that of training on it.
@@ -24,37 +25,50 @@ class Workload:
         measured: Looked at when training has ended.
         known: Whose features are kept then.
         drawn: Whether the run draws pictures for its page.
+        averaged: Looked at for weights that are means of others.
+        cost: Of a step with its methods, in that of a plain one.
     """
 
     train: int
     checked: int
     measured: int
     known: int
+    averaged: int = 0
     drawn: bool = True
+    cost: float = 1.0
 
     @classmethod
-    def of(cls, spec: RunSpec, counts: Mapping[str, int], drawn: bool = True) -> Self:
+    def of(cls, spec: RunSpec, counts: Mapping[str, int], drawn: bool = True, cost: float = 1.0) -> Self:
         """That of a run with so many pictures in each split: {"train": 80, "val": 20, "test": 40}."""
         splits = dict(counts) if spec.test else {name: count for name, count in counts.items() if name != "test"}
         return cls(
             train=counts["train"],
             checked=checked_count(spec, counts["train"], counts.get("val", 0)) + (counts["test"] if spec.test_every_epoch else 0),
             measured=sum(count for name, count in splits.items() if name != "train"),
+            averaged=_averaging(spec, counts),
             known=sum(min(KNOWN, count) for name, count in splits.items() if name != "test"),
             drawn=drawn,
+            cost=cost,
         )
 
     def epoch(self, seconds: float) -> float:
         """Seconds of an epoch."""
-        return seconds * (self.train + EVALUATION * self.checked)
+        return seconds * (self.cost * self.train + EVALUATION * self.checked)
 
     def ending(self, seconds: float) -> float:
         """Seconds from the last epoch to the report."""
-        return (DRAWN if self.drawn else UNDRAWN) + seconds * EVALUATION * (2 * self.measured + self.known)
+        return (DRAWN if self.drawn else UNDRAWN) + seconds * EVALUATION * (2 * self.measured + self.known + self.averaged)
 
     def beside_training(self, epochs: int, seconds: float) -> float:
         """Seconds that a run with so many epochs to go takes beside training."""
         return epochs * seconds * EVALUATION * self.checked + self.ending(seconds)
+
+
+def _averaging(spec: RunSpec, counts: Mapping[str, int]) -> int:
+    """Pictures that are looked at for weights that are means: validation for each mixture, training pictures for statistics of BatchNorm."""
+    if spec.keep == "mix":
+        return len(GRID) * counts.get("val", 0)
+    return counts["train"] if spec.keep == "average" else 0
 
 
 def checked_count(spec: RunSpec, train: int, val: int) -> int:

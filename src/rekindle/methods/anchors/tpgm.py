@@ -67,11 +67,11 @@ class TPGM(HeldWeights):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._pass: PassOverData | None = None
+        self._stream: Iterator[tuple[Tensor, Tensor]] | None = None  # Batches of the running pass; a copy begins one of its own.
 
-    @property
-    def step_cost(self) -> float:
-        """Each iteration is a pass over a held-out batch."""
-        return 1 + self.iterations / self.every
+    def step_cost(self, steps_per_epoch: int) -> float:
+        """Each iteration is a pass over a held-out batch, and an epoch's last step has an update."""
+        return 1 + self.iterations / min(self.every, steps_per_epoch)
 
     def attach(self, net: Net, source: Source) -> None:
         """Take the anchors; no tensor has a ball yet."""
@@ -87,7 +87,7 @@ class TPGM(HeldWeights):
             "tpgm: radii are learnt on pictures that training leaves out: give tuner.prepare(), or the callback's data=, "
             "rekindle.DataPasses(training, held_out=others), each a function that makes one pass.",
         )
-        self._pass = data.held_out
+        self._pass, self._stream = data.held_out, None
 
     def after_step_(self, clock: Clock, lr: Callable[[nn.Parameter], float]) -> None:
         """Where an update is due, train the radii, then project."""
@@ -100,15 +100,16 @@ class TPGM(HeldWeights):
         for name, length in sizes.items():
             # As the authors' code: half of the shortest row's length, when a tensor is first seen.
             self._radii.setdefault(name, RadiusAdam(length.min() / 2))
+        self._stream = self._stream or self._batches()
         with _evaluating(self._model):
-            for x, y in itertools.islice(self._batches(), self.iterations):
+            for x, y in itertools.islice(self._stream, self.iterations):
                 self._project_(distances, sizes)
                 self._step_radii(self._gradients(names, x, y), distances, sizes)
         self._agree(names)
         self._project_(distances, sizes)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Held-out batches without end, from where the last update stopped."""
+        """Held-out batches without end; its first pass begins where the last update before a resume stopped."""
         assert self._pass is not None
         while True:
             for batch in itertools.islice(self._pass(), self._place, None):
@@ -147,6 +148,10 @@ class TPGM(HeldWeights):
             kind = ball.radius.dtype
             ball.radius, ball.first, ball.second = radius.to(kind), first.to(kind), second.to(kind)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the running pass, which cannot be copied."""
+        return {**self.__dict__, "_stream": None}
+
     def state_dict(self) -> dict[str, Any]:
         """Anchors, radii with their moments, and the place in the pass over held-out pictures."""
         radii = {name: ball.state_dict() for name, ball in self._radii.items()}
@@ -163,6 +168,7 @@ class TPGM(HeldWeights):
             for name, kept in state["radii"].items()
         }
         self._place = state["place"]
+        self._stream = None
 
 
 def slope_inside(gradient: Tensor, distance: Tensor, length: Tensor, radius: Tensor) -> Tensor:

@@ -64,6 +64,7 @@ class GroupLassoSP(Shrinking):
             f"{self.name}: normalize={self.normalize!r} scales the Fisher information; give it with fisher=True.",
         )
         require(plain or not self.eps, f'{self.name}: eps must be 0 with solver="proximal", which needs no smoothing, found {self.eps!r}.')
+        self.uses_source_data = self.fisher
 
     def prepare(self, data: DataPasses) -> None:
         """Estimate the Fisher information, if it is asked for."""

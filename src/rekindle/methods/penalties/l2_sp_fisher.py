@@ -45,6 +45,7 @@ class L2SPFisher(TowardsStart):
     stabilizer: Stabilizer = "add"
     eps: NonNegative = 0.0
 
+    uses_source_data = True
     paper: ClassVar[str] = "Li, Grandvalet, Davoine, ICML 2018, arXiv 1802.01483 (L2-SP-Fisher)"
     neutral: ClassVar[dict[str, Any]] = {"alpha": 0.0, "beta": 0.0}
 
