@@ -93,6 +93,10 @@ def test_a_run_at_another_size_trains_predicts_and_is_exported(tmp_path: Path, m
     assert any("AdamW, learning rate 0.0001, of the head 0.001, which starts from the linear probe" in text for text in said)
     module, recipe = load_model(run.folder)
     assert module.pos_embed.shape[1] == 1 + 4 and recipe["image_size"] == 32
+    for size in (0, 32):  # Its own, and as given.
+        onward = models.build("vit_tiny_patch16_224", weights=str(run.folder), image_size=size)
+        assert onward.input_size == 32 and torch.equal(onward.module.pos_embed, module.pos_embed)
+    assert models.build("vit_tiny_patch16_224", weights=str(run.folder), image_size=48).module.pos_embed.shape[1] == 1 + 9
     pictures = sorted((data / "test").rglob("*.png"))
     again = rekindle.Run(run.folder).predict(pictures)
     assert len(again) == len(pictures)

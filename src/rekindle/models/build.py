@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from rekindle.errors import UserError
+from rekindle.files import expand
 from rekindle.method import Source
 from rekindle.models import boxed
 from rekindle.models.cifar_resnet import CifarResNet
@@ -19,6 +20,7 @@ from rekindle.models.classifier import (
 from rekindle.models.hub import download_errors, offline_if_unreachable, weights_only
 from rekindle.models.input_size import set_input_size_
 from rekindle.models.weights import fit_weights, load_weights, read_weights
+from rekindle.records import MODEL
 
 Triple = tuple[float, float, float]
 IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
@@ -92,9 +94,18 @@ def _build(name: str, weights: str, classes: int | None) -> LoadedModel:
 
 def _with_file(name: str, path: Path) -> LoadedModel:
     tensors = read_weights(path)
-    plain = _build(name, "none", None)
+    plain = _at_size_of(_build(name, "none", None), path)
     told = fit_weights(plain.module, tensors, path)
     return replace(plain, pretrained=f"weights of {path.name}", note=f"{path} holds the network {told}." if told else "")
+
+
+def _at_size_of(plain: LoadedModel, path: Path) -> LoadedModel:
+    """A network of fixed input size, such as a vision transformer, at that of the run whose weights it will get."""
+    beside = expand(path) / "model.json"
+    size = MODEL.read(beside)["image_size"] if beside.is_file() else plain.input_size
+    if size == plain.input_size or not set_input_size_(plain.module, plain.name, size):
+        return plain
+    return replace(plain, input_size=size)
 
 
 def _tiny(pretrained: bool, classes: int | None) -> LoadedModel:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torchvision.models.vision_transformer import VisionTransformer
 
 
-def set_input_size_(module: nn.Module, name: str, size: int) -> None:
+def set_input_size_(module: nn.Module, name: str, size: int) -> bool:
     """Let a network take pictures of another size, in place; one that takes any, such as a convolutional network, is left as it is.
 
     timm's networks do it themselves (absolute and relative position embeddings, windows), torchvision's ViT by torchvision's function.
@@ -24,6 +24,9 @@ def set_input_size_(module: nn.Module, name: str, size: int) -> None:
         module: The network, with its weights.
         name: For messages.
         size: Edge of the pictures in pixels, a multiple of the network's patches.
+
+    Returns:
+        Whether it is a network that takes pictures of one size alone.
 
     Raises:
         UserError: If the network has patches or windows that this size does not fit.
@@ -36,7 +39,7 @@ def set_input_size_(module: nn.Module, name: str, size: int) -> None:
         elif callable(change := getattr(module, "set_input_size", None)):
             change(img_size=(size, size))
         else:
-            return
+            return False
         if size % _patch(module) and not getattr(getattr(module, "patch_embed", None), "dynamic_img_pad", False):
             raise ValueError(f"its patches have {_patch(module)} pixels")
     except (AssertionError, ValueError, RuntimeError) as error:
@@ -44,6 +47,7 @@ def set_input_size_(module: nn.Module, name: str, size: int) -> None:
         raise UserError(
             f"{name} takes no pictures of {size} x {size} pixels ({reason}); give another --image-size, such as {_near(module, size)}."
         ) from None
+    return True
 
 
 def _set_torchvision_(module: "VisionTransformer", size: int) -> None:
