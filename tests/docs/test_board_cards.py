@@ -24,9 +24,9 @@ def test_a_card_says_what_the_board_says(name: str) -> None:
 
 def test_a_sentence_replaces_the_one_before() -> None:
     card = "# m: t\n\n**In short.** Use when. Our result: not measured here.\n\n**What it does.** x\n"
-    once = with_sentence(card, "+0.1 points on our board (`docs/results/board`).")
+    once = with_sentence(card, "+0.1 points, in the mean of 6 tasks (a network; `docs/results/board`).")
     assert "not measured" not in once and once.endswith("**What it does.** x\n")
-    assert with_sentence(once, "+0.2 points on our board (`docs/results/board`).").count("on our board") == 1
+    assert with_sentence(once, "+0.2 points, in the mean of 6 tasks (a network; `docs/results/board`).").count("docs/results/board") == 1
 
 
 @pytest.mark.parametrize(
