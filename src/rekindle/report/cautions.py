@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
+from rekindle.errors import some
 from rekindle.report.format import percent, split_title
 from rekindle.report.results import final_split
 
 ENOUGH = 5  # Pictures of a class in a split, from which on it should be named at least once.
-SHOWN = 5
 
 
 def cautions(result: dict[str, Any]) -> list[str]:
@@ -80,8 +80,7 @@ def unnamed(result: dict[str, Any]) -> list[str]:
     missing = [name for name, row, times in zip(result["classes"], confusion, named, strict=True) if times == 0 and sum(row) >= ENOUGH]
     if not missing:
         return []
-    more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-    return [f"no {split_title(split)} picture was taken for {', '.join(missing[:SHOWN])}{more}, though there are such pictures."]
+    return [f"no {split_title(split)} picture was taken for {some(missing)}, though there are such pictures."]
 
 
 def _deciding_split(result: dict[str, Any]) -> str | None:
