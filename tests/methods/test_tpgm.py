@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import rekindle
 from rekindle import DataPasses, Tuner
+from rekindle.board.row import row_of
 from rekindle.data import open_data
 from rekindle.data.samples import Samples
 from rekindle.data.splits import withhold
@@ -259,6 +260,11 @@ def test_fit_trains_on_what_is_not_held_out(pictures: Path, tmp_path: Path, monk
     dataset = open_data(str(pictures), seed=0)
     kept, held = withhold(dataset, 0.4, 0)
     assert seen == {"batches": set(kept.tolist()), "look": set(kept.tolist()), "radii": set(held.tolist())}
+    assert f"images: {len(kept)} train, {len(held)} held out, 4 val." in " ".join(notes)
+    files, names = json.loads((run.folder / "data.json").read_text("utf-8"))["files"], [*map(dataset.relative, dataset.splits["train"].paths)]
+    assert files["train"] == [names[row] for row in kept] and files["held_out"] == [names[row] for row in held]
+    assert row_of(run.folder)["pictures"] == len(kept)
+    assert f"on {len(kept)} pictures to tell" in " ".join((run.folder / "report.html").read_text("utf-8").split())
     [said] = [note for note in notes if note.startswith("tpgm: ")]
     assert said.startswith(f"tpgm: {len(held)} of the {len(kept) + len(held)} training pictures are held out")
     assert said in json.loads((run.folder / "data.json").read_text("utf-8"))["notes"]
@@ -282,6 +288,26 @@ def test_of_each_class_a_share_is_held_out_but_never_the_last_picture(pictures: 
         assert labels[held].bincount().tolist() == [wanted] * len(dataset.classes)
     draws = {tuple(withhold(dataset, 0.34, seed)[1].tolist()) for seed in (3, 3, 4, 5, 6)}
     assert 2 <= len(draws) <= 4
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        ({"per_class": 1}, "--per-class 1 leaves none to spare; give --per-class 2 or more, or leave tpgm out"),
+        ({"fraction": 0.01}, "--fraction 0.01 leaves none to spare; give a larger one, or leave tpgm out"),
+        ({"group_pattern": "(train|val)"}, "are in 1 group, which leaves none to spare; add groups, or leave tpgm out"),
+    ],
+)
+def test_where_nothing_can_be_held_out_the_cause_is_named(options: dict[str, Any], cause: str, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(rekindle.UserError, match=cause):
+        rekindle.fit(pictures, method="tpgm", out=tmp_path, **options, **FAST)
+
+
+def test_a_class_of_one_group_has_none_held_out(pictures: Path) -> None:
+    plain = open_data(str(pictures), seed=0)
+    groups = {picture: picture.parent.name if "0" in picture.parent.name else str(picture) for picture in plain.splits["train"].paths}  # type: ignore[union-attr]
+    held = withhold(replace(plain, groups=groups), 0.3, 0)[1]
+    assert set(plain.splits["train"].labels[held].tolist()) == {1}
 
 
 def test_no_group_is_torn(pictures: Path) -> None:

@@ -28,7 +28,7 @@ class Dataset:
     Attributes:
         root: The folder, or that of the table.
         classes: Class names; label i is `classes[i]`. Sorted by Unicode code point, or in the official order of a benchmark task.
-        splits: "train" and, where there is one, "val" and "test".
+        splits: "train" and, where there is one, "val" and "test"; in a run with `Method.held_out` also "held_out", which is in no other.
         notes: Sentences on what was left out or is unusual.
         choices: Seed, fractions and subset size that the splits came from.
         cautions: Sentences on why figures measured on the splits may mislead.

@@ -270,7 +270,8 @@ class SplitRules:
 def withhold(dataset: Dataset, share: float, seed: int) -> "tuple[Tensor, Tensor]":
     """Divide the training pictures into those that stay and a share that a method keeps out of training.
 
-    Of each class the share is taken, at least one picture, but never the last one; no group is torn, where there are some.
+    Of each class the share is taken, at least one picture, but never the last one. Where there are groups, whole ones are taken, so that
+    the share is met as nearly as they allow; a class whose training pictures are all in one group has none held out.
 
     Args:
         dataset: With a training split.

@@ -25,7 +25,6 @@ from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples, samples_by_split
-from rekindle.data.splits import withhold
 from rekindle.errors import Later, Unreadable, UserError, number_of
 from rekindle.files import write_atomic
 from rekindle.fitting import wise_ft
@@ -38,6 +37,7 @@ from rekindle.fitting.run_lock import alone
 from rekindle.fitting.setup import check_mixing, dark, data_hash, launch, leaks, make_criterion, uneven, weights_hash
 from rekindle.fitting.shared import Shared, recall, remember
 from rekindle.fitting.source_data import SourceData, one_pass
+from rekindle.fitting.withholding import divided, withheld_share
 from rekindle.fitting.workload import Stopwatch, Workload, checked_count
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
@@ -159,7 +159,7 @@ def execute(
         else:
             if resumed is not None and fabric.is_global_zero and read_spec(folder) != spec:
                 write_spec(folder, spec)  # The data or the weights lie elsewhere now.
-            sight = f"{content} {spec.model} {weights} {preprocessing} {spec.seed} {spec.batch_size} {spec.head} {fabric.device} {fabric.world_size} {spec.precision} {_withheld(chosen)}"
+            sight = f"{content} {spec.model} {weights} {preprocessing} {spec.seed} {spec.batch_size} {spec.head} {fabric.device} {fabric.world_size} {spec.precision} {withheld_share(chosen)}"
             job = _Job(
                 spec=spec, fabric=fabric, loaded=loaded, methods=chosen, direction=direction, dataset=dataset, pixels=pixels,
                 preprocessing=preprocessing, run_id=run_id, folder=folder, listener=listener, began=began, workers=workers, augment=augment,
@@ -267,23 +267,12 @@ class _Job:
         workers = choose_workers(self.fabric.device) if self.workers is None else self.workers
         options = {"workers": workers, "augment": self.augment, "views": self.spec.views}
         splits = samples_by_split(self.dataset, self.pixels, self.preprocessing, **options)
-        if share := _withheld(self.methods):
+        if withheld_share(self.methods):
             # Before anything looks at them: the linear probe that the head begins with must not have seen them either.
-            splits["train"], self._held = self._divided(splits["train"], share)
+            self.dataset, kept, held = divided(self.dataset, self.methods, self.spec.seed, self.spec.data)
+            self.listener.note(self.dataset.notes[-1])
+            splits["train"], self._held = splits["train"].subset(kept), splits["train"].subset(held)
         return splits
-
-    def _divided(self, train: "Samples", share: float) -> "tuple[Samples, Samples]":
-        """The training pictures that stay and those that a method holds out; told, and noted in data.json."""
-        names = " and ".join(method.name for method in self.methods if method.held_out)
-        kept, held = withhold(self.dataset, share, self.spec.seed)
-        if not len(held) or not len(kept):
-            raise UserError(
-                f"{names} needs training pictures to hold out, and {self.spec.data} has too few; add pictures, or leave {names} out."
-            )
-        text = f"{names}: {len(held)} of the {number_of(len(train), 'training picture')} are held out; nothing else is trained on them."
-        self.listener.note(text)
-        self.dataset = replace(self.dataset, notes=[*self.dataset.notes, text])
-        return train.subset(kept), train.subset(held)
 
     def _training(self, splits: "dict[str, Samples]", state: dict[str, Any] | None) -> "tuple[Training, Choices]":
         from rekindle.training.trainer import Training
@@ -500,7 +489,7 @@ class _Job:
 
     def _announce(self, training: "Training", choices: Choices, splits: "dict[str, Samples]") -> None:
         tuner = training.tuner
-        counts = ", ".join(f"{len(split.paths)} {name}" for name, split in self.dataset.splits.items())
+        counts = ", ".join(f"{len(split.paths)} {name.replace('_', ' ')}" for name, split in self.dataset.splits.items())
         self.listener.note(f"{self.folder}: {number_of(len(self.dataset.classes), 'class')}; images: {counts}.")
         if self.spec.epochs and tuner.epochs != self.spec.epochs:
             self.listener.note(f"the method trims the run to {tuner.epochs} of {number_of(self.spec.epochs, 'epoch')}.")
@@ -685,11 +674,6 @@ class _MetricsWriter(Relay):
             if record["epoch"] == 0:
                 self._begun()
         super().epoch(record)
-
-
-def _withheld(methods: Sequence[Method]) -> float:
-    """The share of the training pictures that is left out of training: the largest that a method asks for."""
-    return max((method.held_out for method in methods), default=0.0)
 
 
 def _import_ahead(*names: str) -> None:
