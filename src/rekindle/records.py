@@ -192,6 +192,7 @@ class Recipe(TypedDict):
     temperature: NotRequired[Temperature]
     head_modules: NotRequired[list[str]]
     source_classes: NotRequired[Annotated[int, Interval(ge=0, le=1 << 20)] | None]
+    merged: NotRequired[bool]  # What the method put beside layers, such as the products of LoRA, is in their weights already.
 
 
 class FoldsFile(TypedDict):

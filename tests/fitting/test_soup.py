@@ -1,22 +1,25 @@
 """`rekindle soup`: the mean of finished runs, by hand, and as a run like any other."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import rekindle
 from rekindle import Run, UserError
 from rekindle.cli import main
+from rekindle.data.samples import Samples
 from rekindle.errors import Busy
 from rekindle.fitting.run_lock import run_lock
 from rekindle.models.saving import read_model
 from rekindle.report.analyses import analyze
 from rekindle.report.compare import compare
 from rekindle.report.redraw import redraw
-from rekindle.training.mixing import differing_norms, mean_weights, reestimate_
+from rekindle.training.mixing import differing_norms, first_views, mean_weights, reestimate_
 from tests.toys import TINY_RUN, picture_folder, toy
 
 DRAWS = True
@@ -128,3 +131,48 @@ def test_it_is_made_by_one_command_at_a_time_and_never_resumed(runs: list[Run], 
             rekindle.soup([run.folder for run in runs[:2]], "uniform", out=tmp_path, name="mine")
     with pytest.raises(UserError, match="is a soup, which has no training to go on with"):
         rekindle.fit(resume=uniform.folder)
+
+
+@pytest.fixture(scope="module")
+def adapted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """A run of LoRA, one of DoRA and one that trained all weights."""
+    pytest.importorskip("peft")
+    options = {**TINY_RUN, "out": tmp_path_factory.mktemp("adapted"), "batchnorm": "frozen", "keep": "last", "epochs": 2, "lr": 0.2}
+    ways = ("lora(rank=2)", "lora(rank=2, dora=True)", "l2")
+    return [rekindle.fit(folder, name=f"run{number}", **{**options, "method": way}) for number, way in enumerate(ways)]
+
+
+def test_adapters_are_averaged_as_the_networks_that_predict(adapted: list[Run], folder: Path, tmp_path: Path) -> None:
+    ends = [run.model[0].state_dict() for run in adapted]
+    assert any(not torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items() if tensor.ndim == 4)
+    for count in (2, 3):
+        made = rekindle.soup([run.folder for run in adapted[:count]], "uniform", out=tmp_path, name=f"of{count}")
+        again = Run(made.folder)
+        found = again.model[0].state_dict()
+        assert found.keys() == ends[0].keys()
+        for name, tensor in found.items():
+            if tensor.is_floating_point():
+                hand = sum(end[name].double() for end in ends[:count]) / count
+                assert torch.allclose(tensor, hand.to(tensor.dtype), rtol=0, atol=1e-7), name  # type: ignore[union-attr]
+        assert again.predict([folder / "test"])[0].classes
+        assert again.evaluate()["accuracy"] == made.result["test"]["accuracy"]
+    assert rekindle.soup([tmp_path / "of2", adapted[2].folder], "uniform", out=tmp_path, name="again").model[0].state_dict().keys() == found.keys()
+
+
+def test_statistics_are_taken_of_the_pictures_that_the_best_run_trained_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Samples] = []
+
+    def views(train: Samples, *rest: Any) -> Iterator[Tensor]:
+        seen.append(train)
+        return first_views(train, *rest)
+
+    monkeypatch.setattr("rekindle.fitting.soup.first_views", views)
+    options = {**TINY_RUN, "out": tmp_path, "batchnorm": "batch", "keep": "last", "flip": False, "augment": "random_erasing", "method": "l2+tpgm"}
+    made = [rekindle.fit(folder, seed=seed, name=f"run{seed}", **options) for seed in (0, 1)]
+    both = rekindle.soup([run.folder for run in made], "uniform", out=tmp_path, name="both")
+    said = [json.loads((run.folder / "data.json").read_text("utf-8")) for run in (*made, both)]
+    assert said[0]["files"] != said[1]["files"] and said[2] in said[:2]
+    assert any(note.startswith("tpgm: 2 of the 12 training pictures are held out") for note in said[2]["notes"])
+    assert [(train.preprocessing.flip, len(train)) for train in seen] == [(False, 10)] and seen[0].augment is not None

@@ -5,10 +5,11 @@ the run that is best on validation and adds the others in that order, each only 
 code asks for a gain. Runs that began from the same weights lie close enough for a mean to be a network at all.
 """
 
+import copy
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -27,8 +28,9 @@ from rekindle.files import expand
 from rekindle.fitting.ending import figures, learn_familiarity
 from rekindle.fitting.folder_names import check_free, check_name, slug
 from rekindle.fitting.run_lock import BUSY, run_lock
-from rekindle.models.saving import read_model
+from rekindle.fitting.withholding import HELD_OUT, divided, withheld_share
 from rekindle.records import DATA, RESULT, read_recipe, read_spec
+from rekindle.registry import parse, parse_augment
 from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import check_value
 from rekindle.training.listener import Listener
@@ -106,15 +108,15 @@ def _check_alike(runs: list[Run], kind: str) -> None:
             f"a soup needs two or more different runs, found {' '.join(str(run.folder) for run in runs) or 'none'}: rekindle soup RUN RUN"
         )
     first, recipe, spec = runs[0], read_recipe(runs[0].folder), read_spec(runs[0].folder)
-    files = _files(first)
+    files, shapes = _files(first), _shapes(first)
     for other in runs[1:]:
         theirs = read_recipe(other.folder)
         differing = [words for key, words in ALIKE.items() if recipe[key] != theirs[key]]  # type: ignore[literal-required]
         if read_spec(other.folder).weights != spec.weights:
             differing.append("source weights")
-        if _files(other) != files:
+        if _pool(_files(other)) != _pool(files):
             differing.append("pictures in their splits (--seed divides them, where the folder does not)")
-        if not differing and _shapes(other) != _shapes(first):
+        if not differing and _shapes(other) != shapes:
             differing.append("layers")
         if differing:
             raise UserError(
@@ -128,8 +130,39 @@ def _files(run: Run) -> dict[str, list[str]]:
     return DATA.read(run.folder / "data.json")["files"]
 
 
+def _pool(files: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The pictures of each split, where those that a method held out are training pictures: no run is measured on them."""
+    others = {name: names for name, names in files.items() if name not in ("train", HELD_OUT)}
+    return {**others, "train": sorted([*files["train"], *files.get(HELD_OUT, [])])}
+
+
+def _weights(run: Run) -> dict[str, Tensor]:
+    """Of the network that predicts. The products of LoRA are added to its layers: a mean of factors is no factor of the mean."""
+    return run.model[0].state_dict()
+
+
 def _shapes(run: Run) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in read_model(run.folder).items()}
+    return {name: tensor.shape for name, tensor in _weights(run).items()}
+
+
+def _pictures(
+    run: Run, dataset: data_room.Dataset, preprocessing: Preprocessing, device: torch.device, listener: Listener
+) -> tuple[data_room.Dataset, dict[str, Samples]]:
+    """The data of a run, with its notes, and its splits as it saw them: mirrored and augmented so, and without what its method held out."""
+    spec = read_spec(run.folder)
+    paths = [path for split in dataset.splits.values() for path in split.paths]
+    pixels = data_room.Pixels.load(
+        paths, preprocessing.edge, preprocessing.interpolation, cache=data_room.Cache.default(), note=listener.note,
+        progress=lambda done: listener.progress("reading pictures", done, len(paths)),
+    )  # fmt: skip
+    options = {"workers": choose_workers(device), "augment": parse_augment(spec.augment or "none"), "views": spec.views}
+    splits = samples_by_split(dataset, pixels, preprocessing, **options)
+    methods = parse(spec.method, spec.defaults)
+    if withheld_share(methods):
+        dataset, kept, _ = divided(dataset, methods, spec.seed, spec.data)
+        splits["train"] = splits["train"].subset(kept)
+    said = DATA.read(run.folder / "data.json").get("notes", dataset.notes)
+    return replace(dataset, notes=[note for note in said if note not in dataset.cautions]), splits
 
 
 @dataclass
@@ -141,8 +174,8 @@ class _Averaging:
         weights: Of each.
         model: A network that any of them fits.
         recipe: How it was built.
-        dataset: Of the best run.
-        splits: Its pictures.
+        dataset: Of the best run, divided as it was there.
+        splits: Its pictures, as it saw them.
         listener: Told of progress.
     """
 
@@ -165,18 +198,12 @@ class _Averaging:
         began = time.perf_counter()
         spec = read_spec(runs[0].folder)
         dataset = data_room.open_data(spec.data, **spec.data_options())
-        if dataset.to_json()["files"] != _files(runs[0]):
+        if _pool(dataset.to_json()["files"]) != _pool(_files(runs[0])):
             raise UserError(f"the pictures of {spec.data} are no longer those that {runs[0].folder} was trained on; put them back.")
-        model, recipe = runs[0].model
-        preprocessing = Preprocessing.from_recipe(recipe)
-        paths = [path for split in dataset.splits.values() for path in split.paths]
-        pixels = data_room.Pixels.load(
-            paths, preprocessing.edge, preprocessing.interpolation, cache=data_room.Cache.default(), note=listener.note,
-            progress=lambda done: listener.progress("reading pictures", done, len(paths)),
-        )  # fmt: skip
+        model, recipe = copy.deepcopy(runs[0].model[0]), runs[0].model[1]
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        splits = samples_by_split(dataset, pixels, preprocessing, workers=choose_workers(device))
-        return cls(runs, [read_model(run.folder) for run in runs], model.to(device), recipe, dataset, splits, listener, began)
+        dataset, splits = _pictures(runs[0], dataset, replace(Preprocessing.from_recipe(recipe), flip=spec.flip), device, listener)
+        return cls(runs, [_weights(run) for run in runs], model.to(device), recipe, dataset, splits, listener, began)
 
     def run(self, kind: Kind, folder: Path, made: str) -> None:
         """Choose the runs, and write the folder of their mean."""
@@ -207,7 +234,7 @@ class _Averaging:
     def _load_mean(self, places: list[int]) -> None:
         """Put the mean of some runs into the network."""
         chosen = [self.weights[place] for place in places]
-        self.model.load_state_dict(mean_weights(chosen, [1 / len(chosen)] * len(chosen)), strict=False)
+        self.model.load_state_dict(mean_weights(chosen, [1 / len(chosen)] * len(chosen)))
         reestimate_(self.model, differing_norms(self.model, chosen), self._first_views())
 
     @property
@@ -238,7 +265,7 @@ class _Averaging:
         open_folder(folder, made, spec, self.dataset)
         write_predictions(folder, self.dataset, answers)
         learn_familiarity(folder, self.model, self.splits, answers, spec.seed, self._device, self.listener)
-        models.save_model(folder, self.model, {**self.recipe, "temperature": temperature})
+        models.save_model(folder, self.model, {**self.recipe, "merged": True, "temperature": temperature})
         names = [run.folder.name for run in self.runs]
         result: dict[str, Any] = {
             **{key: value for key, value in best.items() if key not in ("val", "test", "mix", "averaged", "tried", "timing")},

@@ -60,6 +60,8 @@ def load_model(folder: Path, operate: Operation | None = None) -> tuple[nn.Modul
         head = replace_classifier(module, len(recipe["classes"]), head=recipe["head"] or None, head_type=_head_type(recipe))
         if operate:
             operate(module, before, head, recipe)
+        if recipe.get("merged"):
+            merge_(module)
     faults = misfits(module, tensors)
     if faults:
         raise UserError(f"{path} does not fit the {recipe['model']} of model.json beside it: {'; '.join(faults)}; train the run again.")
