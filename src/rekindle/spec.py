@@ -228,7 +228,7 @@ class RunSpec:
         test: Measure on the test split at the end; leave it unread while you choose among settings.
         test_every_epoch: Measure on the test split after every epoch, for learning curves; it chooses nothing.
         record: What to write down every epoch, joined by commas, such as "gradient_norms,weight_distance"; `rekindle analyze` draws it.
-        keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart, and maybe the linear probe that training began with); "auto" is the last, unless that probe is right on at least two more validation pictures (never in a fold, which is measured on them); "mix" is the mean of that probe and the last, in the shares that are best on validation (WiSE-FT; half of each in a fold); "average" is the mean over the last quarter of the epochs, in which learning rates stay as they are (SWA).
+        keep: Weights to keep: of the "last" epoch, or of the "best" on validation (never one right after a restart, and maybe the linear probe that training began with); "auto" is the last, unless that probe is right on at least two more validation pictures (never in a fold, which is measured on them); "mix" is the mean of that probe and the last, in the shares that are best on validation (WiSE-FT; half of each in a fold); "average" is the mean over the last quarter of the epochs, in which learning rates that no method sets stay as they are (SWA; a run that --patience ends before then keeps its last epoch).
         precision: "auto", "32" or "bf16".
         devices: Processes that train together.
         seed: Random seed, the key of every random draw.

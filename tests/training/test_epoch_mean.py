@@ -15,7 +15,7 @@ from rekindle.training.epoch_mean import EpochMean, HeldCosine, first_averaged
 from rekindle.training.trainer import Training
 from tests.faults.equal_runs import assert_equal_runs
 from tests.faults.stops import stopped_at
-from tests.toys import picture_folder
+from tests.toys import Notes, picture_folder
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,31 @@ def test_it_begins_anew_at_a_restart() -> None:
     mean.begin_anew()
     mean.add({"w": torch.tensor([5.0])})
     assert mean.weights({"w": torch.zeros(1)}) == {"w": torch.tensor([5.0])}
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("cyclic_lr", ["cyclic_lr sets that of the backbone and the head, which may change to the end"]),
+        ("l2+rifle(periods=2)", ["rifle sets that of the head, which may change to the end"]),
+        ("l2", []),
+    ],
+)
+def test_a_rate_that_a_method_sets_is_told_of(method: str, said: list[str], options: dict[str, Any], tmp_path: Path) -> None:
+    notes = Notes()
+    rekindle.fit(**{**options, "method": method, "epochs": 4}, out=tmp_path, listener=notes)
+    found = [note for note in notes.kept if note.startswith("--keep average")]
+    assert len(found) == len(said) and all(text in note for text, note in zip(said, found, strict=True))
+
+
+def test_a_run_that_ends_before_there_is_a_mean_says_so(options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Training, "_has_stalled", lambda self: len(self.history) == 3)
+    with pytest.warns(rekindle.RekindleWarning, match="--patience ended the run"):
+        run = rekindle.fit(**options, patience=1, out=tmp_path)
+    [said] = [text for text in run.result["cautions"] if "--keep average" in text]
+    assert said.startswith("--patience ended the run before the last quarter of its epochs") and run.result["averaged"] == 0
+    page = (run.folder / "report.html").read_text("utf-8")
+    assert "those of epoch 3." in page and "averaged" not in page.split("the weights kept are")[1].split("Run ")[0]
 
 
 def test_two_averages_are_refused() -> None:

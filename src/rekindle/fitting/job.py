@@ -50,7 +50,7 @@ from rekindle.run import Run, open_folder, write_predictions
 from rekindle.spec import RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, remove_states, states, unfit
 from rekindle.training.defaults import decoupled_by, make_optimizer, optimizer_for
-from rekindle.training.epoch_mean import HeldCosine
+from rekindle.training.epoch_mean import HeldCosine, not_held
 from rekindle.training.listener import Listener, Relay, tell_began, tell_caution, tell_ended
 from rekindle.training.mixing import first_views
 from rekindle.training.polyak import BATCHES, polyak_lr
@@ -493,7 +493,7 @@ class _Job:
         self.listener.note(f"{self.folder}: {number_of(len(self.dataset.classes), 'class')}; images: {counts}.")
         if self.spec.epochs and tuner.epochs != self.spec.epochs:
             self.listener.note(f"the method trims the run to {tuner.epochs} of {number_of(self.spec.epochs, 'epoch')}.")
-        for text in tuner.warnings():
+        for text in [*tuner.warnings(), *(not_held(tuner.rate_owners) if self.spec.keep == "average" else [])]:
             self.listener.note(text)
         if training.resumed:
             self.listener.note(f"continuing after {len(training.history)} of {number_of(tuner.epochs, 'epoch')}.")
@@ -544,7 +544,7 @@ class _Job:
             "head_init": choices.head_init, "batchnorm": choices.batchnorm, "probe": baseline or None,
             **({"tried": self.shared.tried} if self.shared.tried else {}),
             **({} if mixed is None else {"mix": wise_ft.summary(mixed)}),
-            **({"averaged": training.averaged_epochs} if training.averaged_epochs else {}),
+            **({"averaged": training.averaged_epochs} if self.spec.keep == "average" else {}),
             **figures(found, answers, temperature, splits, self.dataset.classes),
             "timing": {"seconds": sum(line["timing"]["seconds"] for line in training.history), "wall_seconds": time.perf_counter() - self.began, "finished": datetime.now().isoformat(" ", "minutes")},
         }  # fmt: skip

@@ -11,7 +11,7 @@ ENOUGH = 5  # Pictures of a class in a split, from which on it should be named a
 
 
 def cautions(result: dict[str, Any]) -> list[str]:
-    """Sentences on a run that ended below its linear probe, near chance, or without ever naming a class.
+    """Sentences on a run that ended below its linear probe, near chance, without ever naming a class, or before there was a mean to keep.
 
     Args:
         result: What result.json is to hold.
@@ -19,7 +19,7 @@ def cautions(result: dict[str, Any]) -> list[str]:
     Returns:
         Sentences; none where nothing is wrong.
     """
-    return [text for told in (below_probe, near_chance, unnamed) for text in told(result)]
+    return [text for told in (below_probe, near_chance, unnamed, unaveraged) for text in told(result)]
 
 
 def below_probe(result: dict[str, Any]) -> list[str]:
@@ -81,6 +81,21 @@ def unnamed(result: dict[str, Any]) -> list[str]:
     if not missing:
         return []
     return [f"no {split_title(split)} picture was taken for {some(missing)}, though there are such pictures."]
+
+
+def unaveraged(result: dict[str, Any]) -> list[str]:
+    """The mean of the last epochs was asked for, and the run ended before them.
+
+    Returns:
+        One sentence, or none.
+    """
+    if result.get("averaged") != 0:
+        return []
+    text = (
+        "--patience ended the run before the last quarter of its epochs, which --keep average averages, so that the weights kept are those "
+        "of its last epoch alone; give fewer --epochs, or leave one of the two out."
+    )
+    return [text]
 
 
 def _deciding_split(result: dict[str, Any]) -> str | None:

@@ -37,6 +37,22 @@ class HeldCosine(Cosine):
         return super().lr_factor(group, clock) * held / half_cosine(clock.epoch, clock.epochs)
 
 
+def not_held(owners: Mapping[str, str]) -> list[str]:
+    """What to say where methods set learning rates that the mean wants to stay.
+
+    Args:
+        owners: {"backbone" or "head": name of the method that sets its rate}, without those that none sets.
+
+    Returns:
+        A sentence for each method; none where the rates stay.
+    """
+    return [
+        f"--keep average holds learning rates over the last quarter of the epochs, but {name} sets that of the "
+        f"{' and the '.join(group for group in owners if owners[group] == name)}, which may change to the end, as it does not in SWA."
+        for name in dict.fromkeys(owners.values())
+    ]
+
+
 @dataclass
 class EpochMean:
     """The mean of state dicts, added up in float64 on the processor.

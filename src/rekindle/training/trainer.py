@@ -97,7 +97,7 @@ class Training:
         seed: Key of order and augmentation.
         folder: Where checkpoints go.
         keep: "best" keeps the weights of the best epoch on validation, "average" the mean over the last quarter of the epochs (see
-            `rekindle.training.epoch_mean`), any other word those of the last.
+            `rekindle.training.epoch_mean`; of a run that ends before, those of the last), any other word those of the last.
         listener: Who watches.
         grad_accum_steps: Micro-batches a step.
         recorders: What else is written down every epoch, by name.
@@ -194,7 +194,7 @@ class Training:
 
     @property
     def averaged_epochs(self) -> int:
-        """Over how many epochs' weights the model holds the mean after `fit`; 0 where it holds those of one."""
+        """Over how many epochs' weights the model holds the mean after `fit`; 0 where it holds those of one, as after an early stop."""
         return 0 if self._mean is None else self._mean.count
 
     @property

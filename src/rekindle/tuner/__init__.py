@@ -617,6 +617,15 @@ class Tuner:
         for parameter in self.net.parameters().values():
             dist.broadcast(parameter.data, src=0)
 
+    @property
+    def rate_owners(self) -> dict[str, str]:
+        """Which method sets the learning rate of a group in place of the run's schedule.
+
+        Returns:
+            {"backbone" or "head": the method's name}, for those groups alone.
+        """
+        return {group: owner.name for group, owner in self._owners.items() if owner is not self._schedule}
+
     def _find_owners(self) -> dict[str, Method]:
         clock = Clock(0, self.epochs, 0, self.steps_per_epoch, seed=self.seed)
         owners: dict[str, Method] = {}
