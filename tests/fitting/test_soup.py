@@ -156,7 +156,8 @@ def test_adapters_are_averaged_as_the_networks_that_predict(adapted: list[Run], 
                 assert torch.allclose(tensor, hand.to(tensor.dtype), rtol=0, atol=1e-7), name  # type: ignore[union-attr]
         assert again.predict([folder / "test"])[0].classes
         assert again.evaluate()["accuracy"] == made.result["test"]["accuracy"]
-    assert rekindle.soup([tmp_path / "of2", adapted[2].folder], "uniform", out=tmp_path, name="again").model[0].state_dict().keys() == found.keys()
+    again = rekindle.soup([tmp_path / "of2", adapted[2].folder], "uniform", out=tmp_path, name="again")
+    assert again.model[0].state_dict().keys() == found.keys()
 
 
 def test_statistics_are_taken_of_the_pictures_that_the_best_run_trained_on(
@@ -169,8 +170,8 @@ def test_statistics_are_taken_of_the_pictures_that_the_best_run_trained_on(
         return first_views(train, *rest)
 
     monkeypatch.setattr("rekindle.fitting.soup.first_views", views)
-    options = {**TINY_RUN, "out": tmp_path, "batchnorm": "batch", "keep": "last", "flip": False, "augment": "random_erasing", "method": "l2+tpgm"}
-    made = [rekindle.fit(folder, seed=seed, name=f"run{seed}", **options) for seed in (0, 1)]
+    options = {**TINY_RUN, "batchnorm": "batch", "keep": "last", "flip": False, "augment": "random_erasing", "method": "l2+tpgm"}
+    made = [rekindle.fit(folder, out=tmp_path, seed=seed, name=f"run{seed}", **options) for seed in (0, 1)]
     both = rekindle.soup([run.folder for run in made], "uniform", out=tmp_path, name="both")
     said = [json.loads((run.folder / "data.json").read_text("utf-8")) for run in (*made, both)]
     assert said[0]["files"] != said[1]["files"] and said[2] in said[:2]

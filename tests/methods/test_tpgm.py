@@ -261,7 +261,8 @@ def test_fit_trains_on_what_is_not_held_out(pictures: Path, tmp_path: Path, monk
     kept, held = withhold(dataset, 0.4, 0)
     assert seen == {"batches": set(kept.tolist()), "look": set(kept.tolist()), "radii": set(held.tolist())}
     assert f"images: {len(kept)} train, {len(held)} held out, 4 val." in " ".join(notes)
-    files, names = json.loads((run.folder / "data.json").read_text("utf-8"))["files"], [*map(dataset.relative, dataset.splits["train"].paths)]
+    names = [dataset.relative(path) for path in dataset.splits["train"].paths]
+    files = json.loads((run.folder / "data.json").read_text("utf-8"))["files"]
     assert files["train"] == [names[row] for row in kept] and files["held_out"] == [names[row] for row in held]
     assert row_of(run.folder)["pictures"] == len(kept)
     assert f"on {len(kept)} pictures to tell" in " ".join((run.folder / "report.html").read_text("utf-8").split())

@@ -162,15 +162,33 @@ def write_probe(layer: nn.Module, probe: LinearProbe) -> None:
         layer.bias.copy_(probe.bias)  # type: ignore[operator]
 
 
+def own_start(tuner: "Tuner") -> dict[str, Tensor]:
+    """What a network that is about to train holds other than its source, such as what methods put beside its layers.
+
+    Returns:
+        {name in the network's state dict: a copy}; the head is among it.
+    """
+    source, names = tuner.source.model.state_dict(), tuner.net.source_names
+    found = {}
+    for name, value in tuner.net.model.state_dict().items():
+        origin = source.get(names.get(name, name))
+        if origin is None or origin.shape != value.shape or not torch.equal(origin, value):
+            found[name] = value.clone()
+    return found
+
+
 @torch.no_grad()
-def back_to_probe(tuner: "Tuner", probe: LinearProbe) -> None:
-    """Undo the training of a run that began with a linear probe, in place."""
-    before = tuner.source.model.state_dict()
-    now = tuner.net.model.state_dict()
-    for name, tensor in now.items():
-        origin = tuner.net.source_names.get(name, name)
-        if origin in before and before[origin].shape == tensor.shape:
-            tensor.copy_(before[origin])
+def back_to_probe(tuner: "Tuner", probe: LinearProbe, own: dict[str, Tensor]) -> None:
+    """Undo the training of a run that began with a linear probe, in place.
+
+    Args:
+        tuner: Around the trained network; what was merged into its layers is undone with them.
+        probe: For its head.
+        own: What `own_start` gave of it.
+    """
+    before, names = tuner.source.model.state_dict(), tuner.net.source_names
+    for name, tensor in tuner.net.model.state_dict().items():
+        tensor.copy_(own[name] if name in own else before[names.get(name, name)])
     write_probe(tuner.net.head_modules()[0], probe)
 
 

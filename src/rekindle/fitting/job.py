@@ -28,7 +28,17 @@ from rekindle.data.samples import Preprocessing, Samples, samples_by_split
 from rekindle.errors import Later, Unreadable, UserError, number_of
 from rekindle.files import write_atomic
 from rekindle.fitting import wise_ft
-from rekindle.fitting.choices import Choices, back_to_probe, choose, from_checkpoint, reads, start_head, with_head_rate, write_probe
+from rekindle.fitting.choices import (
+    Choices,
+    back_to_probe,
+    choose,
+    from_checkpoint,
+    own_start,
+    reads,
+    start_head,
+    with_head_rate,
+    write_probe,
+)  # fmt: skip
 from rekindle.fitting.ending import figures, learn_familiarity
 from rekindle.fitting.folder_names import check_free, slug
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
@@ -42,6 +52,7 @@ from rekindle.fitting.workload import Stopwatch, Workload, checked_count
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import Freeze
 from rekindle.methods.restarts.cosine import Cosine
+from rekindle.models.merging import merge_
 from rekindle.records import DECISIVE, METRICS, RESULT, began_as, package_versions, read_environment, read_result, read_spec, write_spec
 from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.report.cautions import cautions
@@ -195,6 +206,9 @@ class _Job:
     _seconds: float | None = field(default=None, init=False)  # For training on a picture, by the pace of the look.
     _held: "Samples | None" = field(default=None, init=False)  # Training pictures that a method keeps out of training.
 
+    _own: dict[str, Tensor] = field(default_factory=dict, init=False)  # Of the network before training, what its source has not.
+    _merged: bool = field(default=False, init=False)  # Whether the network's adapters are in its layers, to be mixed with its start.
+
     def run(self) -> None:
         """Train from the newest checkpoint or the start, then write everything, the result last."""
         splits = self._splits()
@@ -296,6 +310,7 @@ class _Job:
             choices = self._in_time(choices, model, splits, criterion)
         try:
             tuner = self._tuner(model, source, head, choices, len(train))
+            self._own = own_start(tuner)
             if state is None:
                 with self.fabric.autocast():
                     read = look if look is not None and reads(tuner, look.features, self._first(train)) else None
@@ -519,7 +534,7 @@ class _Job:
         found, kept = self._evaluated(training, splits, "val"), training.kept_epoch
         if self._agreed(self._probe_is_better(choices, training, splits, found)):  # What follows takes every rank.
             assert choices.probe is not None
-            back_to_probe(training.tuner, choices.probe)
+            back_to_probe(training.tuner, choices.probe, self._own)
             found, kept = self._evaluated(training, splits, "val"), -1
         mixed = self._mixed(choices, training, splits)
         if mixed is not None and mixed.logits is not None:
@@ -627,8 +642,10 @@ class _Job:
             )
             return None
         model, train, spec, device = training.model, splits["train"], self.spec, self.fabric.device
+        merge_(model)  # The weights are mixed, not the factors of what was added to them.
+        self._merged = True
         end = {name: value.clone() for name, value in model.state_dict().items()}
-        back_to_probe(training.tuner, choices.probe)
+        back_to_probe(training.tuner, choices.probe, self._own)
         start = {name: value.clone() for name, value in model.state_dict().items()}
 
         def batches() -> Iterator[Tensor]:
@@ -649,7 +666,7 @@ class _Job:
     def _recipe(self, tuner: Tuner) -> dict[str, Any]:
         return {
             "model": self.spec.model, "head": self.spec.head or "", "head_type": self._head_type, "head_modules": list(tuner.net.head),
-            "method": self.spec.method, "source_classes": models.width_of_classifier(tuner.source.model),
+            "method": self.spec.method, "source_classes": models.width_of_classifier(tuner.source.model), **({"merged": True} if self._merged else {}),
             "classes": self.dataset.classes, **self.preprocessing.recipe(),
         }  # fmt: skip
 
