@@ -38,7 +38,7 @@ from rekindle.fitting.choices import (
     start_head,
     with_head_rate,
     write_probe,
-)  # fmt: skip
+)
 from rekindle.fitting.ending import figures, learn_familiarity
 from rekindle.fitting.folder_names import check_free, slug
 from rekindle.fitting.look import Look, batchnorm_for, chosen_rows, features_at, look_at
