@@ -1,10 +1,12 @@
 """The exceptions that are meant for a person's eyes, and how a sentence shows values and lists names."""
 
 import reprlib
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 LETTERS = 120  # Of a value that a sentence shows.
+REASON = 160  # Letters of an error of somebody else's code in a sentence.
 IRREGULAR = {"is": "are", "was": "were", "has": "have", "does": "do", "its": "their", "it": "them", "that": "those"}
 
 
@@ -53,6 +55,22 @@ def shown(value: Any) -> str:
         return _CUT.repr(value)
     except (ValueError, RecursionError):  # More digits than Python turns into text, or an object that cannot be shown.
         return f"a value of type {type(value).__name__} that is too long to be shown"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for a sentence; that of other code is cut after its first sentence, or where it is long.
+
+    Returns:
+        One line without its stop; the name of the error's class where it has no message.
+
+    Examples:
+        >>> first_line(RuntimeError("out of memory. Tried to allocate 2 GiB\\nat 0x7f")), first_line(AssertionError())
+        ('out of memory', 'AssertionError')
+    """
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if not isinstance(error, UserError):
+        line = textwrap.shorten(line.partition(". ")[0], REASON, placeholder=" ...")
+    return line.rstrip(".:")
 
 
 def shorter(text: str) -> str:

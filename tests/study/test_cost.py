@@ -75,3 +75,13 @@ def test_what_is_measured_after_each_epoch_counts(said: dict[str, Any], checked:
     work = Workload.of(RunSpec(data="x", **said), {"train": TRAIN, "val": VAL, "test": TEST})
     assert (work.train, work.checked, work.measured, work.known) == (TRAIN, checked, VAL + TEST, TRAIN + VAL)
     assert Workload.of(RunSpec(data="x", test=False), {"train": TRAIN, "test": TEST}).measured == 0
+
+
+def test_an_error_without_a_message_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(spec: RunSpec, threads: int) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(cost, "_measured", broken)
+    forecast = cost.Cost(study_of(tmp_path))
+    assert forecast.of(study_of(tmp_path).cells()[0]) is None
+    assert forecast.notes == ["Original on cifar_resnet8: AssertionError."]

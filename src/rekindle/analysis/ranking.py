@@ -14,7 +14,7 @@ from rekindle import models
 from rekindle.analysis.features import FeatureReader
 from rekindle.analysis.transferability import h_score, leep, logme
 from rekindle.data.samples import Preprocessing, Samples
-from rekindle.errors import UserError
+from rekindle.errors import UserError, first_line
 from rekindle.method import noop
 from rekindle.spec import RunSpec, check_option
 
@@ -133,9 +133,8 @@ def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, im
     try:
         features, probabilities = features_of(loaded.module, samples, lambda done: progress(text, done, len(samples)))
     except (AssertionError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{text} failed on pictures of {how.image_size} x {how.image_size} pixels ({reason}); try --image-size {loaded.input_size}."
+            f"{text} failed on pictures of {how.image_size} x {how.image_size} pixels ({first_line(error)}); try --image-size {loaded.input_size}."
         ) from error
     labels, trained = split.labels.numpy(), loaded.pretrained != models.LoadedModel.pretrained
     answers = leep(probabilities, labels) if probabilities is not None and trained else None

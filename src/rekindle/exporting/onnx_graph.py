@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from rekindle.analysis.calibration import at_temperature
 from rekindle.data.samples import Preprocessing
-from rekindle.errors import UserError
+from rekindle.errors import UserError, first_line
 from rekindle.exporting.pillow_resize import FILTERS, ResizeAndCrop
-from rekindle.models.hub import first_line
 from rekindle.run import Run
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ from torch import Tensor
 from rekindle import data as data_room
 from rekindle.data import Picture
 from rekindle.data.samples import Preprocessing
-from rekindle.errors import UserError, number_of
+from rekindle.errors import UserError, first_line, number_of
 from rekindle.files import write_atomic, write_json
-from rekindle.models.hub import first_line
 from rekindle.records import package_versions, read_spec
 from rekindle.run import Run
 

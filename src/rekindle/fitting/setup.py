@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rekindle import data as data_room
-from rekindle.errors import UserError, agree, number_of
+from rekindle.errors import UserError, agree, first_line, number_of
 from rekindle.fitting.source_data import SourceData
 from rekindle.method import Method
 from rekindle.spec import RunSpec
@@ -53,9 +53,8 @@ def launch(spec: RunSpec, device: str) -> "Fabric":
     try:
         fabric = Fabric(accelerator=device, devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"--device {device} with --devices {spec.devices} cannot be used here ({reason}); try --device auto --devices 1."
+            f"--device {device} with --devices {spec.devices} cannot be used here ({first_line(error)}); try --device auto --devices 1."
         ) from error
     fabric.launch()
     return fabric

@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from rekindle import spec
+from rekindle.errors import first_line
 from rekindle.method import Direction, Method
 from rekindle.methods._catalog import GROUP, MethodEntry, Option
 
@@ -48,8 +49,7 @@ def plugins(taken: frozenset[str]) -> Plugins:
         try:
             kind = _load(point, {*taken, *found.kinds})
         except Exception as error:  # noqa: BLE001  Other people's code may raise anything while it is imported.
-            reason = str(error).strip() or type(error).__name__
-            found.broken[point.name] = f"{point.name} of {package} cannot be used: {reason.splitlines()[0]}"
+            found.broken[point.name] = f"{point.name} of {package} cannot be used: {first_line(error)}"
             continue
         found.kinds[kind.name] = kind
         found.entries[kind.name] = _entry(kind, package)

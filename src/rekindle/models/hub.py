@@ -3,7 +3,6 @@
 import os
 import pickle
 import socket
-import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlparse
@@ -11,7 +10,7 @@ from urllib.request import getproxies
 
 import torch
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, first_line
 
 NETWORK = ("urllib", "http", "huggingface_hub", "requests", "socket", "ConnectionError", "TimeoutError")  # Parts of exceptions' names.
 
@@ -100,13 +99,3 @@ def _is_download(error: BaseException) -> bool:
         chain.append(f"{type(current).__module__}.{type(current).__name__}")
         current = current.__cause__ or current.__context__
     return any(part in text for text in chain for part in NETWORK)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, for a sentence.
-
-    Returns:
-        One line; the name of the error's class where it has no message.
-    """
-    text = str(error).strip() or type(error).__name__
-    return textwrap.shorten(text.splitlines()[0].partition(". ")[0], 160, placeholder=" ...").rstrip(".")

@@ -15,7 +15,7 @@ from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from rekindle.digests import DamagedFile, read_metadata, read_with_digest
-from rekindle.errors import Unreadable, UserError, some
+from rekindle.errors import Unreadable, UserError, first_line, some
 from rekindle.files import expand
 from rekindle.models.classifier import (
     AUXILIARY,
@@ -27,7 +27,6 @@ from rekindle.models.classifier import (
     set_output_width,
     stated_classifier,
 )  # fmt: skip
-from rekindle.models.hub import first_line
 from rekindle.records import WEIGHTS
 
 IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # What a run folder, or that of a published network, holds.

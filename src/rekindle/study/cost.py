@@ -5,7 +5,7 @@ from collections import defaultdict
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from rekindle.errors import UserError
+from rekindle.errors import UserError, first_line
 from rekindle.spec import RunSpec
 from rekindle.study.grid import Cell
 from rekindle.study.store import Study
@@ -94,7 +94,7 @@ class Cost:
         try:
             Pixels.load(some, how.edge, how.interpolation, threads=self._threads, cache=Cache.default())
         except UserError as error:
-            self.notes.append(f"{cell.setting.task}: {str(error).splitlines()[0]}")
+            self.notes.append(f"{cell.setting.task}: {first_line(error)}.")
         return (time.perf_counter() - began) * len(paths) / len(some)
 
     def _dataset(self, cell: Cell) -> "Dataset | None":
@@ -107,7 +107,7 @@ class Cost:
                 self._datasets[key] = open_data(spec.data, **spec.data_options())
             except (UserError, OSError) as error:
                 self._datasets[key] = None
-                self.notes.append(f"{cell.setting.task}: {str(error).splitlines()[0]}")
+                self.notes.append(f"{cell.setting.task}: {first_line(error)}.")
         return self._datasets[key]
 
     def _trial(self, cell: Cell) -> "tuple[float, Preprocessing] | None":
@@ -120,7 +120,7 @@ class Cost:
                 self.notes.append(f"{cell.method} on {spec.model}: {speed:.0f} images/s in a short trial.")
             except (ValueError, RuntimeError, AssertionError) as error:  # A method that cannot work on this network says so here already.
                 self._trials[key] = None
-                self.notes.append(f"{cell.method} on {spec.model}: {str(error).splitlines()[0]}")
+                self.notes.append(f"{cell.method} on {spec.model}: {first_line(error)}.")
         return self._trials[key]
 
 

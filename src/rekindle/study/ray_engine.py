@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rekindle.errors import Stopped, UserError
+from rekindle.errors import Stopped, UserError, first_line
 from rekindle.study.local_engine import POLL, THREADS, Notice, Reporter, finished
 from rekindle.study.store import Study
 from rekindle.study.worker import TrainCell, run_cell, train
@@ -87,7 +87,7 @@ def _take(ray: Any, study: Study, reference: Any, key: str) -> None:
     try:
         ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        study.fail(key, f"outside the run: {str(error.cause).splitlines()[0]}")
+        study.fail(key, f"outside the run: {first_line(error.cause)}")
     except ray.exceptions.RayError as error:
         study.crashed(key, f"on Ray ({type(error).__name__})")
 
@@ -134,7 +134,7 @@ def _check_reachable(address: str) -> None:
 
 def _silent(address: str, error: Exception) -> UserError:
     return UserError(
-        f"no Ray cluster answers at {address} ({str(error).splitlines()[0]}); start one with ray start --head, or take --address local."
+        f"no Ray cluster answers at {address} ({first_line(error)}); start one with ray start --head, or take --address local."
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rekindle.errors import UserError, number_of
+from rekindle.errors import UserError, first_line, number_of
 from rekindle.study.local_engine import POLL, THREADS, Notice, Reporter, finished, take_cells
 from rekindle.study.store import Study
 from rekindle.study.worker import TrainCell, train
@@ -91,7 +91,7 @@ def _executor(study: Study, settings: dict[str, str], cluster: str) -> Any:
     try:
         executor.update_parameters(**{f"slurm_{name.replace('-', '_')}": _value(text) for name, text in given.items()})
     except (NameError, TypeError, ValueError) as error:
-        raise UserError(f"--slurm: {str(error).splitlines()[0]}") from None
+        raise UserError(f"--slurm: {first_line(error)}.") from None
     return executor
 
 
@@ -103,7 +103,7 @@ def _record_death(study: Study, job: Any) -> None:
     """Take note of a job that died with a cell in hand."""
     if (error := job.exception()) is not None:
         for cell in study.cells():
-            study.crashed(cell.key, f"in Slurm job {job.job_id} ({str(error).strip().splitlines()[0]})")
+            study.crashed(cell.key, f"in Slurm job {job.job_id} ({first_line(error)})")
 
 
 def _refuse_what_is_left(study: Study) -> None:

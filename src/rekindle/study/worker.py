@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rekindle.errors import Busy, Stopped, UserError
+from rekindle.errors import Busy, Stopped, UserError, first_line
 from rekindle.report.format import split_title
 from rekindle.study.grid import Cell
 from rekindle.study.store import Study
@@ -48,10 +48,8 @@ def run_cell(study: Study, cell: Cell, train_cell: TrainCell = train) -> bool:
             return False
         except Exception as error:  # noqa: BLE001  Whatever a run raises is the cell's failure, not the worker's.
             listener.note(traceback.format_exc())
-            text = str(error).strip() or type(error).__name__
-            study.fail(
-                cell.key, " ".join(text.split()) if isinstance(error, UserError) else f"{type(error).__name__}: {text.splitlines()[0]}"
-            )
+            sentence = isinstance(error, UserError) and " ".join(str(error).split())
+            study.fail(cell.key, sentence or f"{type(error).__name__}: {first_line(error)}")
         return True
 
 

@@ -16,8 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rekindle.digests import DIGEST, DamagedFile, read_metadata, read_with_digest, write_with_digest
-from rekindle.errors import Later, Unreadable, UserError
-from rekindle.models.hub import first_line
+from rekindle.errors import Later, Unreadable, UserError, first_line
 from rekindle.records import CHECKPOINT
 from rekindle.stored import SURPRISES
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from rekindle.errors import first_line
+
 if TYPE_CHECKING:
     import pyarrow
 
@@ -72,7 +74,7 @@ class Shard:
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            raise Damaged(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+            raise Damaged(first_line(error)) from None
         return cls(np.frombuffer(whole, np.uint8), rows, path, lock)
 
     def pixels(self, digest: str) -> np.ndarray:

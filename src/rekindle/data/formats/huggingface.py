@@ -11,7 +11,7 @@ from rekindle.data.formats.images import TableImage
 from rekindle.data.formats.table_rows import TableRow, as_groups, as_label, as_split, gather
 from rekindle.data.formats.tables import encoded
 from rekindle.data.splits import FoundData
-from rekindle.errors import UserError
+from rekindle.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import datasets
@@ -71,9 +71,10 @@ def _load(source: str, local: Path) -> "datasets.Dataset | datasets.DatasetDict"
         found = datasets.load_dataset(name, configuration or None)
     except Exception as error:  # noqa: BLE001
         # The hub, the file system, Arrow and the dataset's own files all have errors of their own.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         what = "is no dataset that save_to_disk wrote" if local.is_dir() else "cannot be loaded"
-        raise UserError(f"{source} {what} ({reason}); give hf:NAME, hf:NAME:CONFIGURATION or a folder that save_to_disk wrote.") from None
+        raise UserError(
+            f"{source} {what} ({first_line(error)}); give hf:NAME, hf:NAME:CONFIGURATION or a folder that save_to_disk wrote."
+        ) from None
     return found
 
 

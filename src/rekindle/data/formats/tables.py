@@ -19,7 +19,7 @@ from rekindle.data.formats.names import is_table, printable
 from rekindle.data.formats.table_files import find_files
 from rekindle.data.formats.table_rows import TableRow, as_groups, as_label, as_split, gather
 from rekindle.data.splits import FoundData
-from rekindle.errors import UserError, number_of
+from rekindle.errors import UserError, first_line, number_of
 from rekindle.files import plain_text
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _open_parquet(path: Path, asked: ColumnNames) -> _Parquet:
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}).") from None
+        raise UserError(f"{path} cannot be read as Parquet ({first_line(error)}).") from None
     named = _named_classes(schema)
     images = [field.name for field in schema if _is_picture(field.type)]
     columns = choose(str(path), schema.names, asked, images, [name for name in named if name in schema.names])
