@@ -15,6 +15,7 @@ from rekindle.board.numbers import Board, Standing, board_of, label
 from rekindle.board.page import conclusion, html, markdown
 from rekindle.board.row import ROW, Row, add, read_rows, row_of
 from rekindle.cli import main
+from rekindle.fitting.soup import soup
 from rekindle.report.statistics import holm
 from tests.toys import TINY_RUN, picture_folder
 
@@ -157,3 +158,59 @@ def test_a_fold_is_no_row(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a fold of a cross-validation"):
         add([folds.runs[0].folder], tmp_path / "board")
     assert not (tmp_path / "board").exists()
+
+
+def test_a_soup_is_no_row_and_a_folder_of_runs_is_added_without_it(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, tmp_path / "runs")
+    plain = sorted(path.parent for path in (tmp_path / "runs").glob("*-l2-*/result.json"))
+    made = soup(plain, kind="uniform", out=tmp_path / "runs").folder
+    with pytest.raises(UserError, match="is a soup"):
+        add([made], tmp_path / "board")
+    assert main(["board", str(tmp_path / "board"), "--add", str(tmp_path / "runs"), "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["runs"] == 3 and "is a soup" in said.err
+
+
+@pytest.mark.parametrize("method", ["greedy soup of l2, l2_sp", "l2-sp", "__import__('os').name", ""])
+def test_a_row_of_somebody_else_whose_method_is_no_recipe(method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ROW.write(tmp_path / "theirs.json", row(method))
+    assert main(["board", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert "theirs.json is damaged (its method" in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("more", [{"fraction": 0.1}, {"test_fraction": 0.3}, {"group_pattern": "a"}, {"exclude": "clean.csv 01234567"}])
+def test_runs_on_other_pictures_do_not_meet(more: dict[str, Any]) -> None:
+    settings = {"lr": 0.01, **more}
+    rows = [row(), row("l2_sp", settings=settings, test=0.9), row("l2", settings=settings, test=0.8)]
+    board = board_of(rows)
+    [pair] = [one.pair for one in board.standings if one.method == "l2_sp"]
+    assert pair is not None and pair["difference"] == pytest.approx(0.1)
+    assert len(board.standings) == 3 and all(one.candidates == 1 for one in board.standings)
+    [(name, value)] = more.items()
+    assert any(f"--{name.replace('_', '-')} {value}" in str(one.setting) for one in board.standings)
+
+
+def test_a_row_names_what_is_left_out_and_what_the_source_saw(tmp_path: Path) -> None:
+    data = picture_folder(tmp_path / "data", {"train": 6, "val": 2, "test": 2})
+    file = tmp_path / "clean.csv"
+    file.write_text(f"path\n{next((data / 'train').rglob('*.png')).relative_to(data).as_posix()}\n")
+    run = rekindle.fit(data, exclude=str(file), source_data=str(data / "train"), out=tmp_path / "runs", **TINY_RUN)
+    found = row_of(run.folder)["settings"]
+    assert found["source_data"] == "train"
+    assert found["exclude"].startswith("clean.csv ") and len(found["exclude"]) == 18 and str(tmp_path) not in json.dumps(found)
+
+
+def test_names_of_rows_are_names_of_files_everywhere(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [folder] = finished.glob("*rifle*")
+    found = row_of(folder)
+    monkeypatch.setattr("rekindle.board.row.row_of", lambda folder, by: {**found, "task": "hf:beans", "network": "torchvision:resnet 18"})
+    [path] = add([folder], tmp_path / "board")
+    assert path.name == f"beans-resnet-18-{found['run']}.json"
+
+
+def test_our_own_board_is_rendered_as_it_stands() -> None:
+    folder = Path(__file__).resolve().parents[2] / "docs/results/board"
+    assert markdown(board_of(read_rows(folder))) == (folder / "board.md").read_text("utf-8")

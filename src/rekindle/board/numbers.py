@@ -1,32 +1,45 @@
 """What the rows of a board say: each method at its best in each setting, and against plain fine-tuning at its best."""
 
-import ast
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-from rekindle.board.row import Row
+from rekindle.board.row import Row, parts_of
 from rekindle.report.statistics import LEVEL, average_ranks, holm, paired_summary, rank_tests, scores_by_task, wilcoxon_over_tasks
 
 APART = ("val_fraction", "test_every_epoch", "record", "precision", "devices")  # Settings that make no other candidate of a method.
+# Settings that decide the pictures, beside the task's name, `per_class`, and the seed.
+PICTURES = (
+    "fraction", "test_fraction", "group_column", "group_pattern", "image_column", "label_column", "split_column", "exclude", "defaults",
+)  # fmt: skip
 PLAIN = "l2"  # Plain fine-tuning: the loss and weight decay.
 
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """Where methods compete: the same pictures and the same network."""
+    """Where methods compete: the same pictures and the same network.
+
+    Attributes:
+        task: Name of the data.
+        network: Name of the network.
+        weights: That it began with.
+        image_size: 0 for the network's own.
+        per_class: 0 for all.
+        pictures: What else decides which pictures train and test, as it is typed.
+    """
 
     task: str
     network: str
     weights: str
     image_size: int
     per_class: int
+    pictures: str = ""
 
     def __str__(self) -> str:
         size = f"{self.per_class} a class" if self.per_class else "all pictures"
-        return f"{self.task}, {size}, {self.network}" + (f" at {self.image_size}" if self.image_size else "")
+        return f"{self.task}, {f'{size} {self.pictures}'.rstrip()}, {self.network}" + (f" at {self.image_size}" if self.image_size else "")
 
 
 @dataclass
@@ -124,15 +137,14 @@ def label(recipe: str, direction: str) -> str:
         >>> label("l2(alpha=0.01)+rifle(periods=4)", "plain_sum"), label("l2_sp", "dtnh(granularity='layer')")
         ('l2+rifle', 'l2_sp, dtnh')
     """
-    tree = ast.parse(recipe, mode="eval").body
-    names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id != "None"]
-    parts = sorted(dict.fromkeys(names), key=recipe.find)
     rule = direction.partition("(")[0]
-    return "+".join(parts) + ("" if rule == "plain_sum" else f", {rule}")
+    return "+".join(parts_of(recipe)) + ("" if rule == "plain_sum" else f", {rule}")
 
 
 def _setting(row: Row) -> Setting:
-    return Setting(row["task"], row["network"], row["weights"], row["image_size"] or 0, row["per_class"] or 0)
+    settings = row["settings"]
+    pictures = " ".join(f"--{name.replace('_', '-')} {settings[name]}" for name in PICTURES if name in settings)
+    return Setting(row["task"], row["network"], row["weights"], row["image_size"] or 0, row["per_class"] or 0, pictures)
 
 
 def _standing(setting: Setting, method: str, rows: list[Row]) -> Standing | None:
@@ -140,7 +152,7 @@ def _standing(setting: Setting, method: str, rows: list[Row]) -> Standing | None
     candidates: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         rule = "" if row["direction"] == "plain_sum" else f", {row['direction']}"
-        settings = {name: value for name, value in row["settings"].items() if name not in APART}
+        settings = {name: value for name, value in row["settings"].items() if name not in (*APART, *PICTURES)}
         candidates[f"{row['method']}{rule} {json.dumps(settings, sort_keys=True)}"].append(row)
     scores = {name: _validation(mine) for name, mine in candidates.items()}
     known = {name: score for name, score in scores.items() if score is not None}

@@ -1,11 +1,15 @@
 """A row of the board: what others need to know of a finished run, in one JSON file. It loads no torch."""
 
+import ast
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from rekindle.errors import UserError, number_of
+from rekindle.errors import UserError, number_of, shown
+from rekindle.fitting.folder_names import slug
 from rekindle.records import DATA, Seed, Whole, read_environment, read_result, read_spec
 from rekindle.spec import PLACES, RunSpec, Share
 from rekindle.stored import FileFormat
@@ -44,6 +48,10 @@ class Row(TypedDict):
 ROW = FileFormat(1, Row, "take it away, or add its run again with rekindle board --add RUN")
 
 
+class Unfitting(UserError):
+    """A finished run that a board does not hold: a fold, which is one measurement with the others, or a soup, which has no method of its own."""
+
+
 def row_of(folder: Path, by: str = "") -> Row:
     """The row of a finished run.
 
@@ -55,11 +63,14 @@ def row_of(folder: Path, by: str = "") -> Row:
         Settings, versions and accuracies, without pictures.
 
     Raises:
-        UserError: If it is no finished run folder, or a fold of a cross-validation, which is one measurement with the others.
+        UserError: If it is no finished run folder.
+        Unfitting: If it is one that a board does not hold.
     """
     spec, result, environment = read_spec(folder), read_result(folder), read_environment(folder)
     if spec.fold is not None:
-        raise UserError(f"{folder} is a fold of a cross-validation, and a board holds runs that stand alone; add runs without --folds.")
+        raise Unfitting(f"{folder} is a fold of a cross-validation, and a board holds runs that stand alone; add runs without --folds.")
+    if "soup" in result:
+        raise Unfitting(f"{folder} is a soup, and a board holds runs of one method; add the runs that it is the mean of.")
     counts = DATA.read(folder / "data.json")["files"]
     probe = (result.get("probe") or {}).get("test", {})
     row: dict[str, Any] = {
@@ -74,13 +85,14 @@ def row_of(folder: Path, by: str = "") -> Row:
     return ROW.checked(folder / "result.json", row)
 
 
-def add(folders: list[Path], board: Path, by: str = "") -> list[Path]:
+def add(folders: list[Path], board: Path, by: str = "", note: Callable[[str], object] = lambda text: None) -> list[Path]:
     """Write the rows of runs, one file each; a run that is there already is written again.
 
     Args:
-        folders: Run folders, or folders of such, as a study's.
+        folders: Run folders, or folders of such, as a study's, of which folds and soups are passed over.
         board: The folder of rows.
         by: Who contributes them.
+        note: Told what is passed over, and why.
 
     Returns:
         The files.
@@ -88,11 +100,11 @@ def add(folders: list[Path], board: Path, by: str = "") -> list[Path]:
     Raises:
         UserError: If a folder holds no finished run; nothing is written then.
     """
-    rows = [row_of(run, by) for folder in folders for run in _runs(folder)]
+    rows = [row for folder in folders for row in _rows(folder, by, note)]
     board.mkdir(parents=True, exist_ok=True)
     written = []
     for row in rows:
-        path = board / f"{row['task']}-{row['network'].rpartition(':')[2]}-{row['run']}.json"
+        path = board / f"{slug(row['task'].removeprefix('hf:'))}-{slug(row['network'].rpartition(':')[2])}-{row['run']}.json"
         ROW.write(path, row)
         written.append(path)
     return written
@@ -109,9 +121,61 @@ def read_rows(board: Path) -> list[Row]:
     """
     if not board.is_dir():
         raise UserError(f"there is no folder {board}; make one with rekindle board {board} --add RUN")
-    rows = [ROW.read(path) for path in sorted(board.rglob("*.json"))]
+    rows = [_read(path) for path in sorted(board.rglob("*.json"))]
     if not rows:
         raise UserError(f"{board} holds no rows (files of JSON); add finished runs with rekindle board {board} --add RUN")
+    return rows
+
+
+def parts_of(recipe: str) -> list[str]:
+    """The names of a recipe's parts, each once and without options.
+
+    Returns:
+        Names in the recipe's order.
+
+    Raises:
+        UserError: If it is no recipe.
+
+    Examples:
+        >>> parts_of("l2(alpha=0.01)+rifle(periods=4)")
+        ['l2', 'rifle']
+    """
+    try:
+        return list(dict.fromkeys(_names(ast.parse(recipe, mode="eval").body)))
+    except (SyntaxError, TypeError, ValueError):
+        raise UserError(f"its method {shown(recipe)} is no recipe") from None
+
+
+def _names(node: ast.expr) -> list[str]:
+    """Of the terms of a sum, in order."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _names(node.left) + _names(node.right)
+    term = node.func if isinstance(node, ast.Call) else node
+    if not isinstance(term, ast.Name):
+        raise TypeError("no term of a recipe")
+    return [term.id]
+
+
+def _read(path: Path) -> Row:
+    """One row, whose method is looked at too: somebody else may have written it."""
+    row = ROW.read(path)
+    with ROW.surprises(path):
+        parts_of(row["method"])
+    return row
+
+
+def _rows(folder: Path, by: str, note: Callable[[str], object]) -> list[Row]:
+    """Rows of a run, or of all in a folder that a board holds; what it does not hold is refused where nothing else is there."""
+    rows, refused = [], []
+    for run in _runs(folder):
+        try:
+            rows.append(row_of(run, by))
+        except Unfitting as error:
+            refused.append(error)
+    if not rows:
+        raise refused[0]
+    for error in refused:
+        note(f"passed over: {error}")
     return rows
 
 
@@ -126,8 +190,18 @@ def _runs(folder: Path) -> list[Path]:
 
 
 def _settings(spec: RunSpec) -> dict[str, Any]:
-    """What else was asked for, with what the machine chose where that is part of the run."""
-    return {name: value for name, value in spec.chosen().items() if name not in (*OWN, *PLACES, "name", "test")}
+    """What else was asked for, with what the machine chose where that is part of the run; files are named without their folders."""
+    chosen = {name: value for name, value in spec.chosen().items() if name not in (*OWN, *PLACES, "name", "test")}
+    if spec.source_data:
+        chosen["source_data"] = Path(spec.source_data).name
+    if spec.exclude:
+        chosen["exclude"] = _named_by_content(Path(spec.exclude))
+    return chosen
+
+
+def _named_by_content(file: Path) -> str:
+    """A file's name, with some digits of its content where it still is there: every clean.csv has the same name."""
+    return f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()[:8]}" if file.is_file() else file.name
 
 
 def _hardware(environment: Any) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def _board(options: argparse.Namespace) -> int:
 
     folder = Path(options.board)
     if options.add:
-        add([find_run(name) for name in options.add], folder, options.by)
+        add([find_run(name) for name in options.add], folder, options.by, lambda text: print(text, file=sys.stderr))
     board = board_of(read_rows(folder))
     pages = write_board(folder, board)
     if options.json:
