@@ -308,10 +308,6 @@ class RunSpec:
             raise UserError(f"folds hold out a share of their own, so --val-fraction {self.val_fraction:g} has no meaning; leave it out.")
         if self.sampler == self.class_weights == "balanced":
             raise UserError("--sampler balanced and --class-weights balanced together would even classes out twice; give one of them.")
-        if self.keep == "best" and self.val_fraction == 0:
-            raise UserError(
-                "--keep best needs a validation split, and --val-fraction 0 takes out none; give --keep last or a --val-fraction above 0."
-            )
         if self.keep == "average" and self.ema is not None:
             raise UserError("--keep average and --ema both average weights; give one of them.")
         if self.keep == "mix" and (self.weights == "none" or self.head_init in ("random", "zero")):
@@ -325,8 +321,6 @@ class RunSpec:
                 f"--batch-size {self.batch_size} is too small to be split: {self.grad_accum_steps} micro-batches on {number_of(self.devices, 'device')} "
                 f"need at least {least}."
             )
-        if self.patience and self.val_fraction == 0:
-            raise UserError("--patience watches validation, and --val-fraction 0 leaves none; leave one of them out.")
         if self.test_every_epoch and not self.test:
             raise UserError("--test-every-epoch reads the test split, and --no-test forbids it; leave one of them out.")
 

@@ -78,7 +78,13 @@ def test_rivals_of_a_network_without_stages() -> None:
     assert candidates(0.01, ["stem", "layer1", "layer2", "layer3"])[-1].options == {"freeze": "layer1"}
 
 
-def test_it_needs_validation(options: dict[str, Any]) -> None:
-    for wrong in ({"val_fraction": 0.0}, {"freeze": "layer1"}):
-        with pytest.raises(rekindle.UserError, match="--method auto"):
-            rekindle.fit(**options, **wrong, method="auto")
+def test_it_freezes_by_itself(options: dict[str, Any]) -> None:
+    with pytest.raises(rekindle.UserError, match="--method auto freezes by itself; leave out --freeze layer1"):
+        rekindle.fit(**options, freeze="layer1", method="auto")
+
+
+def test_the_run_that_is_kept_watches_the_test_split(options: dict[str, Any]) -> None:
+    given = {**options, "epochs": 2, "out": options["out"] / "watched", "test_every_epoch": True}
+    run = rekindle.fit(**given, method="auto")
+    assert len(run.history) == run.result["epochs"] and all("watched_test" in line for line in run.history)
+    assert not any("watched_test" in path.read_text("utf-8") for path in given["out"].glob("auto-*/*/metrics.jsonl"))

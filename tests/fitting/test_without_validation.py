@@ -8,6 +8,7 @@ import pytest
 
 import rekindle
 from rekindle.errors import UserError
+from rekindle.fitting.freeze_search import search_freeze
 from rekindle.report.analyses import analyze
 from rekindle.report.compare import compare
 from rekindle.spec import RunSpec
@@ -53,10 +54,20 @@ def test_curves_ask_for_what_was_measured(runs: list[rekindle.Run]) -> None:
 
 
 def test_what_needs_validation_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--keep best .*--val-fraction 0"):
-        RunSpec("x", keep="best", val_fraction=0)
+    for wrong, flag in (({"keep": "best"}, "--keep best"), ({"patience": 2}, "--patience 2"), ({"method": "auto"}, "--method auto")):
+        with pytest.raises(UserError, match=f"{flag} chooses on validation, and --val-fraction 0"):
+            rekindle.fit(folder, out=tmp_path, val_fraction=0, **{**OPTIONS, **wrong})
     with pytest.raises(UserError, match="--val-fraction 0"):
         rekindle.fit(folder, out=tmp_path, val_fraction=0, test=False, **OPTIONS)
-    with pytest.raises(UserError, match="--val-fraction 0"):
+    with pytest.raises(UserError, match="--freeze auto chooses on validation, and --val-fraction 0"):
         rekindle.fit(folder, out=tmp_path, val_fraction=0, freeze="auto", **OPTIONS)
-    assert not list(tmp_path.glob("*/result.json"))
+    with pytest.raises(UserError, match="--freeze auto chooses on validation"):
+        search_freeze(RunSpec(str(folder), val_fraction=0.0, **OPTIONS), out=tmp_path)
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_data_with_a_validation_split_of_their_own_need_no_share(tmp_path: Path) -> None:
+    data = picture_folder(tmp_path / "data", {"train": 4, "val": 2})
+    for number, wants in enumerate(({"keep": "best", "patience": 2}, {"method": "auto", "model": "tiny", "weights": "default"})):
+        run = rekindle.fit(data, out=tmp_path / str(number), val_fraction=0, **{**OPTIONS, **wants})
+        assert run.result["val"]["count"] == 4

@@ -140,9 +140,11 @@ def _run(spec: RunSpec, methods: "list[Method] | None", out: Path, resumed: Path
     from rekindle.fitting.job import execute
     from rekindle.fitting.method_search import search_method
     from rekindle.fitting.model_choice import with_model
+    from rekindle.fitting.searching import check_validation
 
     # Under "auto" what is wrong with the data is said before a word of networks.
     dataset = open_data(spec.data, **spec.data_options()) if spec.model == AUTO else None
+    check_validation(spec, dataset)
     spec = with_model(spec, dataset=dataset, **{name: common[name] for name in ("listener", "cache", "device")})
     if spec.method == AUTO:
         return search_method(spec, out=out, **common)

@@ -11,12 +11,12 @@ from typing import Any
 from rekindle import models
 from rekindle.errors import Diverged, UserError, number_of
 from rekindle.fitting.job import execute
+from rekindle.fitting.searching import Search, check_validation, remove_checkpoints
 from rekindle.fitting.shared import Shared
 from rekindle.method import Method
 from rekindle.run import Run
-from rekindle.spec import RunSpec
+from rekindle.spec import AUTO, RunSpec
 from rekindle.stored import FileFormat
-from rekindle.training.checkpoints import remove_states
 from rekindle.training.listener import Listener, Silent
 
 SEARCH = FileFormat(2, dict[str, Any])
@@ -101,23 +101,22 @@ def search_freeze(
         raise UserError(f"seeds must be at least 1, found {seeds}.")
     listener = listener or Silent()
     train = partial(execute, listener=listener, cache=cache, workers=workers, device=device, methods=methods, draws=draws)
+    check_validation(replace(spec, freeze=AUTO))
     blocks, shared = stages_of(spec), {seed: Shared(trial=True) for seed in range(spec.seed, spec.seed + seeds)}
-    fold = f"-fold{spec.fold.replace('/', 'of')}" if spec.fold else ""
-    folder = Path(out) / f"freeze-{Path(spec.data).resolve().name}-s{spec.seed}{fold}"
-    curve, trials, diverged = [], {}, None
+    search = Search("freeze", spec, Path(out), length=(len(blocks) + 1) * seeds)
+    folder, curve, trials, diverged = search.folder, [], {}, None
     for frozen in range(len(blocks) + 1):
         until = list(blocks)[frozen - 1] if frozen else ""
         listener.note(f"freeze search, {frozen} of {number_of(len(blocks), 'stage')}" + (f" (up to {until})" if until else "") + ":")
-        trial = replace(spec, freeze=until or None, test=False, test_every_epoch=False)
         try:
-            runs = [train(replace(trial, seed=seed), out=folder, shared=same) for seed, same in shared.items()]
+            runs = [train(search.trial(freeze=until or None, seed=seed), out=folder, shared=same) for seed, same in shared.items()]
         except Diverged as error:
             listener.note(f"freeze search: {number_of(frozen, 'frozen stage', 'is')} out: {error}")
             diverged = error
             continue
         accuracies = tuple(float(run.result["val"]["accuracy"]) for run in runs)
         curve.append(FrozenStages(frozen, until, sum(list(blocks.values())[frozen:]), accuracies))
-        trials[until] = [run.folder / "checkpoints" for run in runs]
+        trials[until] = [run.folder for run in runs]
     if not curve and diverged is not None:
         raise diverged
     chosen = choose(curve)
@@ -125,11 +124,10 @@ def search_freeze(
     listener.note(
         f"chosen: {chosen.frozen} of {number_of(len(blocks), 'stage')} frozen, validation accuracy {100 * chosen.mean:.1f} %; {folder / 'curve.png'}"
     )
-    first = shared[spec.seed]
-    first.trial, first.start = False, None if spec.test_every_epoch else trials[chosen.until][0]  # It goes on from its trial's end.
-    run = train(replace(spec, freeze=chosen.until or None), out=Path(out), name=name, keep_checkpoints=keep_checkpoints, shared=first)
-    for states in [] if keep_checkpoints else itertools.chain.from_iterable(trials.values()):
-        remove_states(states)
+    final, first = search.final(freeze=chosen.until or None), search.go_on(shared[spec.seed], trials[chosen.until][0])
+    run = train(final, out=Path(out), name=name, keep_checkpoints=keep_checkpoints, shared=first)
+    if not keep_checkpoints:
+        remove_checkpoints(itertools.chain.from_iterable(trials.values()))
     return FreezeSearch(tuple(curve), chosen, run, folder)
 
 

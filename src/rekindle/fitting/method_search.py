@@ -5,21 +5,20 @@ candidates train briefly, the best one longer. Plain fine-tuning trains at full 
 right on more validation pictures than luck explains. The test split is read once, by the run that is kept.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rekindle.analysis.classification import beyond_luck
 from rekindle.errors import Diverged, UserError, number_of
-from rekindle.fitting.folder_names import slug
 from rekindle.fitting.freeze_search import stages_of
 from rekindle.fitting.job import execute
+from rekindle.fitting.searching import Search, remove_checkpoints
 from rekindle.fitting.shared import Shared
 from rekindle.records import read_predictions
 from rekindle.report.format import duration
 from rekindle.run import Run
 from rekindle.spec import RunSpec
-from rekindle.training.checkpoints import remove_states
 from rekindle.training.listener import Listener
 
 PLAIN = "l2"
@@ -85,18 +84,19 @@ def search_method(
         The run that was kept; its result says what was tried.
 
     Raises:
-        UserError: For bad input, as `rekindle.fit`; without a validation split; beside a freeze.
+        UserError: For bad input, as `rekindle.fit`; beside a freeze.
         Diverged: If plain fine-tuning does; a rival that does is out.
     """
-    if spec.val_fraction == 0 or spec.freeze:
-        raise UserError("--method auto chooses on validation, and freezes by itself; leave out --val-fraction 0 and --freeze.")
-    folder, shared = out / f"auto-{slug(Path(spec.data).resolve().name)}-s{spec.seed}", Shared(trial=True)
-    listener.note("method auto: plain fine-tuning and four rivals, at most twice the work of a plain run.")
-    trial = replace(spec, method=PLAIN, test=False, test_every_epoch=False, minutes=spec.minutes and spec.minutes / 2)
+    if spec.freeze:
+        raise UserError(f"--method auto freezes by itself; leave out --freeze {spec.freeze}.")
+    search, shared = Search("auto", spec, out, length=2), Shared(trial=True)
+    folder = search.folder
+    work = "three times" if spec.test_every_epoch else "twice"
+    listener.note(f"method auto: plain fine-tuning and four rivals, at most {work} the work of a plain run.")
 
     def train(candidate: Candidate, share: float) -> Tried | None:
         epochs = max(1, int(share * plain.epochs))
-        given = replace(trial, minutes=None, **{"epochs": epochs, **candidate.options})
+        given = search.trial(**{"method": PLAIN, "minutes": None, "epochs": epochs, **candidate.options})
         listener.note(f"method auto: {candidate.name}, {number_of(epochs, 'epoch')}:")
         try:
             return Tried.of(candidate.name, execute(given, out=folder, listener=listener, shared=shared, **options))
@@ -104,27 +104,23 @@ def search_method(
             listener.note(f"method auto: {candidate.name} is out: {error}")
             return None
 
-    first = execute(trial, out=folder, listener=listener, shared=shared, **options)
+    first = execute(search.trial(method=PLAIN), out=folder, listener=listener, shared=shared, **options)
     plain = Tried.of("plain fine-tuning", first)
     listener.note(f"method auto: the rivals take about as long again, {duration(first.result['timing']['seconds'])}.")
     rivals = candidates(first.result["lr"], list(stages_of(spec)))
     short = [(tried, rival) for rival in rivals if (tried := train(rival, SHORT)) is not None]
     best = min(short, key=lambda pair: (-pair[0].accuracy, pair[0].loss), default=None)
     long = None if best is None else train(best[1], LONG)
-    kept, changed = plain, {}
+    kept, changed = plain, dict[str, Any]()
     if best is not None and long is not None and beats(long.folder, plain.folder):
         kept, changed = long, {**best[1].options, "epochs": long.epochs, "minutes": None}
     trials = [one for one in (plain, *(tried for tried, _ in short), long) if one is not None]
     shared.tried = [one.to_dict() for one in trials]
-    shared.start, shared.trial = kept.folder / "checkpoints", False
     listener.note(f"method auto: keeps {kept.name}, validation accuracy {100 * kept.accuracy:.1f} %.")
-    final = replace(spec, method=PLAIN, minutes=trial.minutes)
-    run = execute(
-        replace(final, **changed), out=out, listener=listener, shared=shared, name=name, keep_checkpoints=keep_checkpoints, **options
-    )
+    final, shared = search.final(**{"method": PLAIN, **changed}), search.go_on(shared, kept.folder)
+    run = execute(final, out=out, listener=listener, shared=shared, name=name, keep_checkpoints=keep_checkpoints, **options)
     if not keep_checkpoints:
-        for one in trials:
-            remove_states(one.folder / "checkpoints")
+        remove_checkpoints(one.folder for one in trials)
     return run
 
 
