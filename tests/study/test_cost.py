@@ -1,11 +1,13 @@
 """The forecast of a study counts start, reading, looking, training, and the end of each run."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from rekindle.data.samples import Preprocessing
@@ -85,3 +87,36 @@ def test_an_error_without_a_message_is_a_note(tmp_path: Path, monkeypatch: pytes
     forecast = cost.Cost(study_of(tmp_path))
     assert forecast.of(study_of(tmp_path).cells()[0]) is None
     assert forecast.notes == ["Original on cifar_resnet8: AssertionError."]
+
+
+def test_pictures_that_a_method_holds_out_are_not_trained_on(tmp_path: Path, clock: None) -> None:
+    study = study_of(tmp_path)
+    forecast = cost.Cost(study)
+    plain, holding = (replace(cell, spec=replace(cell.spec, method=method)) for cell in study.cells()[:1] for method in ("l2", "l2+tpgm"))
+    forecast.of(plain)  # It reads the pictures, once.
+    held = 2  # Not looked at before training, nor trained on in three epochs, nor known at the end.
+    saved = (EVALUATION * held + 3 * held + EVALUATION * held) / SPEED
+    assert (forecast.of(plain) or 0.0) - (forecast.of(holding) or 0.0) == pytest.approx(saved)
+
+
+def test_a_trial_freezes_what_the_run_freezes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = RunSpec("x", model="cifar_resnet8", image_size=32, batch_size=8)
+
+    def trained(spec: RunSpec) -> int:
+        model = cost._trial(spec, torch.device("cpu"))[0].model
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    whole, frozen = trained(spec), trained(replace(spec, freeze="layer2"))
+    assert 0 < frozen < whole and trained(replace(spec, freeze="auto")) == whole
+    asked: list[str | None] = []
+
+    def measured(spec: RunSpec, threads: int) -> tuple[float, Preprocessing]:
+        asked.append(spec.freeze)
+        return SPEED, Preprocessing(32, (0, 0, 0), (1, 1, 1))
+
+    monkeypatch.setattr(cost, "_measured", measured)
+    study = study_of(tmp_path)
+    forecast, cell = cost.Cost(study), study.cells()[0]
+    for freeze in (None, "layer2", None):
+        forecast.of(replace(cell, spec=replace(cell.spec, freeze=freeze)))
+    assert asked == [None, "layer2"]

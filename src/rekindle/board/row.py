@@ -174,8 +174,8 @@ def _rows(folder: Path, by: str, note: Callable[[str], object]) -> list[Row]:
             refused.append(error)
     if not rows:
         raise refused[0]
-    for error in refused:
-        note(f"passed over: {error}")
+    for sentence in refused:
+        note(f"passed over: {sentence}")
     return rows
 
 

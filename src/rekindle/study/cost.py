@@ -6,7 +6,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from rekindle.errors import UserError, first_line
-from rekindle.spec import RunSpec
+from rekindle.spec import AUTO, RunSpec
 from rekindle.study.grid import Cell
 from rekindle.study.store import Study
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from rekindle.data import Dataset
     from rekindle.data.samples import Preprocessing
+    from rekindle.method import Method
     from rekindle.training.speed import Trial
 
 TRIAL_CLASSES = 4
@@ -75,6 +76,7 @@ class Cost:
         from rekindle.fitting.workload import EVALUATION, Workload
 
         second, pictures = 1 / trial[0], {name: len(split.paths) for name, split in dataset.splits.items()}
+        pictures["train"] -= round(pictures["train"] * max((method.held_out for method in _methods(cell.spec)), default=0.0))
         work = Workload.of(cell.spec, pictures, drawn=False)
         looking = EVALUATION * second * min(MOST, pictures["train"])
         training = epochs_of(cell.spec, pictures["train"]) * work.epoch(second)
@@ -113,7 +115,7 @@ class Cost:
     def _trial(self, cell: Cell) -> "tuple[float, Preprocessing] | None":
         """Images a second of a method on a network, with the first values of its grid, and how pictures are made for it."""
         spec = cell.spec
-        key = cell.method, spec.model, spec.image_size, spec.precision
+        key = cell.method, spec.model, spec.image_size, spec.precision, spec.freeze
         if key not in self._trials:
             try:
                 self._trials[key] = speed, _ = _measured(spec, self._threads)
@@ -144,6 +146,17 @@ def _measured(spec: RunSpec, threads: int) -> tuple[float, "Preprocessing"]:
         torch.set_num_threads(before)
 
 
+def _methods(spec: RunSpec) -> "list[Method]":
+    """Those of a run, its frozen stages among them; where they are still to be found, none is frozen."""
+    from rekindle.methods.layer_wise.freeze import Freeze
+    from rekindle.registry import parse
+
+    chosen = parse(spec.method, spec.defaults)
+    if spec.freeze in (None, AUTO):
+        return chosen
+    return [method for method in chosen if not isinstance(method, Freeze)] + [Freeze(spec.freeze)]
+
+
 def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, Preprocessing, Tensor, Tensor]":
     """Network and methods as a run has them, but with random weights, how pictures are made for it, and a batch of random ones."""
     import torch
@@ -151,7 +164,7 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, Preprocessing
     from rekindle import models
     from rekindle.data.samples import Preprocessing
     from rekindle.method import DataPasses, Source
-    from rekindle.registry import parse, parse_direction
+    from rekindle.registry import parse_direction
     from rekindle.training.defaults import decoupled_by, make_optimizer, optimizer_for
     from rekindle.training.speed import STEPS, Trial
     from rekindle.tuner import Tuner
@@ -165,7 +178,7 @@ def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, Preprocessing
     source = Source(model)
     head = models.replace_classifier(model, TRIAL_CLASSES, head=spec.head, head_type=spec.head_type)
     tuner = Tuner(
-        model, parse(spec.method, spec.defaults), source=source, head=head, direction=parse_direction(spec.direction, spec.defaults),
+        model, _methods(spec), source=source, head=head, direction=parse_direction(spec.direction, spec.defaults),
         epochs=spec.epochs or PAPER_EPOCHS, steps_per_epoch=STEPS, seed=spec.seed,
         decoupled=decoupled_by(spec),
     )  # fmt: skip
