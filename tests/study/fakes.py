@@ -57,6 +57,21 @@ def interrupted(cell: Cell, runs: Path, listener: Any) -> Path:
     raise Stopped(str(runs))
 
 
+def warned_while_reading(cell: Cell, runs: Path, listener: Any) -> Path:
+    """Is warned of the end of its job while it reads pictures."""
+    count(cell, runs)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    listener.progress("reading pictures", 1, 2)
+    return write(cell, runs, accuracy(cell))
+
+
+def warned_at_the_end(cell: Cell, runs: Path, listener: Any) -> Path:
+    """Is warned of the end of its job when all is measured."""
+    count(cell, runs)
+    os.kill(os.getpid(), signal.SIGUSR2)
+    return write(cell, runs, accuracy(cell))
+
+
 def busy_second(cell: Cell, runs: Path, listener: Any) -> Path:
     """Computes for one second of processor time."""
     end = time.process_time() + 1

@@ -7,7 +7,9 @@ import signal
 import stat
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,18 +61,53 @@ def test_jobs_that_end_before_the_study_are_told(tmp_path: Path) -> None:
         run_slurm(study, jobs=1, train_cell=fakes.interrupted, cluster="local")
 
 
-def test_a_warning_of_the_end_asks_runs_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+@pytest.fixture
+def ending() -> Iterator[slurm_engine.Ending]:
+    """As a job makes it; handlers are put back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    try:
-        slurm_engine._stop_when_time_is_over()
-        os.kill(os.getpid(), signal.SIGUSR2)
-        time.sleep(0.01)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    assert asked == [signal.SIGTERM]
+    yield slurm_engine.Ending()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_warning_asks_a_run_that_trains_and_is_not_forgotten_after_it(ending: slurm_engine.Ending) -> None:
+    asked: list[int] = []
+    outside = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))  # As a run does while it trains.
+    os.kill(os.getpid(), signal.SIGUSR2)
+    time.sleep(0.01)
+    assert asked == [signal.SIGTERM] and not ending(), "the run itself saves its state and stops"
+    signal.signal(signal.SIGTERM, outside)
+    assert ending()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
+def test_a_warning_outside_training_counts(name: str, ending: slurm_engine.Ending) -> None:
+    assert not ending()
+    os.kill(os.getpid(), getattr(signal, name))
+    time.sleep(0.01)
+    assert ending()
+
+
+@pytest.mark.parametrize(("does", "state"), [(fakes.warned_while_reading, "stopped"), (fakes.warned_at_the_end, "done")])
+def test_a_job_that_is_warned_outside_training_begins_no_other_cell(does: Any, state: str, tmp_path: Path) -> None:
+    study = make(tmp_path / "study")
+    with pytest.raises(UserError, match="to do"):
+        run_slurm(study, jobs=1, train_cell=does, cluster="local")
+    [key] = (study.folder / "calls").read_text("utf-8").split()
+    assert study.record(key)["state"] == state and "crashes" not in study.record(key)
+
+
+@pytest.mark.parametrize(
+    ("word", "state", "crashes"), [("TIMEOUT", "stopped", 0), ("CANCELLED by 7", "stopped", 0), ("FAILED", "failed", 2)]
+)
+def test_a_job_whose_time_was_over_is_no_crash(word: str, state: str, crashes: int, tmp_path: Path) -> None:
+    study = make(tmp_path / "study")
+    cell = study.cells()[0]
+    job = SimpleNamespace(job_id="7", state=word, exception=lambda: RuntimeError(""))
+    for _ in range(2):
+        study.begin(cell)
+        slurm_engine._record_death(study, job)
+    assert (study.record(cell.key)["state"], study.record(cell.key).get("crashes", 0)) == (state, crashes)
 
 
 def test_settings_reach_sbatch(tmp_path: Path, pretended: None) -> None:

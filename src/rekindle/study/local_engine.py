@@ -13,7 +13,7 @@ from typing import Any
 from rekindle.errors import Stopped
 from rekindle.report.format import split_title
 from rekindle.study.store import Study
-from rekindle.study.worker import TrainCell, run_cell, train
+from rekindle.study.worker import TrainCell, never, run_cell, train
 from rekindle.training.allocator import keep_freed_memory
 
 POLL = 0.2
@@ -111,12 +111,12 @@ def _worker(folder: Path, train_cell: TrainCell) -> None:
     take_cells(Study.open(folder), train_cell)
 
 
-def take_cells(study: Study, train_cell: TrainCell) -> None:
-    """Do the next free cell until none is left."""
+def take_cells(study: Study, train_cell: TrainCell, stopping: Callable[[], bool] = never) -> None:
+    """Do the next free cell until none is left, or `stopping` says that it is time to end."""
     keep_freed_memory()
     with suppress(Stopped):  # A run that was asked to stop has saved its state: that is no error.
-        while not finished(study):
-            if not any(run_cell(study, cell, train_cell) for cell in study.cells() if not study.settled(cell)):
+        while not stopping() and not finished(study):
+            if not any(run_cell(study, cell, train_cell, stopping) for cell in study.cells() if not study.settled(cell)):
                 time.sleep(POLL)
 
 

@@ -18,6 +18,7 @@ from rekindle.study.store import Study
 from rekindle.study.worker import TrainCell, train
 
 SLURM = "slurm"
+ENDED = ("TIMEOUT", "PREEMPTED", "DEADLINE", "CANCELLED")  # Slurm's words for jobs that it ended, also "CANCELLED by 1000".
 
 
 def run_slurm(
@@ -67,15 +68,32 @@ def _job(folder: str, train_cell: TrainCell) -> None:
     """What a job does, on whatever machine."""
     study = Study.open(Path(folder))
     os.environ.update(dict.fromkeys(THREADS, str(study.threads)))
-    _stop_when_time_is_over()
-    take_cells(study, train_cell)
+    take_cells(study, train_cell, Ending())
 
 
-def _stop_when_time_is_over() -> None:
-    """Slurm warns a while before it ends a job, by a signal that submitit names; a run saves its state on a termination signal."""
-    warning = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}", None)
-    if warning is not None:
-        signal.signal(warning, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
+class Ending:
+    """Whether the job is to end: Slurm warns a while before its time is over, by a signal that submitit names, and by a termination signal.
+
+    While a run trains, it listens to the termination signal itself and saves its state; before and after, this does.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+        warning = getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}", None)
+        if warning is not None:
+            signal.signal(warning, self._warn)
+
+    def __call__(self) -> bool:
+        """Whether to stop here and now; never in the midst of training, which first saves its state."""
+        return self._asked and signal.getsignal(signal.SIGTERM) == self._ask
+
+    def _ask(self, number: int, frame: Any) -> None:
+        self._asked = True
+
+    def _warn(self, number: int, frame: Any) -> None:
+        self._asked = True  # Also for a run that trains: its last step may be done, after which it looks no more.
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _executor(study: Study, settings: dict[str, str], cluster: str) -> Any:
@@ -100,9 +118,14 @@ def _value(text: str) -> int | str:
 
 
 def _record_death(study: Study, job: Any) -> None:
-    """Take note of a job that died with a cell in hand."""
-    if (error := job.exception()) is not None:
-        for cell in study.cells():
+    """Take note of a job that died with a cell in hand; one that Slurm ended before it had saved the run is no crash."""
+    if (error := job.exception()) is None:
+        return
+    ended = str(job.state).startswith(ENDED)
+    for cell in study.cells():
+        if ended:
+            study.left(cell.key)
+        else:
             study.crashed(cell.key, f"in Slurm job {job.job_id} ({first_line(error)})")
 
 

@@ -407,6 +407,12 @@ class Study:
                 progress=None,
             )
 
+    def left(self, key: str) -> None:
+        """Record that nobody is at a cell any more through no fault of its run; nothing where somebody is, or it was not begun."""
+        with self.lease(key) as mine:
+            if mine and self.record(key).get("state") == "running":
+                self.update(key, state="stopped", progress=None)
+
     def reset_failed(self) -> int:
         """Let failed cells be tried again; says how many.
 

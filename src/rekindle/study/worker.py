@@ -27,17 +27,37 @@ def train(cell: Cell, runs: Path, listener: Any) -> Path:
     return fit_undrawn(cell.spec, runs, listener).folder
 
 
-def run_cell(study: Study, cell: Cell, train_cell: TrainCell = train) -> bool:
+def never() -> bool:
+    """Whether to stop, where nothing asks for it.
+
+    Returns:
+        False.
+    """
+    return False
+
+
+def run_cell(study: Study, cell: Cell, train_cell: TrainCell = train, stopping: Callable[[], bool] = never) -> bool:
     """Do a cell, unless it is settled or somebody else is at it. A failure is noted, and its traceback kept in the log.
+
+    Args:
+        study: The study.
+        cell: One of its cells.
+        train_cell: What to do with it.
+        stopping: Asked before the cell, and while it is at work beside training, whether to stop there.
 
     Returns:
         Whether this call did anything.
+
+    Raises:
+        Stopped: If the run was asked to stop, or `stopping` says so.
     """
+    if stopping():
+        raise Stopped(str(study.folder))
     with study.lease(cell.key) as mine:
         if not mine or study.settled(cell):
             return False
         study.begin(cell)
-        listener = CellListener(study, cell)
+        listener = CellListener(study, cell, stopping)
         try:
             study.finish(cell, train_cell(cell, study.runs, listener))
         except Stopped:  # The run was asked to stop and has saved its state; whoever comes next goes on.
@@ -56,8 +76,8 @@ def run_cell(study: Study, cell: Cell, train_cell: TrainCell = train) -> bool:
 class CellListener:
     """Writes a run's notes to the cell's log and, once a second, how far it is to the cell's record."""
 
-    def __init__(self, study: Study, cell: Cell) -> None:
-        self._study, self._cell, self._next = study, cell, 0.0
+    def __init__(self, study: Study, cell: Cell, stopping: Callable[[], bool] = never) -> None:
+        self._study, self._cell, self._stopping, self._next = study, cell, stopping, 0.0
 
     def note(self, text: str) -> None:
         """A line in the log."""
@@ -65,7 +85,9 @@ class CellListener:
             file.write(text + "\n")
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """How far something before training is."""
+        """How far something beside training is, which may be broken off here: it is done again from the newest checkpoint."""
+        if self._stopping():
+            raise Stopped(str(self._study.folder))
         self._show({"what": what, "share": done / max(1, total), "left": None})
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
