@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekindle.errors import agree, alternatives, number_of
+from rekindle.errors import UserError, agree, alternatives, first_line, number_of
 
 SOURCE = Path(__file__).resolve().parents[2] / "src/rekindle"
 # What sentences count, but for units of measure, which stand behind numbers that are never one.
@@ -73,3 +73,14 @@ def test_no_page_has_a_plural_that_stays_one_whatever_the_count() -> None:
     for path in SOURCE.rglob("*.j2"):
         found = re.findall(rf"(?!{{{{[^}}]*format\()(?:{{{{[^}}]+}}}} (?:[a-z-]+ )?(?:{THINGS}|are|were|have)\b)", path.read_text("utf-8"))
         assert [text for text in found if "split }}" not in text and "number_of" not in text] == [], path.name
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (AssertionError(), "AssertionError"), (ValueError(" \n "), "ValueError"), (RuntimeError("\nout of memory. Tried 2 GiB\nat 0x7f"), "out of memory"),
+        (UserError("x/ has 2 problems; mend it:\na\nb"), "x/ has 2 problems; mend it"), (UserError("a. b" * 100), "a. b" * 100),
+    ],
+)  # fmt: skip
+def test_the_first_line_of_an_error_is_one_whatever_it_says(error: Exception, line: str) -> None:
+    assert first_line(error) == line
