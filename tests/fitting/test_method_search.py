@@ -78,6 +78,15 @@ def test_rivals_of_a_network_without_stages() -> None:
     assert candidates(0.01, ["stem", "layer1", "layer2", "layer3"])[-1].options == {"freeze": "layer1"}
 
 
+def test_random_weights_are_tried_without_a_pull_towards_them(options: dict[str, Any]) -> None:
+    run = rekindle.fit(**{**options, "out": options["out"] / "random", "weights": "none"}, method="auto")
+    assert [one["name"] for one in run.result["tried"]][1:4] == [
+        "a rate three times as high",
+        "RIFLE once it has fitted",
+        "a third of the rate",
+    ]
+
+
 def test_it_freezes_by_itself(options: dict[str, Any]) -> None:
     with pytest.raises(rekindle.UserError, match="--method auto freezes by itself; leave out --freeze layer1"):
         rekindle.fit(**options, freeze="layer1", method="auto")

@@ -92,7 +92,7 @@ def search_method(
     search, shared = Search("auto", spec, out, length=2), Shared(trial=True)
     folder = search.folder
     work = "three times" if spec.test_every_epoch else "twice"
-    listener.note(f"method auto: plain fine-tuning and four rivals, at most {work} the work of a plain run.")
+    listener.note(f"method auto: plain fine-tuning and its rivals, at most {work} the work of a plain run.")
 
     def train(candidate: Candidate, share: float) -> Tried | None:
         epochs = max(1, int(share * plain.epochs))
@@ -107,7 +107,7 @@ def search_method(
     first = execute(search.trial(method=PLAIN), out=folder, listener=listener, shared=shared, **options)
     plain = Tried.of("plain fine-tuning", first)
     listener.note(f"method auto: the rivals take about as long again, {duration(first.result['timing']['seconds'])}.")
-    rivals = candidates(first.result["lr"], list(stages_of(spec)))
+    rivals = candidates(first.result["lr"], [] if spec.weights == "none" else list(stages_of(spec)), spec.weights != "none")
     short = [(tried, rival) for rival in rivals if (tried := train(rival, SHORT)) is not None]
     best = min(short, key=lambda pair: (-pair[0].accuracy, pair[0].loss), default=None)
     long = None if best is None else train(best[1], LONG)
@@ -124,12 +124,12 @@ def search_method(
     return run
 
 
-def candidates(lr: float, stages: list[str]) -> list[Candidate]:
-    """Rivals of plain fine-tuning at a learning rate."""
+def candidates(lr: float, stages: list[str], pretrained: bool = True) -> list[Candidate]:
+    """Rivals of plain fine-tuning at a learning rate; random weights are nothing to be pulled back to."""
     half = stages[: len(stages) // 2]
     return [
         Candidate("a rate three times as high", {"lr": 3 * lr}),
-        Candidate("L2-SP", {"method": "l2_sp"}),
+        *([Candidate("L2-SP", {"method": "l2_sp"})] if pretrained else []),
         Candidate("RIFLE once it has fitted", {"method": "l2+rifle(when='fitted')"}),
         Candidate(f"the first stages frozen, to {half[-1]}", {"freeze": half[-1]})
         if half
