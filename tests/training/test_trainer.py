@@ -174,8 +174,9 @@ def test_patience(tmp_path: Path) -> None:
     assert run.result["epochs"] == len(run.history) == 4 and run.result["kept_epoch"] == 3
     (run.folder / "result.json").unlink()
     assert rekindle.fit(resume=run.folder).result["epochs"] == 4
-    with pytest.raises(rekindle.UserError, match="--patience"):
-        rekindle.fit(**options, patience=3, val_fraction=0.0, out=tmp_path / "runs")
+    picture_folder(tmp_path / "without", {"train": 11})
+    with pytest.raises(rekindle.UserError, match="--patience 3 chooses on validation"):
+        rekindle.fit(**{**options, "data": str(tmp_path / "without")}, patience=3, val_fraction=0.0, out=tmp_path / "runs")
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:
