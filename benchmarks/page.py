@@ -41,7 +41,8 @@ COMPILED = """\
 
 A step on one batch of {batch_size} of a network that `torch.compile` has compiled, over one of the network as it is, with {threads} thread(s): medians of {pairs}
 pairs of processor time, with the range in brackets, on {date}; and how
-long the first compiled steps take. A run does not compile on a processor: a short one would spend more time on it than on training.
+long the first compiled steps take. A run does not compile on a processor: little or nothing is gained there, and a short
+run would spend more time on it than on training.
 
 | network | pixels | compiled over ordinary | compiling, s |
 |---|---:|---:|---:|
