@@ -1,6 +1,7 @@
 """The notebooks' cells run from top to bottom without a network connection, and are kept without outputs."""
 
 import ast
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,17 @@ def test_it_is_kept_without_outputs(path: Path) -> None:
     assert len({cell["id"] for cell in found}) == len(found)
     for cell in found:
         assert cell["cell_type"] == "markdown" or (cell["outputs"] == [] and cell["execution_count"] is None)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_it_imports_is_there(path: Path) -> None:
+    """Its cells run with the slow tests alone."""
+    code = "\n".join("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "code")
+    found = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rekindle")]
+    assert found
+    for node in found:
+        module = importlib.import_module(str(node.module))
+        assert all(hasattr(module, name.name) for name in node.names)
 
 
 @pytest.mark.slow
