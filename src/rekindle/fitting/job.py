@@ -25,7 +25,7 @@ from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples, samples_by_split
-from rekindle.errors import Later, Unreadable, UserError, number_of
+from rekindle.errors import Later, Unreadable, UserError, first_line, number_of
 from rekindle.files import write_atomic
 from rekindle.fitting import wise_ft
 from rekindle.fitting.choices import (
@@ -50,7 +50,7 @@ from rekindle.fitting.source_data import SourceData, one_pass
 from rekindle.fitting.withholding import divided, withheld_share
 from rekindle.fitting.workload import Stopwatch, Workload, checked_count
 from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
-from rekindle.methods.layer_wise.freeze import Freeze
+from rekindle.methods.layer_wise.freeze import with_frozen
 from rekindle.methods.restarts.cosine import Cosine
 from rekindle.models.merging import merge_
 from rekindle.records import DECISIVE, METRICS, RESULT, began_as, package_versions, read_environment, read_result, read_spec, write_spec
@@ -115,7 +115,7 @@ def execute(
         raise UserError(f"--device must be one of {', '.join(DEVICES)}, found {device!r}.")
     check_value("--workers", workers, Annotated[int, Interval(ge=0, le=256)] | None)
     if spec.freeze:
-        chosen = [method for method in chosen if not isinstance(method, Freeze)] + [Freeze(spec.freeze)]
+        chosen = with_frozen(chosen, spec.freeze)
     dataset = dataset or data_room.open_data(spec.data, **spec.data_options())
     if spec.test_every_epoch and "test" not in dataset.splits:
         raise UserError(
@@ -380,9 +380,8 @@ class _Job:
             yield
         except (AssertionError, RuntimeError) as error:
             size = self.preprocessing.image_size
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"{self.spec.model} failed on its first images of {size} x {size} pixels ({first}); "
+                f"{self.spec.model} failed on its first images of {size} x {size} pixels ({first_line(error)}); "
                 f"try --image-size {self.loaded.input_size}."
             ) from error
 

@@ -73,10 +73,11 @@ class Cost:
             return None
         from rekindle.fitting.choices import epochs_of
         from rekindle.fitting.look import MOST
+        from rekindle.fitting.withholding import withheld_share
         from rekindle.fitting.workload import EVALUATION, Workload
 
         second, pictures = 1 / trial[0], {name: len(split.paths) for name, split in dataset.splits.items()}
-        pictures["train"] -= round(pictures["train"] * max((method.held_out for method in _methods(cell.spec)), default=0.0))
+        pictures["train"] -= round(pictures["train"] * withheld_share(_methods(cell.spec)))
         work = Workload.of(cell.spec, pictures, drawn=False)
         looking = EVALUATION * second * min(MOST, pictures["train"])
         training = epochs_of(cell.spec, pictures["train"]) * work.epoch(second)
@@ -148,13 +149,11 @@ def _measured(spec: RunSpec, threads: int) -> tuple[float, "Preprocessing"]:
 
 def _methods(spec: RunSpec) -> "list[Method]":
     """Those of a run, its frozen stages among them; where they are still to be found, none is frozen."""
-    from rekindle.methods.layer_wise.freeze import Freeze
+    from rekindle.methods.layer_wise.freeze import with_frozen
     from rekindle.registry import parse
 
     chosen = parse(spec.method, spec.defaults)
-    if spec.freeze in (None, AUTO):
-        return chosen
-    return [method for method in chosen if not isinstance(method, Freeze)] + [Freeze(spec.freeze)]
+    return chosen if spec.freeze in (None, AUTO) else with_frozen(chosen, spec.freeze)
 
 
 def _trial(spec: RunSpec, device: "torch.device") -> "tuple[Trial, Preprocessing, Tensor, Tensor]":

@@ -5,7 +5,7 @@ sum, each row (an output channel) has a length of its own, the sum of its absolu
 projection scales what is too long: w0 + min(1, radius / length) * d.
 """
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -57,6 +57,11 @@ class RadiusAdam:
         self.radius, self.steps = radius, steps
         self.first = torch.zeros_like(radius) if first is None else first
         self.second = torch.zeros_like(radius) if second is None else second
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> Self:
+        """From what `state_dict` gave."""
+        return cls(state["radius"].to(device), state["first"].to(device), state["second"].to(device), state["steps"])
 
     def step(self, gradient: Tensor, lr: float) -> None:
         """One step down; the radius is not bounded by it."""

@@ -80,11 +80,5 @@ class FTP(HeldWeights):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         super().load_state_dict(state)
-        device = {name: anchor.device for name, anchor in self._anchors.items()}
-        self._radii = {
-            name: RadiusAdam(
-                kept["radius"].to(device[name]), kept["first"].to(device[name]), kept["second"].to(device[name]), kept["steps"]
-            )
-            for name, kept in state["radii"].items()
-        }
-        self._projected = {name: tensor.to(device[name]) for name, tensor in state["projected"].items()}
+        self._radii = {name: RadiusAdam.from_state(kept, self._anchors[name].device) for name, kept in state["radii"].items()}
+        self._projected = {name: tensor.to(self._anchors[name].device) for name, tensor in state["projected"].items()}

@@ -160,13 +160,7 @@ class TPGM(HeldWeights):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         super().load_state_dict(state)
-        device = {name: anchor.device for name, anchor in self._anchors.items()}
-        self._radii = {
-            name: RadiusAdam(
-                kept["radius"].to(device[name]), kept["first"].to(device[name]), kept["second"].to(device[name]), kept["steps"]
-            )
-            for name, kept in state["radii"].items()
-        }
+        self._radii = {name: RadiusAdam.from_state(kept, self._anchors[name].device) for name, kept in state["radii"].items()}
         self._place = state["place"]
         self._stream = None
 

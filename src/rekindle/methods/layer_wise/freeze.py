@@ -8,7 +8,7 @@ Distribution Shifts, ICLR 2023 (arXiv 2210.11466), section 2; biases, Ben Zaken,
 scale and shift of normalisation, Frankle, Schwab, Morcos: Training BatchNorm and Only BatchNorm, ICLR 2021 (arXiv 2003.00152).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -86,6 +86,11 @@ class Freeze(Method):
             found = {name for stage in stages for name in net.stages[stage]}
         require(bool(found), f"freeze: {type(net.model).__name__} has nothing that only={self.only!r} would train.")
         return found
+
+
+def with_frozen(methods: Sequence[Method], until: str) -> list[Method]:
+    """The methods of a run with `--freeze until`, which takes the place of a freeze among them."""
+    return [*(method for method in methods if not isinstance(method, Freeze)), Freeze(until)]
 
 
 def _third(net: Net, which: str) -> Collection[str]:
