@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import re
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,6 +16,8 @@ from typing import Any, TextIO
 from rekindle.errors import UserError, number_of
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# A list of numbers that is spread over lines. Inside a text of JSON no line ends, so that none is mistaken for one.
+NUMBERS = re.compile(r"\[\n\s*([-+.0-9eE,\s]+?)\s*\]")
 MOST_REASON = 300  # Letters of what a reader of YAML complains of.
 MOST_YAML = 2**20  # Bytes; what people write by hand has some thousands.
 TEMPORARY_BYTES = 100  # Of a file's name that its temporary one keeps, since a name may be as long as the file system takes.
@@ -65,8 +68,9 @@ def remove_temporaries(folder: Path, name: str = "*") -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON that a person can read; NaN is refused."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON that a person can read, each list of plain numbers on one line; NaN is refused."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 
 
 def read_yaml(path: Path) -> Any:

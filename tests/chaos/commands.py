@@ -34,7 +34,7 @@ def undrawn() -> None:
 def run_study(study: Study, jobs: int, train_cell: TrainCell) -> int:
     """Do a study's cells as the command does, by workers that are forked from this process instead of started anew."""
     fork = multiprocessing.get_context("fork")
-    local_engine.multiprocessing.get_context = lambda method: fork  # type: ignore[assignment, misc, return-value]
+    local_engine.start_ahead = lambda threads: fork
     run_local(study, jobs=jobs, train_cell=train_cell)
     return 0
 

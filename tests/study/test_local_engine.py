@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rekindle.study import local_engine
 from rekindle.study.grid_file import from_dict
 from rekindle.study.local_engine import finished, run_local
 from rekindle.study.report.page import write
@@ -26,9 +27,10 @@ def make(folder: Path, **changes: object) -> Study:
 
 
 @pytest.fixture(autouse=True)
-def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then a command need not load torch to look for one."""
+def _light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load no torch: neither to look for a GPU nor in the process that others would be forked from."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(local_engine, "start_ahead", lambda threads: multiprocessing.get_context("spawn"))
 
 
 def calls(study: Study) -> Counter[str]:

@@ -61,7 +61,7 @@ def records(place: Path) -> list[dict[str, Any]]:
 def test_killed_taken_up_by_two_shells_and_reported(place: Path, ended: Ended) -> None:
     status, text, _ = ended("run", "grid.yaml", "--dry-run")
     assert status == 0 and "4 runs, 0 done, 0 failed" in text and "images/s" in text and not (place / "study-digits").exists()
-    first = start(run_grid, place, "spawn", said=place / "first")
+    first = start(run_grid, place, "product", said=place / "first")
     while not any(record["state"] == "done" for record in records(place)):
         assert first.is_alive(), (place / "first").read_text("utf-8")
         time.sleep(0.05)

@@ -120,6 +120,10 @@ def _run(options: argparse.Namespace) -> int:
     )
     if options.retry and not options.dry_run:
         study.reset_failed()
+    if options.engine == "local" and not options.dry_run:
+        from rekindle.study.local_engine import start_ahead
+
+        start_ahead(study.threads)
     planned = plan(study)
     if options.dry_run and options.json:
         print(json.dumps(planned.to_dict()))

@@ -550,7 +550,8 @@ class _Job:
         answers = {name: at_temperature(logits, temperature) for name, logits in found.items()}
         write_predictions(self.folder, self.dataset, answers)
         if not self.shared.trial:
-            learn_familiarity(self.folder, training.model, splits, answers, self.spec.seed, self.fabric.device, self.listener)
+            with self.fabric.autocast():  # Distances between pictures outlast half precision, which takes half the time or less.
+                learn_familiarity(self.folder, training.model, splits, answers, self.spec.seed, self.fabric.device, self.listener)
         models.save_model(self.folder, training.model, {**self._recipe(training.tuner), "temperature": temperature})
         result: dict[str, Any] = {
             "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,

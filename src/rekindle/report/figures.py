@@ -53,7 +53,8 @@ RANKS_NEED = "The diagram of critical differences needs scikit-posthocs: pip ins
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG whole or not at all."""
-    write_atomic(Path(path), _saved(figure, format="png", dpi=DPI, metadata={"Software": "rekindle"}))
+    fast = {"compress_level": 1}  # Photographs hardly become smaller by more.
+    write_atomic(Path(path), _saved(figure, format="png", dpi=DPI, metadata={"Software": "rekindle"}, pil_kwargs=fast))
 
 
 def _saved(figure: Figure, **options: Any) -> bytes:

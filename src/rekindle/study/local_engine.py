@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None
     Raises:
         KeyboardInterrupt: After Ctrl-C or a termination signal; runs in hand have saved their state.
     """
-    context = multiprocessing.get_context("spawn")
+    context = start_ahead(study.threads)
     gpus = _gpus()
     workers: dict[int, Any] = {}
     news = Reporter(study, notice)
@@ -55,12 +56,37 @@ def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None
                 for number in range(jobs if not everything_settled else 0):
                     if number not in workers:
                         with _environment({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}):
-                            workers[number] = context.Process(target=_worker, args=(study.folder, train_cell))
+                            workers[number] = context.Process(target=_worker, args=(study.folder, train_cell, dict(os.environ)))
                             workers[number].start()
                 time.sleep(pause)
         finally:
             _stop(list(workers.values()))
     news.tell()
+
+
+def start_ahead(threads: int) -> Any:
+    """Let the process that a study's own are forked from import what they need; it goes on by itself, while this one forecasts.
+
+    Args:
+        threads: Of each run.
+
+    Returns:
+        The context that makes processes: "forkserver", or "spawn" where there is none, as on Windows.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rekindle.study.preloaded"])
+    # Ctrl-C is for the command alone, also while the other process imports, where it would end in a traceback.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with _environment(dict.fromkeys(THREADS, str(threads))):
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
 
 
 def finished(study: Study) -> bool:
@@ -103,12 +129,17 @@ def outcome(study: Study, cell: Any) -> str:
     return f"{100 * result[split]['accuracy']:.1f} % on {split_title(split)}, {result['timing']['seconds']:.0f} s"
 
 
-def _worker(folder: Path, train_cell: TrainCell) -> None:
+def _worker(folder: Path, train_cell: TrainCell, environment: dict[str, str]) -> None:
     """Take cells in a process of its own."""
+    os.environ.clear()  # A forked process has the environment of the one that it was forked from, which may be another study's.
+    os.environ.update(environment)
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C is for the command alone, which passes one signal on, so that the run in hand saves its state.
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    take_cells(Study.open(folder), train_cell)
+    study = Study.open(folder)
+    if "torch" in sys.modules:  # Imported before the fork, with the threads of that time.
+        sys.modules["torch"].set_num_threads(study.threads)
+    take_cells(study, train_cell)
 
 
 def take_cells(study: Study, train_cell: TrainCell, stopping: Callable[[], bool] = never) -> None:
