@@ -24,7 +24,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILL = [124, 116, 104]
 SINGLE = {
     "randaugment(num_ops=3, magnitude=12)": v2.RandAugment(3, 12, fill=FILL), "color_jitter(hue=0.2)": v2.ColorJitter(0.4, 0.4, 0.4, 0.2),
-    "random_erasing(p=0.8)": v2.RandomErasing(0.8, (0.02, 0.33), value=FILL),
+    "trivial_augment": v2.TrivialAugmentWide(fill=FILL), "random_erasing(p=0.8)": v2.RandomErasing(0.8, (0.02, 0.33), value=FILL),
 }  # fmt: skip
 
 

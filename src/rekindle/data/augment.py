@@ -68,6 +68,16 @@ class RandAugment(Augmentation):
 
 
 @dataclass(frozen=True)
+class TrivialAugment(Augmentation):
+    """One random operation of any strength a picture, with nothing to set (Müller, Hutter, ICCV 2021, arXiv 2103.10158, wide space)."""
+
+    name: ClassVar[str] = "trivial_augment"
+
+    def transform(self, fill: tuple[int, int, int]) -> v2.Transform:
+        return v2.TrivialAugmentWide(fill=list(fill))
+
+
+@dataclass(frozen=True)
 class ColorJitter(Augmentation):
     """Random brightness, contrast, saturation and hue.
 
@@ -165,7 +175,7 @@ class Cutmix(Mixing):
         return v2.CutMix(alpha=self.alpha, num_classes=classes)
 
 
-KINDS: dict[str, type[Augmentation] | type[Mixing]] = {kind.name: kind for kind in (RandAugment, ColorJitter, RandomErasing, Mixup, Cutmix)}
+KINDS: dict[str, type[Augmentation] | type[Mixing]] = {kind.name: kind for kind in (RandAugment, TrivialAugment, ColorJitter, RandomErasing, Mixup, Cutmix)}
 
 
 @dataclass(frozen=True)
