@@ -1,4 +1,4 @@
-"""A run's epoch against a loop that is written by hand, and against the bare step: forward, backward, optimiser."""
+"""A run's epoch against loops that are written by hand, and against the bare step: forward, backward, optimiser."""
 
 import itertools
 import statistics
@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 import rekindle
 from benchmarks.pictures import CLASSES, picture_folder
@@ -26,7 +29,7 @@ SPLITS = {"train": BATCH * STEPS // CLASSES, "val": 1, "test": 1}  # Pictures a 
 
 
 def measure(rounds: int, only: Sequence[str], told: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A row for each network: a run's step over that of the hand-written loop, both over the bare step, and the share outside it.
+    """A row for each network: a run's step over that of the hand-written loop, both over the bare step, the share outside it, and the plain loop.
 
     Args:
         rounds: Epochs, after one of warm-up.
@@ -38,7 +41,7 @@ def measure(rounds: int, only: Sequence[str], told: Callable[[str], None]) -> li
     with tempfile.TemporaryDirectory() as folder:
         pictures = picture_folder(Path(folder, "photos"), SPLITS)
         for name, size in ((name, size) for name, size in NETWORKS.items() if not only or name in only):
-            turns = _Turns(name, size)
+            turns = _Turns(name, size, pictures)
             rekindle.fit(
                 pictures, out=folder, model=name, weights="none", image_size=size, batch_size=BATCH, epochs=1 + rounds, method="l2",
                 cache=False, listener=turns,
@@ -52,9 +55,9 @@ def measure(rounds: int, only: Sequence[str], told: Callable[[str], None]) -> li
 class _Turns(Silent):
     """Takes the time of a run's steps, its first one of an epoch left out, and then gives the others as many."""
 
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int, pictures: Path) -> None:
         self._clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-        self._others, self._began = [_by_hand(name, size), bare(name, size)], 0.0
+        self._others, self._began = [_by_hand(name, size), bare(name, size), _plain(name, size, pictures)], 0.0
         self.found: list[tuple[float, ...]] = []
 
     def step(self, epoch: int, epochs: int, step: int, steps: int, loss: float, accuracy: float, rate: float, left: float) -> None:
@@ -73,20 +76,24 @@ class _Turns(Silent):
 def _ratios(found: list[tuple[float, ...]]) -> dict[str, Any]:
     """Median and range over epochs."""
     columns = {
-        "over_hand": [run / hand for run, hand, _ in found],
-        "over_bare": [run / bare for run, _, bare in found],
-        "hand_over_bare": [hand / bare for _, hand, bare in found],
-        "outside": [1 - bare / run for run, _, bare in found],
+        "over_hand": [run / hand for run, hand, _, _ in found],
+        "over_bare": [run / bare for run, _, bare, _ in found],
+        "hand_over_bare": [hand / bare for _, hand, bare, _ in found],
+        "outside": [1 - bare / run for run, _, bare, _ in found],
+        "plain_over_run": [plain / run for run, _, _, plain in found],
     }
     return {name: {"low": min(values), "median": statistics.median(values), "high": max(values)} for name, values in columns.items()}
 
 
-def _stepper(name: str, size: int, wrapped: Callable[[nn.Module], Any] = lambda model: model) -> Callable[[Tensor, Tensor], None]:
-    """What everyone writes: one step of SGD with weight decay, in the precision that a run chooses."""
-    model = models.build(name, weights="none").module.to(memory_format=torch.channels_last).train()
+def _stepper(
+    name: str, size: int, wrapped: Callable[[nn.Module], Any] = lambda model: model, plain: bool = False
+) -> Callable[[Tensor, Tensor], None]:
+    """What everyone writes: one step of SGD with weight decay; in the format and precision that a run chooses, or plainly in torch's own."""
+    memory_format = torch.contiguous_format if plain else torch.channels_last
+    model = models.build(name, weights="none").module.to(memory_format=memory_format).train()
     models.replace_classifier(model, CLASSES)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
-    half, called = automatic_precision(model, size) == "bf16", wrapped(model)
+    half, called = not plain and automatic_precision(model, size) == "bf16", wrapped(model)
 
     def step(x: Tensor, y: Tensor) -> None:
         with torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
@@ -128,5 +135,24 @@ def _by_hand(name: str, size: int) -> Callable[[], None]:
         rows = next(batches)
         x = torch.stack([(crop(pictures[row]).float() / 255 - mean) / std for row in rows.tolist()])
         step(x.to(memory_format=torch.channels_last), rows % CLASSES)
+
+    return take
+
+
+def _plain(name: str, size: int, pictures: Path) -> Callable[[], None]:
+    """Steps as the papers' code has them: torchvision's folder and transforms, which decode each picture each time, and float32."""
+    transform = v2.Compose(
+        [
+            v2.Resize(round(size * 256 / 224)), v2.RandomCrop(size), v2.RandomHorizontalFlip(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )  # fmt: skip
+    folder = ImageFolder(str(pictures / "train"), transform)
+    batches = itertools.chain.from_iterable(iter(lambda: DataLoader(folder, BATCH, shuffle=True), None))
+    step = _stepper(name, size, plain=True)
+
+    def take() -> None:
+        x, y = next(batches)
+        step(x, y)
 
     return take

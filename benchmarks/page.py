@@ -19,10 +19,11 @@ EPOCHS = """\
 
 Steps of `rekindle.fit` with plain L2, batch {batch_size}, with {threads} thread(s) and random weights, over those of a loop that is written by
 hand (decoded pictures in memory, random crops, torch's SGD), and over the bare step on one batch: forward, backward, optimiser. Medians of
-{rounds} epochs in turn, with the range in brackets, on {date}. The last column is the share of a run's epoch outside the bare step.
+{rounds} epochs in turn, with the range in brackets, on {date}. Then the share of a run's epoch outside the bare step, and how many times as long the
+steps of a plain loop take: torchvision's folder and transforms, which decode each picture each time, float32, channels first, as in the papers' code.
 
-| network | pixels | run over hand-written | run over bare step | hand-written over bare step | outside the step |
-|---|---:|---:|---:|---:|---:|
+| network | pixels | run over hand-written | run over bare step | hand-written over bare step | outside the step | plain loop over run |
+|---|---:|---:|---:|---:|---:|---:|
 {rows}
 """
 STARTING = """\
@@ -82,6 +83,8 @@ that libraries are loaded once and what is seen of pictures and weights is share
 | each by a command of its own, which draws its pictures | {alone:.0f} | |
 | a study, one job, start and forecast included | {one:.0f} | {warm} over commands |
 | the same, two jobs | {two:.0f} | {jobs} over one job |
+| one job, from the first run's end to the last's | {one_going:.0f} | |
+| two jobs, from the first run's end to the last's | {two_going:.0f} | {jobs_going} over one job |
 """
 METHODS = """\
 ## What a method adds to a training step
@@ -108,7 +111,7 @@ def methods_section(found: dict[str, Any]) -> str:
 
 def epochs_section(found: dict[str, Any]) -> str:
     """The table of networks."""
-    columns = ("over_hand", "over_bare", "hand_over_bare", "outside")
+    columns = ("over_hand", "over_bare", "hand_over_bare", "outside", "plain_over_run")
     rows = [f"| {row['model']} | {row['image_size']} | {' | '.join(_range(row[name]) for name in columns)} |" for row in found["rows"]]
     return EPOCHS.format(**{**found, "rows": "\n".join(rows)})
 
@@ -143,7 +146,9 @@ def scale_section(found: dict[str, Any]) -> str:
 
 def studies_section(found: dict[str, Any]) -> str:
     """Runs an hour."""
-    return STUDIES.format(**{**found, "jobs": _range(found["jobs"]), "warm": _range(found["warm"])})
+    return STUDIES.format(
+        **{**found, "jobs": _range(found["jobs"]), "jobs_going": _range(found["jobs_going"]), "warm": _range(found["warm"])}
+    )
 
 
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -25,7 +25,7 @@ def measure(rounds: int, told: Callable[[str], None]) -> dict[str, Any]:
         rounds: How often everything is measured, in turn, after one run that fills the cache of pictures.
         told: Given each figure.
     """
-    found: dict[str, list[float]] = {"alone": [], "one": [], "two": [], "training": []}
+    found: dict[str, list[float]] = {"alone": [], "one": [], "two": [], "one_going": [], "two_going": [], "training": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         picture_folder(folder / "photos", SPLITS)
@@ -35,12 +35,13 @@ def measure(rounds: int, told: Callable[[str], None]) -> dict[str, Any]:
             for jobs, place in ((1, "one"), (2, "two")):
                 seconds = _study(folder, number, jobs)
                 found[place].append(3600 * len(METHODS) * SEEDS / seconds)
+                found[f"{place}_going"].append(_going(folder / f"study-{number}-{jobs}", jobs))
             found["training"].append(_training(folder / f"study-{number}-1"))
             told(f"runs an hour: {', '.join(f'{place} {values[-1]:.0f}' for place, values in found.items())}")
     return {
         "model": MODEL, "size": SIZE, "epochs": EPOCHS, "pictures": 10 * SPLITS["train"], "cells": len(METHODS) * SEEDS, "rounds": rounds,
         **{place: statistics.median(values) for place, values in found.items()},
-        "jobs": _range(found["two"], found["one"]), "warm": _range(found["one"], found["alone"]),
+        "jobs": _range(found["two"], found["one"]), "jobs_going": _range(found["two_going"], found["one_going"]), "warm": _range(found["one"], found["alone"]),
     }  # fmt: skip
 
 
@@ -64,6 +65,12 @@ def _study(folder: Path, number: int, jobs: int) -> float:
     }  # fmt: skip
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(grid), "utf-8")
     return _seconds(folder, ["study", "run", f"{name}.yaml", "--out", name, "--jobs", str(jobs)])
+
+
+def _going(study: Path, jobs: int) -> float:
+    """Runs an hour between the first and the last that ended: without the command's start, which a longer study has once, too."""
+    ends = sorted(path.stat().st_mtime for path in study.glob("runs/*/result.json"))
+    return 3600 * (len(ends) - jobs) / (ends[-1] - ends[0])
 
 
 def _training(study: Path) -> float:
