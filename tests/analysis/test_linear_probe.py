@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from rekindle.analysis.classification import beyond_luck
-from rekindle.analysis.linear_probe import FOLDS, STRENGTHS, fit_probe, mean_square
+from rekindle.analysis.linear_probe import FOLDS, STRENGTHS, fit_probe, mean_square, unseen_halves
 from rekindle.tuner.head_rate import KAPPA, head_rate, read_head_lr
 
 
@@ -94,3 +94,31 @@ def test_what_a_heads_rate_may_be() -> None:
     for wrong in ("ten", "x", "x-1", 0.0, -1.0, float("nan"), "xinf"):
         with pytest.raises(ValueError, match="head_lr"):
             read_head_lr(wrong, 0.01)
+
+
+def test_halves_are_new_to_each_others_probes() -> None:
+    """The probe of a half depends on no label of the pictures that it is measured on, and the halves are all pictures."""
+    x, y = blobs(60, 20, 4, spread=4.0)
+    found = unseen_halves(x, y, 1e-3, seed=3)
+    assert sorted(torch.cat([rows for rows, _ in found]).tolist()) == list(range(60))
+    for place, (rows, probe) in enumerate(found):
+        assert set(torch.bincount(y[rows]).tolist()) <= {7, 8}
+        shuffled = y.clone()
+        shuffled[rows] = y[rows][torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+        centred = (x - x.mean(0)).double()
+        rest = np.setdiff1d(np.arange(60), rows.numpy())
+        length = centred.square().sum(1).mean().sqrt()
+        twin = LogisticRegression(C=1 / (1e-3 * len(rest)), max_iter=5000, tol=1e-8).fit(
+            (centred[rest] / length).numpy(), shuffled[rest].numpy()
+        )
+        assert torch.allclose(probe.probabilities(x), torch.from_numpy(twin.predict_proba((centred / length).numpy())), atol=0.02), place
+
+
+def test_halves_leave_out_classes_that_the_other_half_lacks() -> None:
+    x, y = blobs(20, 6, 2)
+    y[0] = 2  # Its only picture.
+    for rows, probe in unseen_halves(x, y, 1e-3, seed=0):
+        assert 0 not in rows and len(rows) in (9, 10)
+        assert probe.weight.shape == (3, 6) and bool((probe.probabilities(x).sum(1) - 1).abs().max() < 1e-9)
+    for labels in (torch.arange(5), torch.tensor([0]), torch.tensor([0, 1, 1])):
+        assert all(len(rows) for rows, _ in unseen_halves(torch.randn(len(labels), 4), labels, 1e-3, seed=0))

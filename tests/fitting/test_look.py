@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import rekindle
 from rekindle.analysis.ranking import features_of
@@ -109,11 +109,11 @@ def test_the_rate_is_measured_with_a_loss_that_can_fall_to_zero(
 
     least = []
 
-    def measure(model: nn.Module, names: list[str], batches: Any, criterion: Any, autocast: Any) -> float:
-        least.extend(float(criterion(1e3 * nn.functional.one_hot(y, 2).float(), y)) for _, y in batches)
-        return 0.005
+    def measure(model: nn.Module, names: list[str], x: Tensor, y: Tensor, criterion: Any, autocast: Any) -> tuple[float, float]:
+        least.append(float(criterion(1e3 * nn.functional.one_hot(y, 2).float(), y)))
+        return 1.0, 50.0
 
-    monkeypatch.setattr(job, "polyak_lr", measure)
+    monkeypatch.setattr(job, "loss_and_square", measure)
     picture_folder(tmp_path / "data", {"": 8})
     run = rekindle.fit(tmp_path / "data", model="tiny", epochs=1, image_size=32, batch_size=8, out=tmp_path / "runs", **options)
-    assert run.result["lr"] == 0.005 and least and max(least) < 1e-6
+    assert run.result["lr"] == 0.005 and len(least) == 2 and max(least) < 1e-6

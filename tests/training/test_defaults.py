@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rekindle.training import polyak
 from rekindle.training.defaults import LEAST_STEPS, MOST_IMAGES, automatic_epochs, released_epochs
-from rekindle.training.polyak import polyak_lr
+from rekindle.training.polyak import loss_and_square, polyak_lr
 
 
 @given(st.integers(2, 200_000), st.integers(2, 512))
@@ -43,16 +43,26 @@ class Slope(nn.Module):
 
 @pytest.mark.parametrize("slope", [10.0, 20.0, 1.0, 1000.0])
 def test_polyaks_step(slope: float) -> None:
-    """Half of 0.6931 / (slope / 2)^2, to two digits, between the bounds."""
-    batches = [(torch.ones(4), torch.zeros(4, dtype=torch.int64))] * 3
-    found = polyak_lr(Slope(slope), ["weight"], batches, nn.functional.cross_entropy, nullcontext)
-    wanted = min(polyak.MOST, max(polyak.LEAST, 0.5 * 0.693147 / (slope / 2) ** 2))
-    assert found == pytest.approx(wanted, rel=0.05)
+    """A quarter of 0.6931 / (slope / 2)^2, to two digits, between the bounds."""
+    batch = torch.ones(4), torch.zeros(4, dtype=torch.int64)
+    found = [loss_and_square(Slope(slope), ["weight"], *batch, nn.functional.cross_entropy, nullcontext)] * 3
+    assert found[0] == pytest.approx((0.693147, (slope / 2) ** 2))
+    wanted = min(polyak.MOST, max(polyak.LEAST, 0.25 * 0.693147 / (slope / 2) ** 2))
+    assert polyak_lr(found) == pytest.approx(wanted, rel=0.05)
 
 
-def test_it_leaves_the_network_as_it_was() -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).eval()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    polyak_lr(model, ["0.weight"], [(torch.randn(8, 3), torch.arange(8) % 2)], nn.functional.cross_entropy, nullcontext)
-    assert not model.training and all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert all(parameter.grad is None for parameter in model.parameters())
+def test_it_leaves_no_gradients_and_counts_no_frozen_weights() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    batch = torch.randn(8, 3), torch.arange(8) % 2
+    both, one = (
+        loss_and_square(model, names, *batch, nn.functional.cross_entropy, nullcontext)[1]
+        for names in (["0.weight", "1.weight"], ["0.weight"])
+    )
+    model[1].requires_grad_(False)
+    alone = loss_and_square(model, ["0.weight", "1.weight"], *batch, nn.functional.cross_entropy, nullcontext)[1]
+    assert both > one == pytest.approx(alone) and all(parameter.grad is None for parameter in model.parameters())
+    assert loss_and_square(model, ["1.weight"], *batch, nn.functional.cross_entropy, nullcontext)[1] == 0.0
+
+
+def test_without_a_gradient_the_rate_is_the_least() -> None:
+    assert polyak_lr([]) == polyak_lr([(1.0, 0.0)]) == polyak.LEAST

@@ -22,7 +22,7 @@ from rekindle.study.store import Study
 from rekindle.study.worker import run_cell, train
 from rekindle.training import trainer
 from rekindle.training.checkpoints import load_state, save_state
-from rekindle.training.polyak import LEAST, polyak_lr
+from rekindle.training.polyak import LEAST, loss_and_square, polyak_lr
 from rekindle.training.trainer import Training
 from rekindle.tuner import Tuner
 from tests.study.test_store import make
@@ -267,8 +267,8 @@ def test_polyaks_rate_bears_what_overflows(value: float) -> None:
 
     model = torch.nn.Linear(3, 2)
     batch = torch.full((4, 3), value), torch.tensor([0, 1, 0, 1])
-    rate = polyak_lr(model, ["weight"], [batch], torch.nn.functional.cross_entropy, nullcontext)
-    assert rate == LEAST
+    found = loss_and_square(model, ["weight"], *batch, torch.nn.functional.cross_entropy, nullcontext)
+    assert polyak_lr([found, (1.0, 1.0)]) == LEAST
 
 
 def test_a_diverged_cell_fails_alone(options: dict[str, Any], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from rekindle.method import noop
 STRENGTHS = np.logspace(0, -5, 6)  # Ridges on features of mean squared length 1 about their mean, beside a mean loss.
 FOLDS = 5
 ENOUGH = 1000  # Pictures that the ridge is chosen on.
+UNKNOWN = -30.0  # Logit of a class that a probe has not seen.
 USUAL = 1e-3  # The ridge where a class is too small for cross-validation.
 
 
@@ -92,16 +93,58 @@ def fit_probe(features: Tensor, labels: Tensor, progress: Callable[..., None] = 
         raise UserError(
             "features are not finite, so no linear probe can be fitted to them; leave out the pictures or the network that gave them."
         )
-    x, y = features.double(), labels.numpy()
-    mean = x.mean(0)
-    length = (x - mean).square().sum(1).mean().sqrt().clamp(min=1e-12)
-    z, basis = _compressed((x - mean) / length)
-    chosen, accuracy = _choose(z.numpy(), y, progress)
-    weight, bias = _logistic(z.numpy(), y, chosen)
-    if len(weight) == 1:  # Of two classes each gets half the logit, with opposite signs.
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    whole = torch.from_numpy(weight) @ basis.T / length
-    return LinearProbe(whole, torch.from_numpy(bias) - whole @ mean, accuracy, chosen)
+    y, space = labels.numpy(), _Space(features)
+    chosen, accuracy = _choose(space.coordinates, y, progress)
+    return LinearProbe(*space.fitted(slice(None), y, chosen), accuracy, chosen)
+
+
+@_one_thread()
+def unseen_halves(features: Tensor, labels: Tensor, strength: float, seed: int) -> list[tuple[Tensor, LinearProbe]]:
+    """The halves of a stratified division, each with the probe of the other half, to which its pictures are new.
+
+    Args:
+        features: (N, D).
+        labels: (N,) from 0 to C - 1, each class at least once.
+        strength: The ridge.
+        seed: Of the division.
+
+    Returns:
+        [(rows of a half in random order, probe)]; pictures of classes that the other half lacks are left out, and a half without any.
+    """
+    y, space, found = labels.numpy(), _Space(features), []
+    for rest, half in _stratified(y, 2, seed) if np.bincount(y).max() > 1 else ():
+        known = np.unique(y[rest])
+        rows = np.random.default_rng(seed).permutation(half[np.isin(y[half], known)])
+        if len(known) < 2 or not len(rows):
+            continue
+        classes = int(y.max()) + 1
+        weight, bias = torch.zeros(classes, features.shape[1]).double(), torch.full((classes,), UNKNOWN).double()
+        weight[known], bias[known] = space.fitted(rest, y[rest], strength)
+        found.append((torch.from_numpy(rows), LinearProbe(weight, bias, None, strength)))
+    return found
+
+
+class _Space:
+    """Features about their mean, of mean squared length 1, in coordinates of the space that they span.
+
+    Args:
+        features: (N, D), finite.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        x = features.double()
+        self._mean = x.mean(0)
+        self._length = (x - self._mean).square().sum(1).mean().sqrt().clamp(min=1e-12)
+        z, self._basis = _compressed((x - self._mean) / self._length)
+        self.coordinates = z.numpy()
+
+    def fitted(self, rows: "slice | np.ndarray", y: np.ndarray, strength: float) -> tuple[Tensor, Tensor]:
+        """Weight (K, D) and bias (K,) for the features themselves, of the K classes that these rows have."""
+        weight, bias = _logistic(self.coordinates[rows], y, strength)
+        if len(weight) == 1:  # Of two classes each gets half the logit, with opposite signs.
+            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        whole = torch.from_numpy(weight) @ self._basis.T / self._length
+        return whole, torch.from_numpy(bias) - whole @ self._mean
 
 
 def _compressed(x: Tensor) -> tuple[Tensor, Tensor]:

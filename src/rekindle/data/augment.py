@@ -175,7 +175,9 @@ class Cutmix(Mixing):
         return v2.CutMix(alpha=self.alpha, num_classes=classes)
 
 
-KINDS: dict[str, type[Augmentation] | type[Mixing]] = {kind.name: kind for kind in (RandAugment, TrivialAugment, ColorJitter, RandomErasing, Mixup, Cutmix)}
+KINDS: dict[str, type[Augmentation] | type[Mixing]] = {
+    kind.name: kind for kind in (RandAugment, TrivialAugment, ColorJitter, RandomErasing, Mixup, Cutmix)
+}
 
 
 @dataclass(frozen=True)

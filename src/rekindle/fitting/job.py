@@ -21,7 +21,7 @@ from rekindle import data as data_room
 from rekindle import models
 from rekindle.analysis import mean_nll
 from rekindle.analysis.calibration import at_temperature, fit_temperature
-from rekindle.analysis.linear_probe import LinearProbe
+from rekindle.analysis.linear_probe import LinearProbe, unseen_halves
 from rekindle.analysis.recorders import checked, recorders
 from rekindle.data.prefetch import choose_workers
 from rekindle.data.samples import Preprocessing, Samples, samples_by_split
@@ -64,7 +64,7 @@ from rekindle.training.defaults import decoupled_by, make_optimizer, optimizer_f
 from rekindle.training.epoch_mean import HeldCosine, not_held
 from rekindle.training.listener import Listener, Relay, tell_began, tell_caution, tell_ended
 from rekindle.training.mixing import first_views
-from rekindle.training.polyak import BATCHES, polyak_lr
+from rekindle.training.polyak import loss_and_square, polyak_lr
 from rekindle.training.precision import automatic_precision
 from rekindle.training.speed import seconds_per_image
 from rekindle.tuner import Tuner
@@ -460,22 +460,31 @@ class _Job:
         spec = self.spec
         if spec.lr or look is None or self._named.optimizer != "SGD":
             return choices
-        twin, head = copy.deepcopy(tuner.net.model), tuner.net.head_parameters()
-        write_probe(twin.get_submodule(tuner.net.head[0]), look.probe)
+        head = tuner.net.head_parameters()
+        backbone = [name for name in tuner.net.parameters() if name not in head]
+        twin = copy.deepcopy(tuner.net.model).train()
         # Smoothed or mixed labels have a loss that cannot fall to 0, which Polyak's step counts on.
         sharp = make_criterion(replace(spec, label_smoothing=0.0), train.labels, len(self.dataset.classes))
-        batches = ((x, y.argmax(1) if y.is_floating_point() else y) for x, y in self._some(train))
-        rate = polyak_lr(twin, [name for name in tuner.net.parameters() if name not in head], batches, sharp, self.fabric.autocast)
-        return replace(choices, lr=self._agreed(rate))
+        measured, seen = [], chosen_rows(train.labels, spec.seed)
+        for number, (rows, probe) in enumerate(unseen_halves(look.features, look.labels, look.probe.strength, spec.seed)):
+            self.listener.progress("measuring a few gradients", number, 2)
+            write_probe(twin.get_submodule(tuner.net.head[0]), probe)
+            x, y = self._batch(train, seen[rows[: spec.batch_size]])
+            measured.append(loss_and_square(twin, backbone, x, y.argmax(1) if y.is_floating_point() else y, sharp, self.fabric.autocast))
+        return replace(choices, lr=self._agreed(polyak_lr(measured)))
 
     def _some(self, train: "Samples") -> Iterator[tuple[Tensor, Tensor]]:
-        """A few batches of training pictures as the run will see them."""
+        """Two batches of training pictures as the run will see them."""
         order = data_room.order(len(train), self.spec.seed, 0)
-        for number in range(BATCHES):
-            rows = order[(torch.arange(min(self.spec.batch_size, len(train))) + number * self.spec.batch_size) % len(train)]
-            self.listener.progress("measuring a few gradients", number, BATCHES)
-            x, y = train.training(rows, self.spec.seed, 0, self.fabric.device)
-            yield x.to(memory_format=torch.channels_last), y
+        for number in range(2):
+            yield self._batch(
+                train, order[(torch.arange(min(self.spec.batch_size, len(train))) + number * self.spec.batch_size) % len(train)]
+            )
+
+    def _batch(self, train: "Samples", rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Training pictures as the run will see them in its first epoch."""
+        x, y = train.training(rows, self.spec.seed, 0, self.fabric.device)
+        return x.to(memory_format=torch.channels_last), y
 
     def _first(self, train: "Samples") -> Tensor:
         """The pictures that the look began with."""

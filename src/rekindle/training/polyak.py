@@ -1,11 +1,11 @@
 """A learning rate for the backbone from a few gradients: Polyak's step, loss / ||g||^2.
 
 Polyak, Introduction to Optimization, 1987, section 5.3; for stochastic gradients Loizou, Vaswani, Laradji, Lacoste-Julien, AISTATS 2021
-(arXiv 2002.10542). It is the step after which a convex loss whose least value is 0 could be there. Measured where training starts, at
-a fitted head, it tells networks apart that bear a large rate from those that diverge at it.
+(arXiv 2002.10542). It is the step after which a convex loss whose least value is 0 could be there. It tells networks apart that bear a large
+rate from those that diverge at it, if it is measured on pictures that the head was not fitted to: on those that it was, the loss is nearly
+0, the gradient shrinks as the loss does, and the quotient has no bound (docs/results/defaults).
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -16,41 +16,49 @@ from torch import Tensor, nn
 
 from rekindle.tuner import Criterion
 
-BATCHES = 2
-SHARE = 0.5  # Momentum multiplies a step; at the whole of it EfficientNet-Lite0 lost seven points that half of it keeps.
+SHARE = 0.25  # Momentum multiplies a step.
 LEAST, MOST = 2e-3, 3e-2
 
 
-def polyak_lr(
-    model: nn.Module, backbone: Iterable[str], batches: Iterable[tuple[Tensor, Tensor]], criterion: Criterion,
-    autocast: Callable[[], AbstractContextManager[Any]],
-) -> float:  # fmt: skip
-    """Half the mean loss over the mean squared norm of the backbone's gradient, between `LEAST` and `MOST`; `LEAST` where they overflow.
+def loss_and_square(
+    model: nn.Module, backbone: Iterable[str], x: Tensor, y: Tensor, criterion: Criterion, autocast: Callable[[], AbstractContextManager[Any]]
+) -> tuple[float, float]:  # fmt: skip
+    """What Polyak's step is made of, on one batch.
 
     Args:
-        model: Where training starts; it is copied, so that no statistics move.
-        backbone: Names of the parameters that the rate is for.
-        batches: (inputs, labels) on the model's device.
+        model: In the mode that it is measured in, which in training mode moves its statistics.
+        backbone: Names of the parameters that the rate is for; frozen ones do not count.
+        x: Inputs, on the model's device.
+        y: Labels.
         criterion: A loss whose least value is 0.
         autocast: Makes the context of a forward pass.
 
     Returns:
-        A rate from 0.002 to 0.03, of two digits.
+        The loss, and the squared norm of its gradient with respect to the backbone; 0 where all of it is frozen.
     """
-    twin = copy.deepcopy(model).train()
-    named = dict(twin.named_parameters())
+    named = dict(model.named_parameters())
     weights = [named[name] for name in backbone if named[name].requires_grad]
-    if not weights:
-        return LEAST
-    losses, squares = 0.0, 0.0
-    for x, y in batches:
-        with autocast():
-            outputs = twin(x)
-        loss = criterion(outputs.float(), y)
-        found = torch.autograd.grad(loss, weights, allow_unused=True)
-        losses += float(loss.detach())
-        squares += sum(float(g.double().square().sum()) for g in found if g is not None)
-    if not math.isfinite(losses) or not math.isfinite(squares):
+    with autocast():
+        outputs = model(x)
+    loss = criterion(outputs.float(), y)
+    found = torch.autograd.grad(loss, weights, allow_unused=True) if weights else ()
+    return float(loss.detach()), sum(float(g.double().square().sum()) for g in found if g is not None)
+
+
+def polyak_lr(measured: Iterable[tuple[float, float]]) -> float:
+    """A quarter of the mean loss over the mean squared norm of the gradient, between `LEAST` and `MOST`.
+
+    Args:
+        measured: (loss, squared norm) of some batches.
+
+    Returns:
+        A rate from 0.002 to 0.03, of two digits; 0.002 where nothing was measured, nothing is trained, or what was measured overflows.
+
+    Examples:
+        >>> polyak_lr([(1.2, 40.0), (0.8, 60.0)])
+        0.005
+    """
+    losses, squares = (sum(column) for column in zip(*measured, strict=True)) if (measured := list(measured)) else (0.0, 0.0)
+    if not math.isfinite(losses) or not math.isfinite(squares) or squares <= 0:
         return LEAST  # A network that overflows where it starts bears no step at all; the first loss says so.
-    rate = SHARE * losses / squares if squares > 0 else MOST
-    return float(f"{min(MOST, max(LEAST, rate)):.2g}")
+    return float(f"{min(MOST, max(LEAST, SHARE * losses / squares)):.2g}")
