@@ -218,7 +218,7 @@ class RunSpec:
         test_fraction: Share of a bare folder that becomes the test split, which is the same for every seed.
         fold: Such as "2/5": training and validation pictures are divided into five folds, classes and groups evenly, and the second validates; --folds 5 trains all of them; "none" makes no folds.
         flip: Mirror half of the training images.
-        augment: More augmentation, such as "randaugment+color_jitter+random_erasing" or "mixup(alpha=0.2)+cutmix", each with optional arguments in brackets; "none" for crop and mirror alone.
+        augment: More augmentation than crop and mirror, such as "randaugment+color_jitter+random_erasing" or "mixup(alpha=0.2)+cutmix", each with optional arguments in brackets; "none" for crop and mirror alone; "auto" is "trivial_augment" where weights are pre-trained.
         views: Show each training picture in so many crops, mirrored and augmented as ever, in turn, so that a frozen part of the network computes each of them once; "all" draws a new one in each epoch.
         label_smoothing: Share of each label spread over all classes, from 0 to below 1.
         sampler: Order of training images: "shuffle", or "balanced" to draw every class equally often in an epoch of the same length.
@@ -269,7 +269,7 @@ class RunSpec:
     test_fraction: Annotated[float, Interval(gt=0, lt=1)] = 0.2
     fold: Fold | None = None
     flip: bool = True
-    augment: str | None = None
+    augment: str | None = AUTO
     views: Count | None = None
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     sampler: Literal["shuffle", "balanced"] = "shuffle"
@@ -446,7 +446,7 @@ NONE_WORDS = {
 }  # fmt: skip
 RELEASED: dict[str, Any] = {  # What rekindle 0.1.0 did where there is an option now, or where its "auto" meant something else.
     "model": "resnet18", "head_lr": "tied", "head_init": "random", "batchnorm": "batch", "head_type": "own", "warmup": 0.0, "clip_norm": None,
-    "keep": "last",
+    "augment": None, "keep": "last",
 }  # fmt: skip
 RENAMED = {"freeze_until": "freeze", "accumulate": "grad_accum_steps", "read_test": "test", "watch_test": "test_every_epoch"}  # 0.1.0: now
 

@@ -52,7 +52,7 @@ def test_a_renamed_option_keeps_its_id() -> None:
 def test_a_word_stands_where_the_choice_is_left_open() -> None:
     words = RunSpec("x", lr="auto", epochs="auto", per_class="all", freeze="none")  # type: ignore[arg-type]
     assert words == RunSpec("x") and words.lr is None
-    assert (words.to_dict()["lr"], words.to_dict()["fraction"], words.to_dict()["augment"]) == ("auto", "all", "none")
+    assert (words.to_dict()["lr"], words.to_dict()["fraction"], words.to_dict()["freeze"]) == ("auto", "all", "none")
 
 
 @pytest.mark.parametrize(

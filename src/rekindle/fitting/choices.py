@@ -11,7 +11,7 @@ from rekindle.hooks import INPUT, FeatureHooks
 from rekindle.method import Method
 from rekindle.methods.layer_wise.freeze_batchnorm import FreezeBatchNorm
 from rekindle.models.structure import normalises
-from rekindle.spec import RunSpec
+from rekindle.spec import AUTO, RunSpec
 from rekindle.training.defaults import automatic_epochs, automatic_lr, released_epochs
 from rekindle.tuner.head_rate import TIED, head_rate, read_head_lr
 
@@ -125,6 +125,17 @@ def epochs_of(spec: RunSpec, images: int) -> int:
     if spec.epochs:
         return spec.epochs
     return released_epochs(images) if spec.defaults == "0.1" else automatic_epochs(images, spec.batch_size)
+
+
+def augment_of(spec: RunSpec) -> str | None:
+    """The augmentation that a run has beside crop and mirror: what was asked for, or what helps a pre-trained network on few pictures.
+
+    Returns:
+        A recipe of augmentations, or None.
+    """
+    if spec.augment != AUTO:
+        return spec.augment
+    return None if spec.weights == "none" else "trivial_augment"
 
 
 def _own_rate(spec: RunSpec, look: "Look") -> float | str:

@@ -1,5 +1,7 @@
 """What the folder of every finished run holds, be it of one training or of a mean of several."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +39,21 @@ def figures(
 
 
 def learn_familiarity(
-    folder: Path, model: nn.Module, splits: dict[str, Samples], answers: dict[str, Tensor], seed: int, device: torch.device, listener: Listener
+    folder: Path, model: nn.Module, splits: dict[str, Samples], answers: dict[str, Tensor], seed: int, device: torch.device, listener: Listener,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> None:  # fmt: skip
-    """Keep what strangers are told by: features of training pictures, and how familiar validation pictures are; without these, nothing."""
+    """Keep what strangers are told by: features of training pictures, and how familiar validation pictures are; without these, nothing.
+
+    Training pictures, the most by far, are read inside `autocast`, and validation pictures as `predict` reads its own.
+    """
     if "val" not in answers:
         return
     train, val = splits["train"], splits["val"]
     known, own = chosen_rows(train.labels, seed)[:KNOWN], order(len(val), seed, 0)[:KNOWN]
     try:
-        training, validation = (features_at(model, *each, device, listener.progress) for each in ((train, known), (val, own)))
+        with autocast():
+            training = features_at(model, train, known, device, listener.progress)
+        validation = features_at(model, val, own, device, listener.progress)
     except UserError as error:
         listener.note(f"predict --unsure will not work with this run: {error}")
         return

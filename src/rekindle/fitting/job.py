@@ -30,6 +30,7 @@ from rekindle.files import write_atomic
 from rekindle.fitting import wise_ft
 from rekindle.fitting.choices import (
     Choices,
+    augment_of,
     back_to_probe,
     choose,
     from_checkpoint,
@@ -108,6 +109,7 @@ def execute(
     """
     began = time.perf_counter()
     chosen = parse(spec.method, spec.defaults) if methods is None else copy.deepcopy(list(methods))
+    spec = replace(spec, augment=augment_of(spec))  # What "auto" stands for is part of the run, and of its id.
     direction, augment = parse_direction(spec.direction, spec.defaults), parse_augment(spec.augment or "none")
     check_mixing(augment, chosen)
     checked(spec.record or "")
@@ -132,7 +134,7 @@ def execute(
         listener.note(loaded.note)
     spec = spec.located()
     preprocessing = Preprocessing.of(loaded, spec.image_size or 0, spec.flip)
-    if spec.precision == "auto" and spec.defaults != "0.1":  # What it stands for here is part of the run, and of its id.
+    if spec.precision == "auto" and spec.defaults != "0.1":  # And so is what this stands for on this machine.
         # Several processes must agree, so they measure nothing.
         size = preprocessing.image_size if spec.devices == 1 and device in ("auto", "cpu") else None
         spec = replace(spec, precision=automatic_precision(loaded.module, size))
@@ -559,8 +561,9 @@ class _Job:
         answers = {name: at_temperature(logits, temperature) for name, logits in found.items()}
         write_predictions(self.folder, self.dataset, answers)
         if not self.shared.trial:
-            with self.fabric.autocast():  # Distances between pictures outlast half precision, which takes half the time or less.
-                learn_familiarity(self.folder, training.model, splits, answers, self.spec.seed, self.fabric.device, self.listener)
+            learn_familiarity(
+                self.folder, training.model, splits, answers, self.spec.seed, self.fabric.device, self.listener, self.fabric.autocast
+            )  # fmt: skip
         models.save_model(self.folder, training.model, {**self._recipe(training.tuner), "temperature": temperature})
         result: dict[str, Any] = {
             "id": self.run_id, "status": "done", "method": self.spec.method, "model": self.spec.model, "data": self.spec.data,
