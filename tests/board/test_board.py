@@ -52,7 +52,7 @@ def test_the_row_of_a_run_says_what_the_run_says(finished: Path, tmp_path: Path)
     assert (found["test"], found["val"]) == (result["test"]["accuracy"], result["val"]["accuracy"])
     assert (found["task"], found["network"], found["method"], found["seed"]) == ("toys", "tiny", "l2+rifle(periods=2)", 0)
     assert (found["pictures"], found["classes"], found["by"]) == (12, 2, "A. Name")
-    assert {**found["settings"], "precision": "32"} == {"precision": "32", "epochs": 2, "lr": 0.01, "batch_size": 4}
+    assert {**found["settings"], "precision": "32"} == {"precision": "32", "epochs": 2, "lr": 0.01, "batch_size": 4, "augment": None}
     assert str(finished) not in json.dumps(found), "no path of this machine"
     files = add([finished], tmp_path / "board", "A. Name")
     assert len(files) == 3 and files == add([finished], tmp_path / "board", "A. Name")

@@ -41,7 +41,7 @@ COMMANDS = {
     "predict-help": ["predict", "--help"],
     "methods": ["methods"],
     "data-list": ["data", "list"],
-    "fit": ["fit", "photos", *FAST, "--name", "run{width}", "--method", "l2+rifle(periods=2)"],
+    "fit": ["fit", "photos", *FAST, "--augment", "none", "--name", "run{width}", "--method", "l2+rifle(periods=2)"],
     "fit-again": ["fit", "--resume", "run{width}"],
     "fit-nowhere": ["fit", "nowhere"],
     "fit-misspelt": ["fit", "photos", "--epcohs", "3"],

@@ -1,5 +1,6 @@
 """Augmentation is torchvision's, drawn from (seed, epoch, sample) alone; mixed labels go through the loss as they should."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from torchvision.transforms import v2
 import rekindle
 from rekindle.data import Pixels, train_batch
 from rekindle.data.augment import Augment, UseGenerator
+from rekindle.fitting.choices import augment_of
+from rekindle.records import read_spec
 from rekindle.registry import parse_augment
 from rekindle.report.run_pictures import _label
 from rekindle.rng import keyed_generator
 from rekindle.training.criterion import CrossEntropy
-from tests.toys import picture_folder
+from tests.toys import TINY_RUN, picture_folder
 
 DRAWS = True
 
@@ -172,10 +175,28 @@ def test_methods_that_need_whole_labels_are_refused_beside_mixing(method: str, t
         rekindle.fit(tmp_path, model="tiny", method=method, augment="cutmix")
 
 
-def test_it_is_part_of_the_run_and_off_by_default() -> None:
+def test_it_is_part_of_the_run_and_chosen_by_the_weights() -> None:
     spec = rekindle.RunSpec(data="x")
-    assert spec.augment is None
-    assert rekindle.RunSpec(data="x", augment="mixup").run_id("d", "w") != spec.run_id("d", "w")
+    assert spec.augment == "auto" and augment_of(spec) == "trivial_augment"
+    assert augment_of(replace(spec, weights="none")) is None is augment_of(replace(spec, augment=None))
+    assert augment_of(replace(spec, augment="cutmix")) == "cutmix"
+    ids = {replace(spec, augment=one).run_id("d", "w") for one in ("auto", None, "trivial_augment", "mixup")}
+    assert len(ids) == 4
+
+
+def test_rekindle_0_1_had_none_and_its_runs_keep_their_ids() -> None:
+    old = rekindle.RunSpec(data="x", defaults="0.1")
+    assert old.augment is None is augment_of(old) and "augment" not in old.identity()
+
+
+def test_a_run_writes_down_what_it_chose(tmp_path: Path) -> None:
+    data = picture_folder(tmp_path / "data", {"train": 8, "val": 4})
+    first = rekindle.fit(data, out=tmp_path / "runs", **{**TINY_RUN, "weights": "none"})
+    weights = first.folder / "model.safetensors"
+    run = rekindle.fit(data, out=tmp_path / "runs", **{**TINY_RUN, "weights": str(weights)})
+    assert (read_spec(first.folder).augment, read_spec(run.folder).augment) == (None, "trivial_augment")
+    plain = rekindle.fit(data, out=tmp_path / "runs", augment="none", **{**TINY_RUN, "weights": str(weights)})
+    assert plain.folder != run.folder and read_spec(plain.folder).augment is None
 
 
 def test_a_run_with_everything_learns(tmp_path: Path) -> None:
