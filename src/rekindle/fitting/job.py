@@ -529,9 +529,10 @@ class _Job:
         by = "" if self._named.optimizer == "SGD" else f"{self._named.optimizer}, "
         in_half = " in bfloat16" if self.spec.precision == "bf16" else ""
         start = {"linear_probe": "from the linear probe", "zero": "from zero", "random": "from a random draw"}[choices.head_init]
+        more = [*(["BatchNorm frozen"] if choices.batchnorm == "frozen" else []), *([self.spec.augment] if self.spec.augment else [])]
         self.listener.note(
             f"{number_of(tuner.epochs, 'epoch')} of {number_of(tuner.steps_per_epoch, 'step')} on {self.fabric.device}{in_half}; {by}learning rate {choices.lr:g}, of the "
-            f"head {choices.head_lr:.2g}, which starts {start}" + ("; BatchNorm frozen." if choices.batchnorm == "frozen" else ".")
+            f"head {choices.head_lr:.2g}, which starts {'; '.join([start, *more])}."
         )
         if self._seconds is not None:
             seconds, work = self._seconds / self.fabric.world_size, self._workload(splits)
