@@ -34,12 +34,14 @@ class LinearProbe:
         bias: (C,) float64.
         accuracy: In cross-validation, from 0 to 1; None where a class has a single picture.
         strength: The ridge that was chosen.
+        loss: Log-loss in cross-validation, at least 0; None where there was none.
     """
 
     weight: Tensor
     bias: Tensor
     accuracy: float | None
     strength: float
+    loss: float | None = None
 
     def probabilities(self, features: Tensor) -> Tensor:
         """(N, C) of (N, D) features.
@@ -94,8 +96,8 @@ def fit_probe(features: Tensor, labels: Tensor, progress: Callable[..., None] = 
             "features are not finite, so no linear probe can be fitted to them; leave out the pictures or the network that gave them."
         )
     y, space = labels.numpy(), _Space(features)
-    chosen, accuracy = _choose(space.coordinates, y, progress)
-    return LinearProbe(*space.fitted(slice(None), y, chosen), accuracy, chosen)
+    chosen, accuracy, loss = _choose(space.coordinates, y, progress)
+    return LinearProbe(*space.fitted(slice(None), y, chosen), accuracy, chosen, loss)
 
 
 @_one_thread()
@@ -155,8 +157,8 @@ def _compressed(x: Tensor) -> tuple[Tensor, Tensor]:
     return coordinates.T.contiguous(), basis
 
 
-def _choose(x: np.ndarray, y: np.ndarray, progress: Callable[..., None]) -> tuple[float, float | None]:
-    """The ridge of the least log-loss in cross-validation, and the accuracy there."""
+def _choose(x: np.ndarray, y: np.ndarray, progress: Callable[..., None]) -> tuple[float, float | None, float | None]:
+    """The ridge of the least log-loss in cross-validation, and the accuracy and the loss there."""
     from sklearn.model_selection import StratifiedKFold
 
     if len(x) > ENOUGH:
@@ -164,7 +166,7 @@ def _choose(x: np.ndarray, y: np.ndarray, progress: Callable[..., None]) -> tupl
         x, y = x[kept], y[kept]
     folds = min(FOLDS, int(np.bincount(y)[np.unique(y)].min()))
     if folds < 2:
-        return USUAL, None
+        return USUAL, None, None
     loss, hits = np.zeros(len(STRENGTHS)), np.zeros(len(STRENGTHS))
     for number, (train, held) in enumerate(StratifiedKFold(folds, shuffle=True, random_state=0).split(x, y), 1):
         for place, model in enumerate(_path(x[train], y[train])):
@@ -174,7 +176,7 @@ def _choose(x: np.ndarray, y: np.ndarray, progress: Callable[..., None]) -> tupl
             hits[place] += (answers.argmax(1) == columns).sum()
         progress("linear probe", number, folds)
     best = int(loss.argmin())
-    return float(STRENGTHS[best]), float(hits[best] / len(x))
+    return float(STRENGTHS[best]), float(hits[best] / len(x)), float(loss[best] / len(x))
 
 
 def _path(x: np.ndarray, y: np.ndarray):  # type: ignore[no-untyped-def]

@@ -117,9 +117,10 @@ def features_at(
 def batchnorm_for(
     module: nn.Module, train: Samples, look: Look, seed: int, device: torch.device, batch_size: int, progress: Callable[..., None] = noop
 ) -> str:
-    """The statistics under which a linear probe cross-validates better: "frozen" ones of pre-training, or those of each "batch".
+    """The statistics under which a linear probe has the lower log-loss in cross-validation: "frozen" ones of pre-training, or those of each "batch".
 
-    Of equals the frozen ones. A network without BatchNorm has no choice: "batch", which changes nothing.
+    The loss, since accuracies of a few dozen pictures differ by luck. Of equals, and where a class is too small for cross-validation, the
+    frozen ones. A network without BatchNorm has no choice: "batch", which changes nothing.
 
     Returns:
         "frozen" or "batch".
@@ -137,7 +138,7 @@ def batchnorm_for(
         return "frozen"
     batch = fit_probe(torch.from_numpy(features), train.labels[compared], progress)
     frozen = look.probe if len(compared) == len(rows) else fit_probe(look.features[: len(compared)], look.labels[: len(compared)])
-    return "batch" if (batch.accuracy or 0.0) > (frozen.accuracy or 0.0) else "frozen"
+    return "batch" if batch.loss is not None and frozen.loss is not None and batch.loss < frozen.loss else "frozen"
 
 
 @contextmanager
