@@ -73,7 +73,9 @@ def test_statistics_that_blind_the_network_are_given_up() -> None:
     assert batchnorm_for(bare, samples, look_at(bare, samples, 0, CPU), 0, CPU, 20) == "batch"  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("accuracy", "loss", "wanted"), [(0.9, 1.3, "frozen"), (0.1, 0.5, "batch"), (0.9, None, "frozen"), (0.5, 0.9, "frozen")])
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "wanted"), [(0.9, 1.3, "frozen"), (0.1, 0.5, "batch"), (0.9, None, "frozen"), (0.5, 0.9, "frozen")]
+)
 def test_statistics_are_chosen_by_the_loss_and_not_by_a_lucky_accuracy(
     monkeypatch: pytest.MonkeyPatch, accuracy: float, loss: float | None, wanted: str
 ) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import torch
 from annotated_types import Interval
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rekindle import data as data_room
 from rekindle import models
@@ -473,7 +474,8 @@ class _Job:
             write_probe(twin.get_submodule(tuner.net.head[0]), probe)
             x, y = self._batch(train, seen[rows[: spec.batch_size]])
             measured.append(loss_and_square(twin, backbone, x, y.argmax(1) if y.is_floating_point() else y, sharp, self.fabric.autocast))
-        return replace(choices, lr=self._agreed(polyak_lr(measured)))
+        normalised = choices.batchnorm == "batch" and any(isinstance(part, _BatchNorm) for part in twin.modules())
+        return replace(choices, lr=self._agreed(polyak_lr(measured, normalised)))
 
     def _some(self, train: "Samples") -> Iterator[tuple[Tensor, Tensor]]:
         """Two batches of training pictures as the run will see them."""

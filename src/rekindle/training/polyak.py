@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from rekindle.tuner import Criterion
 
-SHARE = 0.25  # Momentum multiplies a step.
+SHARE, NORMALISED = (
+    0.25,
+    0.75,
+)  # Momentum multiplies a step. What the batch normalises bears more: the loss does not change with its weights' length.
 LEAST, MOST = 2e-3, 3e-2
 
 
@@ -45,11 +48,12 @@ def loss_and_square(
     return float(loss.detach()), sum(float(g.double().square().sum()) for g in found if g is not None)
 
 
-def polyak_lr(measured: Iterable[tuple[float, float]]) -> float:
-    """A quarter of the mean loss over the mean squared norm of the gradient, between `LEAST` and `MOST`.
+def polyak_lr(measured: Iterable[tuple[float, float]], normalised: bool = False) -> float:
+    """A quarter of the mean loss over the mean squared norm of the gradient, or three quarters; between `LEAST` and `MOST`.
 
     Args:
         measured: (loss, squared norm) of some batches.
+        normalised: Whether the network normalises by statistics of its batches, which gets three quarters.
 
     Returns:
         A rate from 0.002 to 0.03, of two digits; 0.002 where nothing was measured, nothing is trained, or what was measured overflows.
@@ -58,7 +62,8 @@ def polyak_lr(measured: Iterable[tuple[float, float]]) -> float:
         >>> polyak_lr([(1.2, 40.0), (0.8, 60.0)])
         0.005
     """
+    share = NORMALISED if normalised else SHARE
     losses, squares = (sum(column) for column in zip(*measured, strict=True)) if (measured := list(measured)) else (0.0, 0.0)
     if not math.isfinite(losses) or not math.isfinite(squares) or squares <= 0:
         return LEAST  # A network that overflows where it starts bears no step at all; the first loss says so.
-    return float(f"{min(MOST, max(LEAST, SHARE * losses / squares)):.2g}")
+    return float(f"{min(MOST, max(LEAST, share * losses / squares)):.2g}")
