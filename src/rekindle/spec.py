@@ -356,13 +356,16 @@ class RunSpec:
     def identity(self) -> dict[str, Any]:
         """`chosen` under the names of rekindle 0.1.0, and whose defaults the rest are, so that a run keeps its id.
 
-        0.1.0 did not name its defaults, so its runs have none in their ids; nor has the network that was the default when ids were
-        first made, whatever the default is now.
+        0.1.0 did not name its defaults, so its runs have none in their ids; nor have the network and the augmentation, none, that were
+        the defaults when ids were first made, whatever the defaults are now.
         """
         old = {new: name for name, new in RENAMED.items()}
         found = {old.get(name, name): value for name, value in self.chosen().items() if name != "defaults"}
         if self.model == RELEASED["model"]:
             found.pop("model", None)
+        found.pop("augment", None)
+        if self.augment is not None:
+            found["augment"] = self.augment
         if self.defaults != "0.1":
             found["defaults"] = self.defaults
         if "record" in found:
