@@ -27,29 +27,13 @@ def test_a_short_one_ends_in_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     assert main(["demo", "--out", str(tmp_path)]) == 0
     page, told = (tmp_path / "demo.html").read_text("utf-8"), capsys.readouterr().out
-    for name in (demo.DEFAULT, demo.PROBE, demo.RELEASED):
+    for name in (demo.DEFAULT, demo.PROBE):
         assert name in told and name in page
     reports = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("runs/*/report.html"))
-    assert len(reports) == 2 and all(f'href="{report}"' in page for report in reports)
-
-
-def test_cautions_of_the_way_of_old_are_not_told() -> None:
-    """All else is."""
-    told: list[str] = []
-
-    class Told(Silent):
-        def note(self, text: str) -> None:
-            told.append(text)
-
-        caution = note
-
-    listener = demo._Uncautioned(Told())
-    listener.caution("it ended below its probe")
-    listener.note("a note")
-    assert told == ["a note"]
+    assert len(reports) == 1 and all(f'href="{report}"' in page for report in reports)
 
 
 @pytest.mark.slow
 def test_the_whole_one_shows_what_fine_tuning_gains(tmp_path: Path) -> None:
-    default, probe, released = demo.demo(tmp_path, Silent()).ways
-    assert default.low > probe.high and default.low > released.high
+    default, probe = demo.demo(tmp_path, Silent()).ways
+    assert default.low > probe.high

@@ -1,4 +1,4 @@
-"""The demonstration: handwritten digits, ten pictures a class, by default, by a linear probe, and as rekindle 0.1.0 did. It needs no network connection."""
+"""The demonstration: handwritten digits, ten pictures a class, fine-tuned by default and by a linear probe. It needs no network connection."""
 
 import argparse
 import os
@@ -12,14 +12,14 @@ from rekindle.cli.output import add_command, table
 from rekindle.errors import Busy, number_of
 from rekindle.files import embed, write_atomic
 from rekindle.locks import locked
-from rekindle.training.listener import Listener, Relay
+from rekindle.training.listener import Listener
 from rekindle.training.progress import ProgressBar
 
 OK = 0
 POOL, VALIDATION = 60, 20
 PARTIAL = ".data.partial-"
 SETTINGS: dict[str, Any] = {"image_size": 64, "per_class": 10, "epochs": 12, "batch_size": 20, "flip": False, "precision": "32"}
-DEFAULT, PROBE, RELEASED = "fine-tuned, by default", "linear probe, not fine-tuned", "fine-tuned as rekindle 0.1.0 did"
+DEFAULT, PROBE = "fine-tuned, by default", "linear probe, not fine-tuned"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Demo:
     """What the demonstration found.
 
     Attributes:
-        ways: By default, the linear probe, and that of rekindle 0.1.0.
+        ways: By default, and the linear probe.
         sentence: The outcome in words, whatever it is.
         page: A page that opens offline.
     """
@@ -62,13 +62,6 @@ class Demo:
     ways: list[Way]
     sentence: str
     page: Path
-
-
-class _Uncautioned(Relay):
-    """Passes all on but cautions: that of rekindle 0.1.0's way is what the demonstration is there to show."""
-
-    def caution(self, text: str) -> None:
-        """Nothing."""
 
 
 def register(commands: Any) -> None:
@@ -81,7 +74,7 @@ def register(commands: Any) -> None:
 
 
 def demo(out: Path, listener: Listener) -> Demo:
-    """Fine-tune the installed network by default and as rekindle 0.1.0 did, and write a page under `out`.
+    """Fine-tune the installed network by default, hold it against its linear probe, and write a page under `out`.
 
     Returns:
         The ways, what each reached, and the page.
@@ -104,14 +97,12 @@ def _demonstrate(out: Path, listener: Listener) -> Demo:
     boxed.check_installed()
     data, common = write_digits(out / "data"), {"out": out / "runs", "model": boxed.NAME, **SETTINGS}
     default = fit(data, listener=listener, **common)
-    released = fit(data, defaults="0.1", listener=_Uncautioned(listener), **common)
     count = default.result["test"]["count"]
     ways = [
         _way(DEFAULT, default.result["test"]["accuracy"], count, default.folder / "report.html"),
         _way(PROBE, default.result["probe"]["test"]["accuracy"], count),
-        _way(RELEASED, released.result["test"]["accuracy"], count, released.folder / "report.html"),
     ]
-    save_svg(seed_curves({DEFAULT: [default.history], RELEASED: [released.history]}), out / "curves.svg")
+    save_svg(seed_curves({DEFAULT: [default.history]}), out / "curves.svg")
     found = Demo(ways, outcome(ways, count), out / "demo.html")
     pictures = {
         name: embed(path.read_bytes(), kind)

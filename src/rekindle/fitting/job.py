@@ -461,7 +461,7 @@ class _Job:
     def _rate(self, choices: Choices, tuner: Tuner, look: Look | None, train: "Samples") -> Choices:
         """The choices with the backbone's rate from a few gradients, the same on every rank, where it was left open."""
         spec = self.spec
-        if spec.lr or look is None or self._named.optimizer != "SGD":
+        if spec.lr or look is None or self._named.optimizer != "SGD" or spec.defaults == "0.1":
             return choices
         head = tuner.net.head_parameters()
         backbone = [name for name in tuner.net.parameters() if name not in head]
