@@ -60,7 +60,8 @@ def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None
                             workers[number].start()
                 time.sleep(pause)
         finally:
-            _stop(list(workers.values()))
+            # One may not have begun when the command was asked to stop; if it begins after all, it ends with this process.
+            _stop([worker for worker in workers.values() if worker.pid is not None])
     news.tell()
 
 
@@ -75,8 +76,9 @@ def start_ahead(threads: int) -> Any:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
+    resource_tracker.ensure_running()  # It would let Ctrl-C through again.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rekindle.study.preloaded"])
     # Ctrl-C is for the command alone, also while the other process imports, where it would end in a traceback.
