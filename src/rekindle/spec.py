@@ -218,7 +218,7 @@ class RunSpec:
         test_fraction: Share of a bare folder that becomes the test split, which is the same for every seed.
         fold: Such as "2/5": training and validation pictures are divided into five folds, classes and groups evenly, and the second validates; --folds 5 trains all of them; "none" makes no folds.
         flip: Mirror half of the training images.
-        augment: More augmentation than crop and mirror, such as "randaugment+color_jitter+random_erasing" or "mixup(alpha=0.2)+cutmix", each with optional arguments in brackets; "none" for crop and mirror alone; "auto" is "trivial_augment" where weights are pre-trained.
+        augment: More augmentation than crop and mirror, such as "randaugment+color_jitter+random_erasing" or "mixup(alpha=0.2)+cutmix", each with optional arguments in brackets; "none" for crop and mirror alone; "auto" is "trivial_augment" for pre-trained networks without grouped convolutions, which gain by it, and "none" for others.
         views: Show each training picture in so many crops, mirrored and augmented as ever, in turn, so that a frozen part of the network computes each of them once; "all" draws a new one in each epoch.
         label_smoothing: Share of each label spread over all classes, from 0 to below 1.
         sampler: Order of training images: "shuffle", or "balanced" to draw every class equally often in an epoch of the same length.

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torchvision.transforms import v2
 
 import rekindle
 from rekindle.data import Pixels, train_batch
 from rekindle.data.augment import Augment, UseGenerator
-from rekindle.fitting.choices import augment_of
+from rekindle.fitting.choices import automatic_augment
 from rekindle.records import read_spec
 from rekindle.registry import parse_augment
 from rekindle.report.run_pictures import _label
@@ -175,18 +176,18 @@ def test_methods_that_need_whole_labels_are_refused_beside_mixing(method: str, t
         rekindle.fit(tmp_path, model="tiny", method=method, augment="cutmix")
 
 
-def test_it_is_part_of_the_run_and_chosen_by_the_weights() -> None:
+def test_it_is_part_of_the_run_and_chosen_by_weights_and_network() -> None:
     spec = rekindle.RunSpec(data="x")
-    assert spec.augment == "auto" and augment_of(spec) == "trivial_augment"
-    assert augment_of(replace(spec, weights="none")) is None is augment_of(replace(spec, augment=None))
-    assert augment_of(replace(spec, augment="cutmix")) == "cutmix"
+    whole, depthwise = nn.Sequential(nn.Conv2d(4, 4, 3)), nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))
+    assert spec.augment == "auto" and automatic_augment(spec, whole) == "trivial_augment"
+    assert automatic_augment(spec, depthwise) is None is automatic_augment(replace(spec, weights="none"), whole)
     ids = {replace(spec, augment=one).run_id("d", "w") for one in ("auto", None, "trivial_augment", "mixup")}
     assert len(ids) == 4
 
 
 def test_rekindle_0_1_had_none_and_its_runs_keep_their_ids() -> None:
     old = rekindle.RunSpec(data="x", defaults="0.1")
-    assert old.augment is None is augment_of(old) and "augment" not in old.identity()
+    assert old.augment is None and "augment" not in old.identity()
 
 
 def test_a_run_writes_down_what_it_chose(tmp_path: Path) -> None:

@@ -21,7 +21,14 @@ from tests.training import two_ranks
 METHODS = "l2_sp+rifle(periods=2)"
 
 
-PLAIN = {"head_lr": "tied", "head_init": "random", "batchnorm": "batch", "warmup": 0.0, "clip_norm": None, "augment": None}  # As in the papers.
+PLAIN = {
+    "head_lr": "tied",
+    "head_init": "random",
+    "batchnorm": "batch",
+    "warmup": 0.0,
+    "clip_norm": None,
+    "augment": None,
+}  # As in the papers.
 
 
 def settings(root: Path) -> dict[str, Any]:

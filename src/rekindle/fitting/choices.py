@@ -10,8 +10,8 @@ from rekindle.analysis.linear_probe import LinearProbe
 from rekindle.hooks import INPUT, FeatureHooks
 from rekindle.method import Method
 from rekindle.methods.layer_wise.freeze_batchnorm import FreezeBatchNorm
-from rekindle.models.structure import normalises
-from rekindle.spec import AUTO, RunSpec
+from rekindle.models.structure import groups_convolutions, normalises
+from rekindle.spec import RunSpec
 from rekindle.training.defaults import automatic_epochs, automatic_lr, released_epochs
 from rekindle.tuner.head_rate import TIED, head_rate, read_head_lr
 
@@ -127,15 +127,16 @@ def epochs_of(spec: RunSpec, images: int) -> int:
     return released_epochs(images) if spec.defaults == "0.1" else automatic_epochs(images, spec.batch_size)
 
 
-def augment_of(spec: RunSpec) -> str | None:
-    """The augmentation that a run has beside crop and mirror: what was asked for, or what helps a pre-trained network on few pictures.
+def automatic_augment(spec: RunSpec, module: nn.Module) -> str | None:
+    """The augmentation beside crop and mirror where it was left open.
+
+    TrivialAugment gains on few pictures where a network is pre-trained (docs/results/defaults), but for EfficientNet-Lite0, which loses by
+    it; so networks of grouped convolutions go without. Random weights were not tried.
 
     Returns:
         A recipe of augmentations, or None.
     """
-    if spec.augment != AUTO:
-        return spec.augment
-    return None if spec.weights == "none" else "trivial_augment"
+    return None if spec.weights == "none" or groups_convolutions(module) else "trivial_augment"
 
 
 def _own_rate(spec: RunSpec, look: "Look") -> float | str:

@@ -31,7 +31,7 @@ from rekindle.files import write_atomic
 from rekindle.fitting import wise_ft
 from rekindle.fitting.choices import (
     Choices,
-    augment_of,
+    automatic_augment,
     back_to_probe,
     choose,
     from_checkpoint,
@@ -60,7 +60,7 @@ from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.report.cautions import cautions
 from rekindle.report.format import duration, split_title
 from rekindle.run import Run, open_folder, write_predictions
-from rekindle.spec import RunSpec, check_value
+from rekindle.spec import AUTO, RunSpec, check_value
 from rekindle.training.checkpoints import Unfit, remove_states, states, unfit
 from rekindle.training.defaults import decoupled_by, make_optimizer, optimizer_for
 from rekindle.training.epoch_mean import HeldCosine, not_held
@@ -110,8 +110,7 @@ def execute(
     """
     began = time.perf_counter()
     chosen = parse(spec.method, spec.defaults) if methods is None else copy.deepcopy(list(methods))
-    spec = replace(spec, augment=augment_of(spec))  # What "auto" stands for is part of the run, and of its id.
-    direction, augment = parse_direction(spec.direction, spec.defaults), parse_augment(spec.augment or "none")
+    direction, augment = parse_direction(spec.direction, spec.defaults), _augment(spec)
     check_mixing(augment, chosen)
     checked(spec.record or "")
     if device not in DEVICES:
@@ -135,6 +134,9 @@ def execute(
         listener.note(loaded.note)
     spec = spec.located()
     preprocessing = Preprocessing.of(loaded, spec.image_size or 0, spec.flip)
+    if spec.augment == AUTO:  # What it stands for is part of the run, and of its id.
+        spec = replace(spec, augment=automatic_augment(spec, loaded.module))
+        augment = _augment(spec)
     if spec.precision == "auto" and spec.defaults != "0.1":  # And so is what this stands for on this machine.
         # Several processes must agree, so they measure nothing.
         size = preprocessing.image_size if spec.devices == 1 and device in ("auto", "cpu") else None
@@ -706,6 +708,11 @@ class _MetricsWriter(Relay):
             if record["epoch"] == 0:
                 self._begun()
         super().epoch(record)
+
+
+def _augment(spec: RunSpec) -> "Augment | None":
+    """What a spec asks for; nothing yet where it is left open."""
+    return parse_augment("none" if spec.augment in (None, AUTO) else spec.augment)
 
 
 def _import_ahead(*names: str) -> None:

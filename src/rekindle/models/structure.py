@@ -215,6 +215,15 @@ def logits(outputs: Any) -> Tensor:
     raise ValueError(f"the network returned a {type(outputs).__name__}; wanted are logits, or an object with .logits.")
 
 
+def groups_convolutions(model: nn.Module) -> bool:
+    """Whether any convolution is grouped, such as the depthwise ones of MobileNets, EfficientNets and ConvNeXts.
+
+    Returns:
+        True for EfficientNet or ResNeXt, False for ResNet, SqueezeNet or ViT.
+    """
+    return any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
+
+
 def normalises(model: nn.Module) -> bool:
     """Whether any layer is a normalisation, by its name: BatchNorm2d, LayerNorm, RMSNorm and what timm derives from them.
 

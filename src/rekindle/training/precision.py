@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from rekindle.data.cache.cache_dir import home
+from rekindle.models.structure import groups_convolutions
 from rekindle.stored import FileFormat
 
 Precision = Literal["bf16", "32"]
@@ -49,7 +50,7 @@ def automatic_precision(module: nn.Module | None = None, image_size: int | None 
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     if not any(getattr(torch.cpu, check, lambda: False)() for check in checks):
         return "32"
-    if module is None or not any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in module.modules()):
+    if module is None or not groups_convolutions(module):
         return "bf16"
     if image_size is None:
         return "32"
