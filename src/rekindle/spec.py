@@ -191,7 +191,7 @@ class RunSpec:
         epochs: Passes over the training set; "auto" chooses by the number of training images.
         minutes: Shorten the run to what this machine trains in so many minutes from now on; "none" sets no limit.
         patience: Stop when validation accuracy has not risen for so many epochs; "none" trains all of them.
-        lr: Base learning rate, that of the backbone; "auto" measures a few gradients for SGD (Polyak's step, from 0.002 to 0.03).
+        lr: Base learning rate, that of the backbone; "auto" measures a few gradients for SGD (Polyak's step, from 0.002 to 0.006, or to 0.03 where BatchNorm takes the batch's statistics).
         head_lr: Learning rate of the new classifier: a number, a multiple of --lr such as "x10", or "tied" for the same, as in the papers; "auto" takes the one at which it learns at its best pace on the network's features, and at most "x4" in a network without normalisation where it starts at the linear probe and no method draws it anew.
         head_init: Start of the new classifier: "random", "zero", or "linear_probe", fitted on frozen features; "auto" takes the probe where the network was pre-trained.
         batchnorm: Statistics that BatchNorm normalises by in training: "frozen" ones of pre-training, or each "batch"; "auto" takes those under which a linear probe cross-validates better.

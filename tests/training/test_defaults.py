@@ -49,7 +49,7 @@ def test_polyaks_step(slope: float) -> None:
     assert found[0] == pytest.approx((0.693147, (slope / 2) ** 2))
     wanted = min(polyak.MOST, max(polyak.LEAST, 0.25 * 0.693147 / (slope / 2) ** 2))
     assert polyak_lr(found) == pytest.approx(wanted, rel=0.05)
-    wanted = min(polyak.MOST, max(polyak.LEAST, 0.75 * 0.693147 / (slope / 2) ** 2))
+    wanted = min(polyak.NORMALISED_MOST, max(polyak.LEAST, 0.75 * 0.693147 / (slope / 2) ** 2))
     assert polyak_lr(found, normalised=True) == pytest.approx(wanted, rel=0.05)
 
 
