@@ -194,7 +194,7 @@ class RunSpec:
         lr: Base learning rate, that of the backbone; "auto" measures a few gradients for SGD (Polyak's step, from 0.002 to 0.006, or to 0.03 where BatchNorm takes the batch's statistics).
         head_lr: Learning rate of the new classifier: a number, a multiple of --lr such as "x10", or "tied" for the same, as in the papers; "auto" takes the one at which it learns at its best pace on the network's features, and at most "x4" in a network without normalisation where it starts at the linear probe and no method draws it anew.
         head_init: Start of the new classifier: "random", "zero", or "linear_probe", fitted on frozen features; "auto" takes the probe where the network was pre-trained.
-        batchnorm: Statistics that BatchNorm normalises by in training: "frozen" ones of pre-training, or each "batch"; "auto" takes those under which a linear probe cross-validates better.
+        batchnorm: Statistics that BatchNorm normalises by in training: "frozen" ones of pre-training, or each "batch"; "auto" takes the batch's unless a linear probe's loss is a quarter higher with them.
         warmup: Share of the run's steps in which the learning rates rise from nearly 0.
         clip_norm: Norm that the gradient of all weights is clipped to; "none" leaves it.
         ema: Keep the exponential moving average of the weights over the steps, with this decay a step, such as 0.99, which --ema alone takes; after a restart it begins anew. "none" keeps the weights themselves.
