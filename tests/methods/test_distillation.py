@@ -18,7 +18,7 @@ from rekindle.methods.distillation._softened import softened_loss
 from rekindle.methods.distillation.attention_transfer import AttentionTransfer, attention, attention_distance
 from rekindle.methods.distillation.delta import DELTA
 from rekindle.methods.distillation.feature_maps import FeatureMaps
-from rekindle.methods.distillation.fsp import FSP, flow, unit
+from rekindle.methods.distillation.fsp import FSP, apart_at_length_1, flow
 from rekindle.methods.distillation.lwf import LwF
 from rekindle.methods.distillation.soft_targets import SoftTargets
 from rekindle.models import replace_classifier
@@ -169,12 +169,29 @@ def test_k4_fsp() -> None:
 
 
 def test_fsp_of_matrices_at_length_1_does_not_know_their_size() -> None:
-    a = torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(unit(flow(a, a)), unit(flow(10 * a, 10 * a)))
-    assert torch.allclose(unit(flow(a, a)).square().sum((1, 2)), torch.ones(2, dtype=torch.float64))
-    zero = torch.zeros(1, 3, 4, 4, dtype=torch.float64, requires_grad=True)
-    unit(flow(zero, zero)).sum().backward()
-    assert zero.grad is not None and torch.isfinite(zero.grad).all()
+    a, b = torch.randn(2, 2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = apart_at_length_1(flow(a, a), flow(b, b))
+    assert torch.allclose(found, apart_at_length_1(flow(10 * a, 10 * a), flow(0.1 * b, 0.1 * b)))
+    x, y = (flow(one, one).flatten(1) for one in (a, b))
+    assert torch.allclose(found, 2 - 2 * torch.cosine_similarity(x, y)) and float(apart_at_length_1(flow(a, a), flow(a, a)).sum()) == 0
+
+
+def test_fsp_at_length_1_has_the_gradient_of_its_formula() -> None:
+    mine, theirs = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    mine.requires_grad_()
+    assert torch.autograd.gradcheck(apart_at_length_1, (mine, theirs))
+    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    [found] = torch.autograd.grad(weights @ apart_at_length_1(mine, theirs), mine)
+    units = [one / one.flatten(1).norm(dim=1)[:, None, None] for one in (mine, theirs)]
+    [wanted] = torch.autograd.grad(weights @ (units[0] - units[1]).square().sum((1, 2)), mine)
+    assert torch.allclose(found, wanted, rtol=1e-12, atol=1e-14)
+
+
+def test_fsp_of_matrices_of_zeros_sends_nothing() -> None:
+    zero, other = torch.zeros(1, 3, 4, dtype=torch.float64, requires_grad=True), torch.ones(1, 3, 4, dtype=torch.float64)
+    apart = apart_at_length_1(zero, other)
+    apart.sum().backward()
+    assert float(apart) == pytest.approx(1.0) and zero.grad is not None and not zero.grad.any()
 
 
 def test_k4_is_a_mean_over_samples_and_a_sum_over_pairs() -> None:
