@@ -225,9 +225,7 @@ def out_of_fold(
         UserError: If features are not finite.
     """
     strength = fit_probe(features, labels).strength  # Of one number for all pictures no label can be learnt by heart.
-    x, y = features.double(), labels.numpy()
-    x = x - x.mean(0)
-    z = _compressed(x / x.square().sum(1).mean().sqrt().clamp(min=1e-12))[0].numpy()
+    z, y = _Space(features).coordinates, labels.numpy()
     folds, found = min(FOLDS, int(np.bincount(y).max())), np.zeros((len(y), int(y.max()) + 1))
     for repeat in range(repeats):
         parts = _stratified(y, folds, repeat) if groups is None else _grouped(y, groups, folds, repeat)

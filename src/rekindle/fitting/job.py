@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import torch
 from annotated_types import Interval
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from rekindle import data as data_room
 from rekindle import models
@@ -55,6 +54,7 @@ from rekindle.method import DataPasses, Direction, Method, PassOverData, Source
 from rekindle.methods.layer_wise.freeze import with_frozen
 from rekindle.methods.restarts.cosine import Cosine
 from rekindle.models.merging import merge_
+from rekindle.models.structure import has_batchnorm
 from rekindle.records import DECISIVE, METRICS, RESULT, began_as, package_versions, read_environment, read_result, read_spec, write_spec
 from rekindle.registry import parse, parse_augment, parse_direction
 from rekindle.report.cautions import cautions
@@ -476,16 +476,15 @@ class _Job:
             write_probe(twin.get_submodule(tuner.net.head[0]), probe)
             x, y = self._batch(train, seen[rows[: spec.batch_size]])
             measured.append(loss_and_square(twin, backbone, x, y.argmax(1) if y.is_floating_point() else y, sharp, self.fabric.autocast))
-        normalised = choices.batchnorm == "batch" and any(isinstance(part, _BatchNorm) for part in twin.modules())
+        normalised = choices.batchnorm == "batch" and has_batchnorm(twin)
         return replace(choices, lr=self._agreed(polyak_lr(measured, normalised)))
 
     def _some(self, train: "Samples") -> Iterator[tuple[Tensor, Tensor]]:
         """Two batches of training pictures as the run will see them."""
         order = data_room.order(len(train), self.spec.seed, 0)
         for number in range(2):
-            yield self._batch(
-                train, order[(torch.arange(min(self.spec.batch_size, len(train))) + number * self.spec.batch_size) % len(train)]
-            )
+            rows = torch.arange(min(self.spec.batch_size, len(train))) + number * self.spec.batch_size
+            yield self._batch(train, order[rows % len(train)])
 
     def _batch(self, train: "Samples", rows: Tensor) -> tuple[Tensor, Tensor]:
         """Training pictures as the run will see them in its first epoch."""

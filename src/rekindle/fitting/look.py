@@ -20,6 +20,7 @@ from rekindle.data import order
 from rekindle.data.samples import Samples
 from rekindle.errors import UserError, number_of
 from rekindle.method import noop
+from rekindle.models.structure import has_batchnorm
 
 MOST = 3000  # Training pictures that are looked at.
 WORSE = 1.25  # EfficientNet-Lite0 has 1.3 to 2.2 and loses as much when fine-tuned so; CIFAR ResNets have 1.0 to 1.25 and gain.
@@ -127,7 +128,7 @@ def batchnorm_for(
     Returns:
         "frozen" or "batch".
     """
-    if not any(isinstance(part, _BatchNorm) for part in module.modules()):
+    if not has_batchnorm(module):
         return "batch"
     twin = copy.deepcopy(module)
     rows = chosen_rows(train.labels, seed)

@@ -224,6 +224,15 @@ def groups_convolutions(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in model.modules())
 
 
+def has_batchnorm(model: nn.Module) -> bool:
+    """Whether any layer is a BatchNorm.
+
+    Returns:
+        True for ResNet, False for SqueezeNet or ViT.
+    """
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
 def normalises(model: nn.Module) -> bool:
     """Whether any layer is a normalisation, by its name: BatchNorm2d, LayerNorm, RMSNorm and what timm derives from them.
 

@@ -7,7 +7,7 @@ rate from those that diverge at it, if it is measured on pictures that the head 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -47,7 +47,7 @@ def loss_and_square(
     return float(loss.detach()), sum(float(g.double().square().sum()) for g in found if g is not None)
 
 
-def polyak_lr(measured: Iterable[tuple[float, float]], normalised: bool = False) -> float:
+def polyak_lr(measured: Sequence[tuple[float, float]], normalised: bool = False) -> float:
     """A quarter of the mean loss over the mean squared norm of the gradient, from 0.002 to 0.006; or three quarters, to 0.03.
 
     Args:
@@ -63,7 +63,7 @@ def polyak_lr(measured: Iterable[tuple[float, float]], normalised: bool = False)
         0.005
     """
     share, most = (NORMALISED_SHARE, NORMALISED_MOST) if normalised else (SHARE, MOST)
-    losses, squares = (sum(column) for column in zip(*measured, strict=True)) if (measured := list(measured)) else (0.0, 0.0)
+    losses, squares = sum(loss for loss, _ in measured), sum(square for _, square in measured)
     if not math.isfinite(losses) or not math.isfinite(squares) or squares <= 0:
         return LEAST  # A network that overflows where it starts bears no step at all; the first loss says so.
     return float(f"{min(most, max(LEAST, share * losses / squares)):.2g}")

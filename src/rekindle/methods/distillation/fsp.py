@@ -64,8 +64,7 @@ class FSP(Method):
     def _matrices(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         found = list(paired_maps(batch, self.hook_layers, self._net, self.name))
         for before, after in zip(found[::2], found[1::2], strict=True):
-            mine, theirs = (flow(a, b) for a, b in zip(before, after, strict=True))
-            yield mine, theirs
+            yield flow(before[0], after[0]), flow(before[1], after[1])
 
 
 def flow(a: Tensor, b: Tensor) -> Tensor:
