@@ -18,7 +18,7 @@ from rekindle.methods.distillation._softened import softened_loss
 from rekindle.methods.distillation.attention_transfer import AttentionTransfer, attention, attention_distance
 from rekindle.methods.distillation.delta import DELTA
 from rekindle.methods.distillation.feature_maps import FeatureMaps
-from rekindle.methods.distillation.fsp import FSP, apart_at_length_1, flow
+from rekindle.methods.distillation.fsp import FSP, apart_at_length_1, flow, from_matrices, from_positions
 from rekindle.methods.distillation.lwf import LwF
 from rekindle.methods.distillation.soft_targets import SoftTargets
 from rekindle.models import replace_classifier
@@ -160,7 +160,7 @@ def test_k3_feature_maps() -> None:
 
 def test_k4_fsp() -> None:
     a, b, c = (torch.tensor(row, dtype=torch.float64).view(1, 1, 1, 2) for row in ([1, 2], [3, 4], [1, 1]))
-    assert float(flow(a, b)) == 5.5 and float(flow(c, b)) == 3.5
+    assert float(flow(a[0], b[0])) == 5.5 and float(flow(c[0], b[0])) == 3.5
     model = Sheet()
     method = FSP(strength=1.0, layers=("map",), normalize=False)
     method.attach(Net(model, ("fc",), {}), Source(model))
@@ -168,30 +168,49 @@ def test_k4_fsp() -> None:
     assert float(method.penalty(batch)) == 4.0
 
 
-def test_fsp_of_matrices_at_length_1_does_not_know_their_size() -> None:
-    a, b = torch.randn(2, 2, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found = apart_at_length_1(flow(a, a), flow(b, b))
-    assert torch.allclose(found, apart_at_length_1(flow(10 * a, 10 * a), flow(0.1 * b, 0.1 * b)))
-    x, y = (flow(one, one).flatten(1) for one in (a, b))
-    assert torch.allclose(found, 2 - 2 * torch.cosine_similarity(x, y)) and float(apart_at_length_1(flow(a, a), flow(a, a)).sum()) == 0
+def map_pairs(channels: int, others: int, positions: int) -> list[tuple[Tensor, Tensor]]:
+    """Two pairs of maps of three samples."""
+    draw = torch.Generator().manual_seed(1)
+    shapes = ((3, channels, positions), (3, others, positions))
+    return [tuple(torch.randn(shape, dtype=torch.float64, generator=draw) for shape in shapes) for _ in range(2)]  # type: ignore[misc]
 
 
-def test_fsp_at_length_1_has_the_gradient_of_its_formula() -> None:
-    mine, theirs = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    mine.requires_grad_()
-    assert torch.autograd.gradcheck(apart_at_length_1, (mine, theirs))
+SIZES = [(3, 4, 16), (16, 24, 4)]  # Fewer channels than positions, and more.
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_fsp_of_matrices_at_length_1_does_not_know_their_size(sizes: tuple[int, int, int]) -> None:
+    (a, b), (c, d) = mine, theirs = map_pairs(*sizes)
+    found = apart_at_length_1(mine, theirs)
+    assert torch.allclose(found, apart_at_length_1((10 * a, b), (c, 0.1 * d)), rtol=1e-12)
+    assert torch.allclose(found, 2 - 2 * torch.cosine_similarity(flow(a, b).flatten(1), flow(c, d).flatten(1)), rtol=1e-12)
+    assert float(apart_at_length_1(mine, mine).sum()) == pytest.approx(0, abs=1e-14)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_fsp_at_length_1_has_the_gradient_of_its_formula(sizes: tuple[int, int, int]) -> None:
+    mine, theirs = map_pairs(*sizes)
+    for one in mine:
+        one.requires_grad_()
+    assert torch.autograd.gradcheck(lambda a, b: apart_at_length_1((a, b), theirs), mine)
     weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    [found] = torch.autograd.grad(weights @ apart_at_length_1(mine, theirs), mine)
-    units = [one / one.flatten(1).norm(dim=1)[:, None, None] for one in (mine, theirs)]
-    [wanted] = torch.autograd.grad(weights @ (units[0] - units[1]).square().sum((1, 2)), mine)
-    assert torch.allclose(found, wanted, rtol=1e-12, atol=1e-14)
+    units = [one / one.flatten(1).norm(dim=1)[:, None, None] for one in (flow(*mine), flow(*theirs))]
+    wanted = torch.autograd.grad(weights @ (units[0] - units[1]).square().sum((1, 2)), mine)
+    for way in (from_positions, lambda one, other: from_matrices(flow(*one), flow(*other))):
+        for found, right in zip(torch.autograd.grad(weights @ way(mine, theirs), mine), wanted, strict=True):
+            assert torch.allclose(found, right, rtol=1e-11, atol=1e-13)
 
 
-def test_fsp_of_matrices_of_zeros_sends_nothing() -> None:
-    zero, other = torch.zeros(1, 3, 4, dtype=torch.float64, requires_grad=True), torch.ones(1, 3, 4, dtype=torch.float64)
-    apart = apart_at_length_1(zero, other)
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("whose", [0, 1])
+def test_fsp_of_matrices_of_zeros_sends_nothing(whose: int, sizes: tuple[int, int, int]) -> None:
+    pairs = map_pairs(*sizes)
+    pairs[whose] = tuple(torch.zeros_like(one) for one in pairs[whose])  # type: ignore[assignment]
+    first = pairs[0][0].requires_grad_()
+    apart = apart_at_length_1(*pairs)
     apart.sum().backward()
-    assert float(apart) == pytest.approx(1.0) and zero.grad is not None and not zero.grad.any()
+    assert torch.allclose(apart, torch.ones_like(apart))
+    assert first.grad is not None and bool(torch.isfinite(first.grad).all()) and (whose == 1 or not first.grad.any())
 
 
 def test_k4_is_a_mean_over_samples_and_a_sum_over_pairs() -> None:

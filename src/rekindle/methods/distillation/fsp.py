@@ -15,8 +15,11 @@ from torch import Tensor
 
 from rekindle.hooks import INPUT
 from rekindle.method import Batch, Method, Net, Source
+from rekindle.methods._math import nonzero
 from rekindle.methods.distillation._layers import Layers, find_layers, paired_maps, pooled
 from rekindle.spec import NonNegative
+
+Maps = tuple[Tensor, Tensor]
 
 
 @dataclass
@@ -58,50 +61,75 @@ class FSP(Method):
         # Inside autocast the product would be taken in half precision.
         with torch.autocast(batch.outputs.device.type, enabled=False):
             apart = apart_at_length_1 if self.normalize else squared_distance
-            distances = [apart(mine, theirs).mean() for mine, theirs in self._matrices(batch)]
+            distances = [apart(mine, theirs).mean() for mine, theirs in self._flows(batch)]
         return self.strength * torch.stack(distances).sum()
 
-    def _matrices(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    def _flows(self, batch: Batch) -> Iterator[tuple[Maps, Maps]]:
+        """A stage's input and output here, and in the source."""
         found = list(paired_maps(batch, self.hook_layers, self._net, self.name))
         for before, after in zip(found[::2], found[1::2], strict=True):
-            yield flow(before[0], after[0]), flow(before[1], after[1])
+            yield pooled(before[0], after[0]), pooled(before[1], after[1])
 
 
 def flow(a: Tensor, b: Tensor) -> Tensor:
-    """(B, C, *S) and (B, D, *T) to (B, C, D): inner products of channels over positions, divided by their number.
+    """(B, C, P) and (B, D, P) to (B, C, D): inner products of channels over positions, divided by their number.
 
     Returns:
         (B, C, D) with its graph.
     """
-    first, second = pooled(a, b)
-    return (first / first.shape[2]) @ second.transpose(1, 2)  # The maps are smaller than their products.
+    return (a @ b.mT) / a.shape[2]
 
 
-def squared_distance(mine: Tensor, theirs: Tensor) -> Tensor:
-    """(B,) of (B, C, D) matrices.
+def squared_distance(mine: Maps, theirs: Maps) -> Tensor:
+    """(B,) squared distances of the matrices of two pairs of maps, (B, C, P) and (B, D, P) each.
 
     Returns:
         (B,) with its graph.
     """
-    return (mine - theirs).square().sum((1, 2))
+    return (flow(*mine) - flow(*theirs)).square().sum((1, 2))
 
 
-def apart_at_length_1(mine: Tensor, theirs: Tensor) -> Tensor:
-    """(B,) squared distances of (B, C, D) matrices that are brought to Frobenius length 1; those of zeros stay, and send no gradient.
+def apart_at_length_1(mine: Maps, theirs: Maps) -> Tensor:
+    """The same of matrices that are brought to Frobenius length 1; those of zeros stay, and send no gradient.
+
+    Deep layers have more channels than positions. Their matrices would be the largest tensors of the whole step, so inner products
+    of matrices are taken without them there.
 
     Args:
-        mine: With a graph.
-        theirs: Without one.
+        mine: (B, C, P) and (B, D, P), with a graph.
+        theirs: The same, without one.
 
     Returns:
         (B,) with its graph.
 
     Examples:
         >>> import torch
-        >>> apart = apart_at_length_1(torch.full((1, 2, 2), 3.0), torch.eye(2)[None])  # 2 - 2 * 3 * 2 / (6 * sqrt(2))
-        >>> round(apart.item(), 4)
+        >>> ones, eye = torch.ones(1, 2, 2), torch.eye(2)[None]
+        >>> round(apart_at_length_1((ones, ones), (eye, eye)).item(), 4)  # 2 - 2 * 2 / (2 * sqrt(2))
         0.5858
     """
+    (channels, positions), others = mine[0].shape[1:], mine[1].shape[1]
+    if 2 * positions * (channels + others) < channels * others:
+        return from_positions(mine, theirs)
+    return from_matrices(flow(*mine), flow(*theirs))
+
+
+def from_positions(mine: Maps, theirs: Maps) -> Tensor:
+    """`apart_at_length_1` by <A B', C D'> = <A'C, B'D>: on the right both are (P, P)."""
+
+    def inner(one: Maps, other: Maps) -> Tensor:
+        first, second = (a.mT @ b for a, b in zip(one, other, strict=True))
+        return (first * second).sum((1, 2))
+
+    squares = inner(mine, mine), inner(theirs, theirs)
+    lengths = [nonzero(square).sqrt() for square in squares]
+    units = sum((square > 0).to(square.dtype) for square in squares)
+    # Rounding may take equal ones below 0.
+    return (units - 2 * inner(mine, theirs) / lengths[0] / lengths[1]).clamp_min(0)
+
+
+def from_matrices(mine: Tensor, theirs: Tensor) -> Tensor:
+    """`apart_at_length_1` of (B, C, D) matrices."""
     found: Tensor = _Apart.apply(mine, theirs)
     return found
 
