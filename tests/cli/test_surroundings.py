@@ -193,3 +193,16 @@ def test_a_tilde_stands_for_the_users_folder(tmp_path: Path, monkeypatch: pytest
 
 def test_an_unknown_users_folder_stays_as_it_is() -> None:
     assert expand("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+
+
+@pytest.mark.parametrize("end", ["return 3", "raise SystemExit(3)"])
+def test_the_process_does_not_look_for_garbage_as_it_ends(end: str) -> None:
+    program = (
+        "import atexit, gc, rekindle.__main__ as command\n"
+        f"def main(): {end}\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000, gc.get_threshold()[2] == command.RARELY))\n"
+        "command.main = main\n"
+        "raise SystemExit(command.run())"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, text=True)
+    assert (found.returncode, found.stdout, found.stderr) == (3, "True True\n", "")

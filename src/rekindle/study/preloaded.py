@@ -3,6 +3,7 @@
 It is imported for that alone. A library that fails here fails again in a run, where the failure is told.
 """
 
+import gc
 import importlib
 from contextlib import suppress
 
@@ -11,3 +12,4 @@ for name in (
 ):  # fmt: skip
     with suppress(Exception):
         importlib.import_module(name)
+gc.freeze()  # What is looked through for garbage is copied from the process that it was forked from.
