@@ -1,4 +1,4 @@
-"""What `torch.compile` gives a training step on the processor, and how long it takes to compile: why a run does not do it."""
+"""What `torch.compile` gives a training step, and how long it takes to compile: why a run does not do it on a processor."""
 
 import statistics
 import time
@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.epochs import bare
+from benchmarks.epochs import bare, chooses_half
+from benchmarks.machine import now
 
 NETWORKS = {"torchvision:squeezenet1_0": 128, "torchvision:resnet18": 128, "tf_efficientnet_lite0": 128}
 WARM = 2  # Steps that compile, and one that uses what was compiled.
@@ -25,11 +26,13 @@ def measure(rounds: int, only: Sequence[str], told: Callable[[str], None]) -> li
     for name, size in NETWORKS.items():
         if only and name not in only:
             continue
-        plain, compiled = bare(name, size), bare(name, size, torch.compile)
+        half = chooses_half(name, size)
+        plain, compiled = bare(name, size, half), bare(name, size, half, torch.compile)
         plain()
         began = time.perf_counter()
         for _ in range(WARM):
             compiled()
+        now()
         seconds = time.perf_counter() - began
         ratios = [_spent(compiled) / _spent(plain) for _ in range(rounds)]
         row = {
@@ -41,7 +44,7 @@ def measure(rounds: int, only: Sequence[str], told: Callable[[str], None]) -> li
     return rows
 
 
-def _spent(step: Callable[[], None]) -> float:
-    began = time.process_time()
+def _spent(step: Callable[[], object]) -> float:
+    began = now()
     step()
-    return time.process_time() - began
+    return now() - began

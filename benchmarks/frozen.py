@@ -2,13 +2,13 @@
 
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import rekindle
+from benchmarks.machine import now
 from benchmarks.pictures import CLASSES, picture_folder
 from rekindle.training.allocator import keep_freed_memory
 from rekindle.training.frozen import FrozenPart
@@ -62,4 +62,4 @@ class _Clock(Silent):
         self.ends: list[float] = []
 
     def epoch(self, record: dict[str, Any]) -> None:
-        self.ends.append(time.process_time())
+        self.ends.append(now())

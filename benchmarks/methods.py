@@ -1,6 +1,5 @@
 """Each method's training step over one with plain L2, and the memory that it takes."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.machine import DEVICE
 from benchmarks.memory import allocated
 from benchmarks.ratios import in_turn
 from rekindle import models
@@ -61,7 +61,7 @@ def measure(setting: Setting, pairs: int, only: Sequence[str], told: Callable[[s
         except ValueError as error:  # It is for other networks.
             told(f"{recipe} is left out: {error}")
             continue
-        ratio = in_turn(found, base, pairs, time.process_time if torch.get_num_threads() == 1 else time.perf_counter)
+        ratio = in_turn(found, base, pairs)
         kept, peak = (mine - plain for mine, plain in zip(_copies(setting, recipe), copies, strict=True))
         rows.append({"recipe": recipe, **vars(ratio), "goal": GOALS.get(recipe), "kept": kept, "peak": peak})
         told(f"{recipe}: {ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})")
@@ -76,22 +76,23 @@ def recipes() -> Iterator[str]:
 
 def trial(setting: Setting, recipe: str) -> Callable[[], None]:
     """One optimiser step of a recipe, as a run makes it, to be called again and again."""
-    trial, x, y = _built(setting, recipe)
+    trial, x, y = _built(setting, recipe, DEVICE)
     return partial(trial.step, x, y)
 
 
-def _built(setting: Setting, recipe: str) -> tuple[Trial, torch.Tensor, torch.Tensor]:
+def _built(setting: Setting, recipe: str, device: torch.device) -> tuple[Trial, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
-    model = models.build(setting.model, weights="none").module.to(memory_format=torch.channels_last)
+    model = models.build(setting.model, weights="none").module.to(device, memory_format=torch.channels_last)
     source = Source(model)
     head = models.replace_classifier(model, CLASSES)
-    x = torch.rand(setting.batch_size, 3, setting.image_size, setting.image_size).to(memory_format=torch.channels_last)
-    y = torch.arange(setting.batch_size) % CLASSES
+    model.to(device)
+    x = torch.rand(setting.batch_size, 3, setting.image_size, setting.image_size).to(device, memory_format=torch.channels_last)
+    y = torch.arange(setting.batch_size, device=device) % CLASSES
     tuner = _tuned(model, source, head, recipe)
     tuner.prepare(DataPasses(lambda: iter([(x, y)]), held_out=lambda: iter([(x, y)])))
     optimizer = make_optimizer("SGD", tuner.param_groups(RATE))
     half = automatic_precision(model) == "bf16"
-    autocast = partial(torch.autocast, "cpu", torch.bfloat16) if half else nullcontext
+    autocast = partial(torch.autocast, device.type, torch.bfloat16) if half else nullcontext
     return Trial(model, tuner, optimizer, torch.nn.functional.cross_entropy, autocast), x, y
 
 
@@ -110,7 +111,7 @@ def _copies(setting: Setting, recipe: str) -> tuple[float, float]:
     source = Source(model)
     head = models.replace_classifier(model, CLASSES)
     made = allocated(lambda: _tuned(model, source, head, recipe))
-    trial, x, y = _built(setting, recipe)
+    trial, x, y = _built(setting, recipe, torch.device("cpu"))
     trial.step(x, y)
     with trial.autocast():
         loss = trial.tuner.loss(lambda part: trial.model(part).float(), x, y, trial.criterion)

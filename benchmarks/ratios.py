@@ -1,9 +1,10 @@
 """How much more one thing costs than another, both measured in turn in one process."""
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from benchmarks.machine import now
 
 Work = Callable[[], object]
 WARM_UP = 2
@@ -26,7 +27,7 @@ class Ratio:
     pairs: int
 
 
-def in_turn(one: Work, other: Work, pairs: int, clock: Callable[[], float] = time.process_time) -> Ratio:
+def in_turn(one: Work, other: Work, pairs: int) -> Ratio:
     """Cost of `one` over that of `other`.
 
     A pair is one call of each, so that both meet the same state of the machine; every second pair begins with the other one. The first calls,
@@ -36,19 +37,18 @@ def in_turn(one: Work, other: Work, pairs: int, clock: Callable[[], float] = tim
         one: What is looked at.
         other: What it is compared with.
         pairs: At least 2.
-        clock: Seconds; by default of this process's processor time, which other work on the machine distorts little.
     """
     found = []
     for number in range(WARM_UP + pairs):
         order = (one, other) if number % 2 else (other, one)
-        spent = {work: _seconds(work, clock) for work in order}
+        spent = {work: _seconds(work) for work in order}
         if number >= WARM_UP:
             found.append(spent[one] / spent[other])
     low, median, high = statistics.quantiles(found, n=4, method="inclusive")
     return Ratio(median, low, high, pairs)
 
 
-def _seconds(work: Work, clock: Callable[[], float]) -> float:
-    began = clock()
+def _seconds(work: Work) -> float:
+    began = now()
     work()
-    return clock() - began
+    return now() - began

@@ -12,16 +12,15 @@ from typing import Any
 
 from benchmarks.pictures import picture_folder
 
-FIT = """
-import sys, time
+FIRST_STEP = """
+import sys
 import rekindle
 from rekindle.errors import Stopped
 from rekindle.training.allocator import keep_freed_memory
 from rekindle.training.listener import Silent
 class Watching(Silent):
     def step(self, epoch, epochs, step, *rest):
-        if {stops}:
-            raise Stopped("seen")
+        raise Stopped("seen")
 keep_freed_memory()
 try:
     rekindle.fit(sys.argv[1], out=sys.argv[2], epochs=1, image_size=128, listener=Watching(), **{options})
@@ -30,17 +29,19 @@ except Stopped:
 """
 BASE, FIRST, WHOLE = "import torch, torchvision", "first step of a run", "run of one epoch"
 SMALL = {"model": "torchvision:squeezenet1_0", "weights": "none"}  # Beside the installed network.
+COMMAND = ["-m", "rekindle"]
+RUN = [*COMMAND, "fit", "{photos}", "--out", "{out}", "--epochs", "1", "--image-size", "128"]
 PROGRAMS = {
     BASE: ["-c", "import torch, torchvision"],
-    "rekindle --help": ["-m", "rekindle", "--help"],
-    "rekindle methods": ["-m", "rekindle", "methods"],
-    "rekindle models": ["-m", "rekindle", "models"],
+    "rekindle --help": [*COMMAND, "--help"],
+    "rekindle methods": [*COMMAND, "methods"],
+    "rekindle models": [*COMMAND, "models"],
     "import rekindle": ["-c", "import rekindle"],
     "rekindle.fit, named": ["-c", "import rekindle; rekindle.fit"],
-    FIRST: ["-c", FIT.format(stops=True, options={})],
-    WHOLE: ["-c", FIT.format(stops=False, options={})],
-    f"{FIRST}, SqueezeNet": ["-c", FIT.format(stops=True, options=SMALL)],
-    f"{WHOLE}, SqueezeNet": ["-c", FIT.format(stops=False, options=SMALL)],
+    FIRST: ["-c", FIRST_STEP.format(options={}), "{photos}", "{out}"],
+    WHOLE: RUN,
+    f"{FIRST}, SqueezeNet": ["-c", FIRST_STEP.format(options=SMALL), "{photos}", "{out}"],
+    f"{WHOLE}, SqueezeNet": [*RUN, *(word for name, value in SMALL.items() for word in (f"--{name}", value))],
 }
 SPLITS = {"train": 30, "val": 5, "test": 5}  # Pictures a class.
 
@@ -57,8 +58,8 @@ def measure(rounds: int, told: Callable[[str], None]) -> dict[str, Any]:
         pictures = picture_folder(Path(folder, "photos"), SPLITS)
         for number in range(1 + rounds):
             for name, program in PROGRAMS.items():
-                given = [str(pictures), str(Path(folder, f"{name} {number}"))] if name.startswith((FIRST, WHOLE)) else []
-                figures = _seconds([*program, *given])
+                places = {"{photos}": str(pictures), "{out}": str(Path(folder, f"{name} {number}"))}
+                figures = _seconds([places.get(word, word) for word in program])
                 told(f"{name}: {figures[0]:.2f} s, of the processor {figures[1]:.2f} s")
                 found[name] += [figures] if number else []
     rows = [_row(name, figures, found[BASE]) for name, figures in found.items()]

@@ -11,11 +11,14 @@ from typing import Any
 
 import yaml
 
+from benchmarks.machine import DEVICE
 from benchmarks.pictures import picture_folder
 
-MODEL, SIZE, EPOCHS = "torchvision:squeezenet1_0", 64, 12
-SPLITS = {"train": 10, "val": 2, "test": 10}  # Pictures a class.
-METHODS, SEEDS, ALONE = {"Original": "l2", "RIFLE": "l2+rifle(periods=2)"}, 5, 2
+GPU = DEVICE.type == "cuda"
+MODEL, SIZE, EPOCHS = ("torchvision:resnet18", 128, 12) if GPU else ("torchvision:squeezenet1_0", 64, 12)
+SPLITS = {"train": 100 if GPU else 10, "val": 2, "test": 10}  # Pictures a class.
+JOBS = (1, 4, 8) if GPU else (1, 2)
+METHODS, SEEDS, ALONE = {"Original": "l2", "RIFLE": "l2+rifle(periods=2)"}, 8 if GPU else 5, 2
 
 
 def measure(rounds: int, told: Callable[[str], None]) -> dict[str, Any]:
@@ -25,23 +28,32 @@ def measure(rounds: int, told: Callable[[str], None]) -> dict[str, Any]:
         rounds: How often everything is measured, in turn, after one run that fills the cache of pictures.
         told: Given each figure.
     """
-    found: dict[str, list[float]] = {"alone": [], "one": [], "two": [], "one_going": [], "two_going": [], "training": []}
+    alone: list[float] = []
+    training: list[float] = []
+    whole: dict[int, list[float]] = {jobs: [] for jobs in JOBS}
+    going: dict[int, list[float]] = {jobs: [] for jobs in JOBS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         picture_folder(folder / "photos", SPLITS)
         _alone(folder, 0, 0)
         for number in range(1, 1 + rounds):
-            found["alone"].append(3600 / statistics.mean(_alone(folder, number, seed) for seed in range(ALONE)))
-            for jobs, place in ((1, "one"), (2, "two")):
+            alone.append(3600 / statistics.mean(_alone(folder, number, seed) for seed in range(ALONE)))
+            for jobs in JOBS:
                 seconds = _study(folder, number, jobs)
-                found[place].append(3600 * len(METHODS) * SEEDS / seconds)
-                found[f"{place}_going"].append(_going(folder / f"study-{number}-{jobs}", jobs))
-            found["training"].append(_training(folder / f"study-{number}-1"))
-            told(f"runs an hour: {', '.join(f'{place} {values[-1]:.0f}' for place, values in found.items())}")
+                whole[jobs].append(3600 * len(METHODS) * SEEDS / seconds)
+                going[jobs].append(_going(folder / f"study-{number}-{jobs}", jobs))
+            training.append(_training(folder / f"study-{number}-1"))
+            told(f"runs an hour: alone {alone[-1]:.0f}, by jobs {whole}, while it goes {going}")
+    rows = [
+        {
+            "jobs": jobs, "whole": statistics.median(whole[jobs]), "going": statistics.median(going[jobs]),
+            "over_commands": _range(whole[jobs], alone), "over_one": _range(whole[jobs], whole[1]), "going_over_one": _range(going[jobs], going[1]),
+        }
+        for jobs in JOBS
+    ]  # fmt: skip
     return {
         "model": MODEL, "size": SIZE, "epochs": EPOCHS, "pictures": 10 * SPLITS["train"], "cells": len(METHODS) * SEEDS, "rounds": rounds,
-        **{place: statistics.median(values) for place, values in found.items()},
-        "jobs": _range(found["two"], found["one"]), "jobs_going": _range(found["two_going"], found["one_going"]), "warm": _range(found["one"], found["alone"]),
+        "alone": statistics.median(alone), "training": statistics.median(training), "rows": rows,
     }  # fmt: skip
 
 
