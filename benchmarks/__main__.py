@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # Without it the profiler that 
 
 import torch
 
-from benchmarks import compiled, epochs, frozen, methods, page, scale, starting, studies
+from benchmarks import compiled, epochs, frozen, machine, methods, page, scale, starting, studies
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES, PAGE = ROOT / "docs" / "results" / "performance.json", ROOT / "docs" / "performance.md"
@@ -25,7 +24,7 @@ def of_methods(options: argparse.Namespace) -> dict[str, Any]:
     """Each method's step over an L2 step."""
     setting = methods.Setting(options.model, options.image_size, options.batch_size)
     rows = methods.measure(setting, options.pairs, options.only, partial(print, file=sys.stderr, flush=True))
-    return {"setting": vars(setting), "threads": torch.get_num_threads(), "rows": rows}
+    return {"setting": vars(setting), "rows": rows}
 
 
 def of_starting(options: argparse.Namespace) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def of_starting(options: argparse.Namespace) -> dict[str, Any]:
 def of_epochs(options: argparse.Namespace) -> dict[str, Any]:
     """A run's epoch over a hand-written one."""
     rows = epochs.measure(options.rounds, options.only, partial(print, file=sys.stderr, flush=True))
-    return {"threads": torch.get_num_threads(), "batch_size": epochs.BATCH, "rounds": options.rounds, "rows": rows}
+    return {"batch_size": epochs.BATCH, "rounds": options.rounds, "rows": rows}
 
 
 def of_frozen(options: argparse.Namespace) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def of_frozen(options: argparse.Namespace) -> dict[str, Any]:
 def of_compiled(options: argparse.Namespace) -> dict[str, Any]:
     """Compiled steps over ordinary ones."""
     rows = compiled.measure(options.pairs, options.only, partial(print, file=sys.stderr, flush=True))
-    return {"threads": torch.get_num_threads(), "pairs": options.pairs, "batch_size": epochs.BATCH, "rows": rows}
+    return {"pairs": options.pairs, "batch_size": epochs.BATCH, "rows": rows}
 
 
 def of_scale(options: argparse.Namespace) -> dict[str, Any]:
@@ -69,7 +68,7 @@ PARTS: dict[str, Part] = {
 
 
 def main() -> None:
-    """Measure the parts asked for and write figures and page; parts measured before stay as they were."""
+    """Measure the parts asked for; figures and page are written after each of them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--part", choices=PARTS, action="append", help="(default: all)")
     parser.add_argument(
@@ -89,14 +88,20 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="(default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    found: dict[str, Any] = json.loads(FIGURES.read_text("utf-8")) if FIGURES.is_file() else {}
     for name in options.part or PARTS:
-        found[name] = {"date": datetime.now(UTC).date().isoformat(), **PARTS[name](options)}
-    if options.only:
-        print(page.text(found))
-        return
-    FIGURES.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
-    PAGE.write_text(page.text(found), "utf-8")
+        found = {**machine.facts(), **PARTS[name](options)}
+        if options.only:
+            print(page.text({machine.name(): {name: found}}))
+        else:
+            keep(name, found)
+
+
+def keep(part: str, found: dict[str, Any]) -> None:
+    """Put figures of this machine beside those of others and of other parts, and write the page anew."""
+    machines: dict[str, dict[str, Any]] = json.loads(FIGURES.read_text("utf-8"))
+    machines.setdefault(machine.name(), {})[part] = found
+    FIGURES.write_text(json.dumps(machines, indent=2) + "\n", "utf-8")
+    PAGE.write_text(page.text(machines), "utf-8")
 
 
 if __name__ == "__main__":
