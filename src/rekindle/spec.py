@@ -181,17 +181,17 @@ class RunSpec:
     """A run: its id is the hash of this and of the contents of data and weights.
 
     Args:
-        data: Folder of class folders, or of train (val, test) folders of them; a .csv, .tsv or .parquet table, or a folder of train (val, test) tables; hf:NAME, or a saved Hugging Face dataset.
+        data: Folder of class folders, or of train (val, test) folders of them; a .csv, .tsv, .jsonl or .parquet table, or a folder of train (val, test) tables; hf:NAME, or a saved Hugging Face dataset.
         model: "tf_efficientnet_lite0", which is installed with rekindle, any other timm name such as "resnet50", "torchvision:NAME", "cifar_resnet20", "cifar_resnet56" or "tiny"; "auto" takes the installed one, or one that was downloaded before, is no more work than the machine can do, and has features on which a linear probe cross-validates better; with --minutes the installed one.
-        weights: "default" for the model's own pre-trained weights, "none" for random ones, or a .safetensors file.
-        method: Recipe, such as "l2_sp(alpha=0.01)+rifle(periods=2)"; `rekindle methods` lists the parts. "auto" tries plain fine-tuning and four rivals for twice the time, and keeps the best on validation.
+        weights: "default" for the model's own pre-trained weights, "none" for random ones, or a .safetensors or .pth file, or another run's folder.
+        method: Recipe, such as "l2_sp(alpha=0.01)+rifle(periods=2)"; `rekindle methods` lists the parts. "auto" tries plain fine-tuning and four rivals for twice the time, and keeps plain fine-tuning unless a rival validates better than luck explains.
         direction: How the gradients of loss and penalties are combined: "plain_sum", "dtnh", "grod", "pcgrad", "mgda", "gradvac" or "cagrad",
             with options in brackets.
         freeze: Last stage to leave as it is pre-trained, such as "layer2"; "auto" searches it on the validation split; "none" trains all.
         epochs: Passes over the training set; "auto" chooses by the number of training images.
         minutes: Shorten the run to what this machine trains in so many minutes from now on; "none" sets no limit.
         patience: Stop when validation accuracy has not risen for so many epochs; "none" trains all of them.
-        lr: Base learning rate, that of the backbone; "auto" measures a few gradients for SGD (Polyak's step, from 0.002 to 0.006, or to 0.03 where BatchNorm takes the batch's statistics).
+        lr: Base learning rate, that of the backbone; "auto" measures a few gradients for SGD (Polyak's step, from 0.002 to 0.006, or to 0.03 where BatchNorm takes the batch's statistics); optimisers such as AdamW get 0.0001, random weights ten times that, or 0.1 with SGD.
         head_lr: Learning rate of the new classifier: a number, a multiple of --lr such as "x10", or "tied" for the same, as in the papers; "auto" takes the one at which it learns at its best pace on the network's features, and at most "x4" in a network without normalisation where it starts at the linear probe and no method draws it anew.
         head_init: Start of the new classifier: "random", "zero", or "linear_probe", fitted on frozen features; "auto" takes the probe where the network was pre-trained.
         batchnorm: Statistics that BatchNorm normalises by in training: "frozen" ones of pre-training, or each "batch"; "auto" takes the batch's unless a linear probe's loss is a quarter higher with them.

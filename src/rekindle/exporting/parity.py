@@ -14,7 +14,7 @@ from rekindle.data.samples import Preprocessing
 from rekindle.errors import UserError, number_of
 from rekindle.run import BATCH, Run
 
-CLOSE = 1e-3  # Largest difference of a probability: Resize and Pillow round some pixels differently by one grey level.
+CLOSE = 1e-3  # Largest difference of a probability: another runtime adds in another order, and multiplies in another precision.
 
 
 @dataclass(frozen=True)

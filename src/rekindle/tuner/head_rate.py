@@ -7,7 +7,7 @@ backbone's rate kappa is a few hundred in one network and below 1 in another, wh
 from rekindle.method import require
 
 KAPPA = 60.0
-"""Near the fastest on every network measured: below 20 the head is slow, above 170 it overshoots (docs/results/defaults)."""
+"""Near the fastest on every network measured: below 20 the head is slow, above 170 it overshoots."""
 TIED = "tied"
 
 

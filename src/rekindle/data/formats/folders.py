@@ -31,7 +31,7 @@ def survey(root: Path) -> FoundData:
         UserError: If it is no folder, or one that cannot be opened.
     """
     if not root.is_dir():
-        what = "is a file, but no .csv, .tsv or .parquet table" if root.exists() else "does not exist"
+        what = "is a file, but no .csv, .tsv, .jsonl or .parquet table" if root.exists() else "does not exist"
         raise UserError(f"{root} {what}; {LAYOUT}.")
     if is_result([path.name for path in root.iterdir()]):
         raise UserError(f"{root} is a folder that rekindle wrote, a run's or a study's, and holds no data; {LAYOUT}.")
