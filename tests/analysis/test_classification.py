@@ -9,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from rekindle.analysis import summarize
+from rekindle.analysis.classification import calibration_error
 from rekindle.errors import UserError
 
 PROBABILITIES = torch.tensor([[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.2, 0.8, 0.0], [0.7, 0.3, 0.0]])
@@ -38,6 +40,16 @@ def test_answers_of_one_bin_are_averaged_before_they_are_judged() -> None:
     probabilities = torch.tensor([[0.8, 0.2]]).repeat(10, 1)
     labels = torch.tensor([0] * 8 + [1] * 2)
     assert summarize(probabilities, labels, ["a", "b"])["calibration_error"] == pytest.approx(0, abs=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 12), st.integers(1, 200), st.floats(0.1, 10), st.integers(0, 1000))
+def test_the_calibration_error_is_that_of_torchmetrics(classes: int, count: int, sharpness: float, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    probabilities = (sharpness * torch.randn(count, classes, generator=draw)).softmax(1).clamp(0, 1)
+    labels = torch.randint(classes, (count,), generator=draw)
+    wanted = multiclass_calibration_error(probabilities, labels, classes, n_bins=15)
+    assert calibration_error(probabilities, labels) == pytest.approx(float(wanted), abs=1e-5)
 
 
 def test_a_wrong_answer_of_full_confidence_costs_much_and_stays_finite() -> None:

@@ -8,7 +8,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 LOADED = (
     "sklearn.linear_model", "sklearn.model_selection", "rekindle.cli", "rekindle.data.check", "rekindle.data.tasks.prepare", "rekindle.fitting.fit",
     "rekindle.report.compare", "rekindle.report.run_page", "rekindle.report.run_pictures", "rekindle.study.local_engine", "rekindle.training.trainer",
-    "torchmetrics.functional.classification",
 )  # fmt: skip
 
 for name in LOADED:

@@ -1,20 +1,22 @@
 """How a picture becomes the network's input: one rule for training, evaluation and prediction."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from rekindle.data.augment import Augment
 from rekindle.data.batches import center_crop, eval_batch, normalize, train_batch
 from rekindle.data.cache.decode import decode, decode_image
 from rekindle.data.cache.pixels import Pixels
 from rekindle.data.dataset import Dataset
 from rekindle.data.formats.images import Picture
 from rekindle.models.build import LoadedModel
+
+if TYPE_CHECKING:
+    from rekindle.data.augment import Augment
 
 
 @dataclass(frozen=True)

@@ -544,7 +544,6 @@ class _Job:
             self.listener.note(f"by the pace so far, about {duration(left)} to go{hint}.")
 
     def _finish(self, training: "Training", splits: "dict[str, Samples]", choices: Choices) -> None:
-        _import_ahead("torchmetrics.functional.classification")
         found, kept = self._evaluated(training, splits, "val"), training.kept_epoch
         if self._agreed(self._probe_is_better(choices, training, splits, found)):  # What follows takes every rank.
             assert choices.probe is not None

@@ -7,9 +7,7 @@ import gc
 import importlib
 from contextlib import suppress
 
-for name in (
-    "rekindle.fitting.job", "rekindle.training.trainer", "sklearn.linear_model", "sklearn.model_selection", "torchmetrics.functional.classification",
-):  # fmt: skip
+for name in ("rekindle.fitting.job", "rekindle.training.trainer", "sklearn.linear_model", "sklearn.model_selection"):
     with suppress(Exception):
         importlib.import_module(name)
 gc.freeze()  # What is looked through for garbage is copied from the process that it was forked from.

@@ -2,11 +2,12 @@
 
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from types import ModuleType
 
 _NAME = "torchmetrics"
 
-if _NAME in sys.modules:
+if _NAME in sys.modules or find_spec(_NAME) is None:
     from lightning_fabric import Fabric
 else:
     stand_in = ModuleType(_NAME)

@@ -112,7 +112,9 @@ def _survey(data: Path | str, asked: ColumnNames) -> FoundData:
         return tables.survey(path, asked)
     given = [f"--{name}-column" for name, column in vars(asked).items() if column]
     if given and path.exists():
-        raise UserError(f"{path} is no table, so {', '.join(given)} has no meaning; leave it out, or name a .csv, .tsv, .jsonl or .parquet file.")
+        raise UserError(
+            f"{path} is no table, so {', '.join(given)} has no meaning; leave it out, or name a .csv, .tsv, .jsonl or .parquet file."
+        )
     return folders.survey(path)
 
 
