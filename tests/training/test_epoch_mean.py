@@ -37,13 +37,13 @@ def test_the_last_quarter_counts_at_a_rate_that_stays(epochs: int, first: int) -
 @pytest.mark.parametrize("batchnorm", ["frozen", "batch"])
 def test_it_is_the_mean_by_hand(batchnorm: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[dict[str, torch.Tensor]] = []
-    save = Training._save
+    save = Training._save_if_due
 
-    def seen(self: Training, epoch: int, step: int) -> None:
+    def seen(self: Training, epoch: int) -> None:
         ends.append({name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()})
-        save(self, epoch, step)
+        save(self, epoch)
 
-    monkeypatch.setattr(Training, "_save", seen)
+    monkeypatch.setattr(Training, "_save_if_due", seen)
     run = rekindle.fit(**options, batchnorm=batchnorm, out=tmp_path)
     found, last = load_file(run.folder / "model.safetensors"), ends[7:]
     assert len(ends) == 9 and run.result["averaged"] == 2

@@ -38,6 +38,7 @@ from rekindle.training.mixing import differing_norms, first_views, reestimate_
 from rekindle.tuner import Tuner
 
 EVAL_BATCH = 64
+SPARSELY = 20  # Saving takes a twentieth of a run at the most.
 READING, AGREEING = 0.1, 10  # Seconds between looks at a GPU's numbers, and steps between questions whether to stop.
 STATE = {
     "model": dict, "optimizer": dict, "scheduler": dict, "tuner": dict, "ranks": list, "skip": int, "seconds": float, "history": list,
@@ -145,6 +146,7 @@ class Training:
         self._mean = EpochMean() if self.keep == "average" else None
         self._meter, self._skip, self._seconds, self._waited = Meter(), 0, 0.0, 0.0
         self._waits, self._read = self.fabric.device.type == "cpu", 0.0
+        self._saved = self._saving = 0.0
         # What is not finite from the start is meant so, such as a mask of -inf, or shows in the first loss.
         self._watched_weights = [
             name for name, value in self.model.state_dict().items() if value.is_floating_point() and bool(value.isfinite().all())
@@ -173,9 +175,10 @@ class Training:
                     self.listener.note(
                         f"validation accuracy has not risen for {number_of(self.patience or 0, 'epoch')}; the run ends after {epoch}."
                     )
+                    self._save(epoch, 0)
                     break
                 self._epoch(epoch, requested)
-                self._save(epoch + 1, 0)
+                self._save_if_due(epoch + 1)
         if self.keep == "best" and self.best:
             self.model.load_state_dict(self.best["weights"])
         elif self._average is not None:
@@ -437,12 +440,18 @@ class Training:
         return (self._waits or self.fabric.world_size == 1 or (step + 1) % AGREEING == 0) and self._agreed(mine)
 
     def _agreed(self, mine: bool) -> bool:
-        """Whether any rank was asked to stop; a signal may reach only one of them."""
+        """Whether it is so on any rank: a signal may reach only one of them."""
         if self.fabric.world_size == 1:
             return mine
         return bool(self.fabric.all_reduce(torch.tensor(float(mine)), reduce_op="max") > 0)  # type: ignore[operator]
 
+    def _save_if_due(self, epoch: int) -> None:
+        """Save the state after an epoch where that is the last, or `SPARSELY` times as long has passed as it took the last time."""
+        if epoch == self.tuner.epochs or self._agreed(time.perf_counter() - self._saved >= SPARSELY * self._saving):
+            self._save(epoch, 0)
+
     def _save(self, epoch: int, step: int) -> None:
+        began = time.perf_counter()
         ranks = _gather_objects(self.fabric, {"random": random_state(), "meter": list(self._meter.numbers())})
         if self.fabric.is_global_zero:
             save_state(self.folder, epoch, step, {
@@ -463,6 +472,8 @@ class Training:
                 **({} if self._mean is None else {"mean": self._mean.state_dict()}),
             })  # fmt: skip
         self.fabric.barrier()
+        self._saved = time.perf_counter()
+        self._saving = self._saved - began
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint's state.
