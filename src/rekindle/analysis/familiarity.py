@@ -93,8 +93,8 @@ class Familiarity:
         path = folder / FILE
         if not path.exists():
             raise UserError(
-                f"{folder} cannot tell which pictures are unsure (it has no {FILE}): it was trained without validation pictures or by an "
-                "earlier rekindle; leave --unsure out, or train it again."
+                f"{folder} cannot tell which pictures are unsure (it has no {FILE}): it was trained without validation pictures, in a "
+                "study, or by an earlier rekindle; leave --unsure out, or train it again by `rekindle fit`."
             )
         tensors = read_own_weights(path, "train the run again")
         features, own = tensors.get("features"), tensors.get("own")

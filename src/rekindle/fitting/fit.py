@@ -123,7 +123,8 @@ def fit(
 
 
 def fit_undrawn(spec: RunSpec, out: Path, listener: Listener) -> "Run":
-    """Train one of many runs, as of a study, or find it finished: the pictures of its page are drawn when somebody asks, by `rekindle report`.
+    """Train one of many runs, as of a study, or find it finished: the pictures of its page are drawn when somebody asks, by `rekindle report`;
+    `predict --unsure` asks for a run of its own.
 
     Returns:
         The finished run.

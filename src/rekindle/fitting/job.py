@@ -103,7 +103,8 @@ def execute(
         keep_checkpoints: Keep them when the run is done.
         shared: What it has in common with other runs of a search.
         dataset: The spec's data, where they are open.
-        draws: Draw the pictures of its page; without, `rekindle report` does.
+        draws: Draw the pictures of its page, and learn what strangers are told by; without, `rekindle report` draws, and
+            `predict --unsure` does not work with the run.
 
     Raises:
         UserError: For bad input, in one sentence.
@@ -563,7 +564,7 @@ class _Job:
         temperature = self._temperature(found, splits)
         answers = {name: at_temperature(logits, temperature) for name, logits in found.items()}
         write_predictions(self.folder, self.dataset, answers)
-        if not self.shared.trial:
+        if self._draws:
             learn_familiarity(
                 self.folder, training.model, splits, answers, self.spec.seed, self.fabric.device, self.listener, self.fabric.autocast
             )  # fmt: skip

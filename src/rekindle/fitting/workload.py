@@ -23,7 +23,7 @@ class Workload:
         train: Trained on in an epoch.
         checked: Looked at after each epoch.
         measured: Looked at when training has ended.
-        known: Whose features are kept then.
+        known: Whose features are kept then, in a run that draws pictures.
         drawn: Whether the run draws pictures for its page.
         averaged: Looked at for weights that are means of others.
         cost: Of a step with its methods, in that of a plain one.
@@ -46,7 +46,7 @@ class Workload:
             checked=checked_count(spec, counts["train"], counts.get("val", 0)) + (counts["test"] if spec.test_every_epoch else 0),
             measured=sum(count for name, count in splits.items() if name != "train"),
             averaged=_averaging(spec, counts),
-            known=sum(min(KNOWN, count) for name, count in splits.items() if name != "test"),
+            known=sum(min(KNOWN, count) for name, count in splits.items() if name != "test") if drawn else 0,
             drawn=drawn,
             cost=cost,
         )

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rekindle.study.store import Study
 from rekindle.study.worker import TrainCell, never, run_cell, train
 from rekindle.training.allocator import keep_freed_memory
 
-POLL = 0.2
+POLL, RARELY = 0.2, 50  # Seconds between two looks at least, and in multiples of what a look takes.
 PATIENCE = 60.0
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -51,14 +52,14 @@ def run_local(study: Study, *, jobs: int = 1, notice: Notice = lambda text: None
                         _record_death(study, workers.pop(number))
                 if everything_settled and not workers:
                     break
-                # A large study takes a while to look through; looking must stay cheap beside the runs.
-                pause = max(POLL, 5 * (time.monotonic() - began))
+                # A large study takes a while to look through; looking must stay cheap beside the runs, which have all cores.
+                pause = max(POLL, RARELY * (time.monotonic() - began))
                 for number in range(jobs if not everything_settled else 0):
                     if number not in workers:
                         with _environment({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}):
                             workers[number] = context.Process(target=_worker, args=(study.folder, train_cell, dict(os.environ)))
                             workers[number].start()
-                time.sleep(pause)
+                wait([worker.sentinel for worker in workers.values()], pause)  # The end of one is worth a look at once.
         finally:
             # One may not have begun when the command was asked to stop; if it begins after all, it ends with this process.
             _stop([worker for worker in workers.values() if worker.pid is not None])
