@@ -76,6 +76,15 @@ def uniform(samples: np.ndarray, draws: int, *key: int | str) -> np.ndarray:
     return (splitmix64(counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def gpus_in_use() -> list[int]:
+    """GPUs whose generators may be drawn from: none before something lies on one, since to ask for their states is to begin with them.
+
+    Returns:
+        Their numbers, as `torch.random.fork_rng` takes them.
+    """
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+
+
 def random_state() -> dict[str, torch.Tensor]:
     """State of torch's default generators, which a network's own dropout draws from.
 
@@ -83,7 +92,7 @@ def random_state() -> dict[str, torch.Tensor]:
         States by device, which `torch.set_rng_state` and its like take.
     """
     state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if gpus_in_use():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 

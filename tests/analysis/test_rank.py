@@ -35,7 +35,7 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.x)
 
-    def evaluation(self, rows: torch.Tensor) -> torch.Tensor:
+    def evaluation(self, rows: torch.Tensor, device: object = None) -> torch.Tensor:
         return self.x[rows]
 
 

@@ -2,12 +2,15 @@
 
 import argparse
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
 
 from rekindle import cli
 from rekindle.cli import fit, main, parser
 from rekindle.errors import Busy, Diverged, UserError
+from tests.toys import picture_folder
 
 
 def commands(top: argparse.ArgumentParser, typed: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
@@ -72,3 +75,22 @@ def test_a_closed_pipe_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     fails_with(BrokenPipeError(), monkeypatch)
     monkeypatch.setattr(cli, "drop_output", lambda *streams: None)
     assert main(["fit", "photos", "--debug"]) == cli.PIPE_CLOSED
+
+
+@pytest.mark.parametrize("place", ["rekindle.fitting.job.look_at", "rekindle.training.trainer.Training._step"])
+def test_memory_that_runs_out_is_not_taken_for_a_wrong_size(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(place, full)
+    options = ["--epochs", "1", "--image-size", "32", "--batch-size", "4", "--workers", "0", "--device", "cpu"]
+    assert (
+        main(
+            ["fit", str(picture_folder(tmp_path / "photos", {"train": 6, "val": 2, "test": 2})), "--out", str(tmp_path / "runs"), *options]
+        )
+        == 1
+    )
+    said = capsys.readouterr().err
+    assert "memory ran out (CUDA out of memory" in said and "--batch-size" in said and "--image-size 32" not in said

@@ -170,3 +170,17 @@ def test_a_grouped_convolution_is_refused_unless_made_linear() -> None:
         models.replace_classifier(module, 3)
     assert models.replace_classifier(module, 3, head_type="linear") == ["0.2"]
     assert module(torch.zeros(1, 10, 4, 4)).shape == (1, 3, 1, 1)
+
+
+@pytest.mark.parametrize("head_type", ["own", "linear"])
+@pytest.mark.parametrize("name", ["cifar_resnet8", "torchvision:squeezenet1_0"])
+def test_a_head_is_drawn_by_the_processor_wherever_the_network_lies(name: str, head_type: str) -> None:
+    """By the generator that every machine has, so that a seed means the same head on a GPU."""
+    states = []
+    for device in ("cpu", "meta"):
+        module = models.build(name, weights="none").module.to(device)
+        torch.manual_seed(4)
+        [head] = models.replace_classifier(module, 7, head_type=head_type)
+        assert {p.device.type for p in module.get_submodule(head).parameters()} == {device}
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)

@@ -12,7 +12,7 @@ from rekindle import models
 from rekindle.cli import parser
 from rekindle.errors import UserError
 from rekindle.spec import EMA, RunSpec
-from rekindle.training.averaging import averaged, begin_anew
+from rekindle.training.averaging import Average
 from rekindle.training.trainer import Training
 from tests.faults.equal_runs import assert_equal_runs
 from tests.faults.stops import stopped_at
@@ -54,13 +54,13 @@ def test_statistics_of_batchnorm_are_averaged_with_the_weights() -> None:
     for number, model in enumerate(states):
         model.body[1].running_mean.fill_(float(number))
         model.body[1].num_batches_tracked.fill_(number)
-    average = averaged(states[0], 0.3)
+    average = Average(states[0], 0.3)
     for model in states:
         average.update_parameters(model)
     plain = [dict(model.state_dict()) for model in states]
     assert_near(average.module.state_dict(), by_hand(plain, 0.3))
     assert average.module.body[1].num_batches_tracked == 4
-    begin_anew(average)
+    average.begin_anew()
     average.update_parameters(states[2])
     assert_near(average.module.state_dict(), plain[2])
 

@@ -62,3 +62,12 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(monkeypatch: pytest.Monkey
     (tmp_path / "file").touch()
     monkeypatch.setenv("REKINDLE_HOME", str(tmp_path / "file"))
     assert automatic_precision(GROUPED, 8) in ("bf16", "32")
+
+
+def test_a_processor_beside_a_gpu_is_asked_what_it_can_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    for check in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, check, lambda: False, raising=False)
+    found = {device: automatic_precision(nn.Conv2d(4, 4, 3), 32, device) for device in ("auto", "cuda", "cpu")}
+    assert found == {"auto": "bf16", "cuda": "bf16", "cpu": "32"}

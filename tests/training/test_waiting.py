@@ -49,6 +49,7 @@ def without_waiting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 RECIPES = [
     ("l2", "plain_sum"), ("l2_sp+rifle(periods=2)", "plain_sum"), ("l2_sp_fisher", "plain_sum"), ("group_lasso_sp", "plain_sum"),
     ("dropout(p=0.3)+disturb_label(gamma=0.2)", "plain_sum"), ("attention_transfer(beta=10.0)", "plain_sum"), ("l2_sp", "dtnh"),
+    ("l2+sam", "plain_sum"), ("l2+rifle(when='fitted')", "plain_sum"), ("l2+auto_rgn", "plain_sum"),
 ]  # fmt: skip
 
 
@@ -59,6 +60,15 @@ def test_no_step_waits_for_the_device(method: str, direction: str, tmp_path: Pat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rekindle.RekindleWarning)  # Of so short a run.
         rekindle.fit(**options, out=tmp_path / "runs")
+    assert reads == []
+
+
+@pytest.mark.parametrize("option", [{"class_weights": "balanced"}, {"record": "gradient_norms,weight_distance"}, {"label_smoothing": 0.1}])
+def test_no_option_makes_a_step_wait(option: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = without_waiting(monkeypatch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rekindle.RekindleWarning)
+        rekindle.fit(**settings(tmp_path) | {"epochs": 2} | option, out=tmp_path / "runs")
     assert reads == []
 
 

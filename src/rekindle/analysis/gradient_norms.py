@@ -7,6 +7,8 @@ norms over all batches of the epoch, which wavers less.
 
 from typing import Any
 
+from torch import Tensor
+
 from rekindle.analysis.recorders import Recorder
 from rekindle.method import Net, Source, require
 from rekindle.models.structure import watched_layers
@@ -18,8 +20,8 @@ class GradientNorms(Recorder):
     Penalties on activations (distillation) are part of the loss and so of the gradient; penalties on weights are not.
     """
 
-    _first: dict[str, float]
-    _sums: dict[str, float]
+    _first: dict[str, float | Tensor]  # Tensors, since a GPU is not to be waited for in each step.
+    _sums: dict[str, float | Tensor]
     _steps: int
 
     def __init__(self, net: Net, source: Source) -> None:
@@ -29,20 +31,21 @@ class GradientNorms(Recorder):
 
     def gradients(self) -> None:
         """Measure one step."""
-        norms = {layer: 0.0 if weight.grad is None else float(weight.grad.float().norm()) for layer, weight in self._layers.items()}
+        norms = {layer: 0.0 if weight.grad is None else weight.grad.float().norm().double() for layer, weight in self._layers.items()}
         self._first = self._first or norms
         self._sums = {layer: self._sums[layer] + norm for layer, norm in norms.items()}
         self._steps += 1
 
     def epoch(self) -> dict[str, Any]:
         """{layer: {"first", "mean"}}."""
-        found = {layer: {"first": self._first[layer], "mean": self._sums[layer] / self._steps} for layer in self._layers}
+        found = {layer: {"first": float(self._first[layer]), "mean": float(self._sums[layer]) / self._steps} for layer in self._layers}
         self.load_state_dict({"first": {}, "sums": dict.fromkeys(self._layers, 0.0), "steps": 0})
         return found
 
     def state_dict(self) -> dict[str, Any]:
         """Norms of the first batch, sums, and how many steps they are of."""
-        return {"first": self._first, "sums": self._sums, "steps": self._steps}
+        first, sums = ({layer: float(norm) for layer, norm in norms.items()} for norms in (self._first, self._sums))
+        return {"first": first, "sums": sums, "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""

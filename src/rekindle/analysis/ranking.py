@@ -132,6 +132,8 @@ def _score(text: str, loaded: models.LoadedModel, dataset: data_room.Dataset, im
     progress = listener.progress if listener else noop
     try:
         features, probabilities = features_of(loaded.module, samples, lambda done: progress(text, done, len(samples)))
+    except torch.OutOfMemoryError:
+        raise
     except (AssertionError, RuntimeError) as error:
         raise UserError(
             f"{text} failed on pictures of {how.image_size} x {how.image_size} pixels ({first_line(error)}); try --image-size {loaded.input_size}."
@@ -167,7 +169,7 @@ def features_of(
     features, answers = [], []
     with FeatureReader(module) as reader:
         for number, part_rows in enumerate(rows.split(batch)):
-            seen, outputs = reader.read(samples.evaluation(part_rows).to(device, memory_format=torch.channels_last))
+            seen, outputs = reader.read(samples.evaluation(part_rows, device).to(memory_format=torch.channels_last))
             features.append(seen.cpu())
             answers.append(outputs.double().softmax(1).cpu())
             progress(number * batch + len(part_rows))

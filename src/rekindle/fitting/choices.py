@@ -78,6 +78,19 @@ def from_checkpoint(state: dict[str, Any], spec: RunSpec, images: int) -> Choice
     return choices
 
 
+def stated_batchnorm(spec: RunSpec, methods: list[Method]) -> str:
+    """What BatchNorm normalises by where options or methods say so: "frozen" or "batch"; else "auto".
+
+    Returns:
+        One of the three words.
+    """
+    if any(method.name in ("freeze_batchnorm", "stoch_norm") for method in methods):
+        return "batch"  # The recipe says it already.
+    if spec.batchnorm == "auto" and any(method.changes_backbone for method in methods):
+        return "batch"
+    return spec.batchnorm
+
+
 def choose(spec: RunSpec, images: int, methods: list[Method], look: "Look | None", batchnorm: str) -> Choices:
     """Fill in what the spec leaves open but the head's rate, for which see `with_head_rate`.
 
@@ -86,14 +99,10 @@ def choose(spec: RunSpec, images: int, methods: list[Method], look: "Look | None
         images: Training images.
         methods: The spec's.
         look: What was seen of the features; None where the weights are random.
-        batchnorm: "frozen" or "batch"; what `rekindle.fitting.look.batchnorm_for` found where that was open.
+        batchnorm: "frozen" or "batch"; what `rekindle.fitting.look.batchnorm_for` found where `stated_batchnorm` leaves it open.
     """
     lr = spec.lr or automatic_lr(spec.optimizer, pretrained=look is not None)
     head_init = spec.head_init if spec.head_init != "auto" else "random" if look is None else "linear_probe"
-    if any(method.name in ("freeze_batchnorm", "stoch_norm") for method in methods):
-        batchnorm = "batch"  # The recipe says it already.
-    if spec.batchnorm == "auto" and any(method.changes_backbone for method in methods):
-        batchnorm = "batch"
     probe = None if look is None else look.probe
     return Choices(lr, lr, epochs_of(spec, images), head_init, batchnorm, probe)
 

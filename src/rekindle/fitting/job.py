@@ -37,6 +37,7 @@ from rekindle.fitting.choices import (
     own_start,
     reads,
     start_head,
+    stated_batchnorm,
     with_head_rate,
     write_probe,
 )
@@ -141,7 +142,7 @@ def execute(
     if spec.precision == "auto" and spec.defaults != "0.1":  # And so is what this stands for on this machine.
         # Several processes must agree, so they measure nothing.
         size = preprocessing.image_size if spec.devices == 1 and device in ("auto", "cpu") else None
-        spec = replace(spec, precision=automatic_precision(loaded.module, size))
+        spec = replace(spec, precision=automatic_precision(loaded.module, size, device))
     if spec.weights != "none":
         _import_ahead("sklearn.linear_model", "sklearn.model_selection")
     fabric = launch(spec, device)
@@ -218,7 +219,7 @@ class _Job:
     def run(self) -> None:
         """Train from the newest checkpoint or the start, then write everything, the result last."""
         splits = self._splits()
-        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+        with torch.random.fork_rng(devices=[self.fabric.device] if self.fabric.device.type == "cuda" else []):
             training, choices = self._resumed(splits) or self._training(splits, None)
             self._announce(training, choices, splits)
             if self.fabric.is_global_zero:
@@ -384,6 +385,8 @@ class _Job:
         """Around a run's first forward pass, where a size that the network cannot take shows."""
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise
         except (AssertionError, RuntimeError) as error:
             size = self.preprocessing.image_size
             raise UserError(
@@ -415,7 +418,7 @@ class _Job:
     def _choose(self, model: nn.Module, splits: "dict[str, Samples]", look: Look | None) -> Choices:
         """The same on every rank."""
         spec, train = self.spec, splits["train"]
-        batchnorm: str = spec.batchnorm
+        batchnorm = stated_batchnorm(spec, self.methods)
         if batchnorm == "auto" and look is not None:
             with self.fabric.autocast():
                 self.shared.batchnorm = self.shared.batchnorm or batchnorm_for(

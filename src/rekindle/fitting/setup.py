@@ -48,7 +48,7 @@ def launch(spec: RunSpec, device: str) -> "Fabric":
         raise UserError(
             f"--devices {spec.devices} would start as many processes on {number_of(os.cpu_count() or 1, 'processor core')}; give at most {most}."
         )
-    asked = automatic_precision() if spec.precision == "auto" else spec.precision
+    asked = automatic_precision(device=device) if spec.precision == "auto" else spec.precision
     precision = {"32": "32-true", "bf16": "bf16-mixed"}[asked]
     try:
         fabric = Fabric(accelerator=device, devices=spec.devices, strategy="ddp" if spec.devices > 1 else "auto", precision=precision)  # type: ignore[arg-type]

@@ -58,4 +58,4 @@ def one_pass(samples: Samples, size: int, seed: int, device: torch.device) -> It
     """Pictures at the centre crop and labels, in batches of one shuffled order."""
     for rows in data_room.order(len(samples), seed, 0).split(size):
         x = samples.evaluation(rows, device).to(memory_format=torch.channels_last)
-        yield x, samples.labels[rows].to(device)
+        yield x, samples.labels[rows].to(device, non_blocking=True)

@@ -17,6 +17,9 @@ from rekindle.errors import UserError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 POOLS = {nn.Conv1d: nn.AdaptiveAvgPool1d, nn.Conv2d: nn.AdaptiveAvgPool2d, nn.Conv3d: nn.AdaptiveAvgPool3d}
+CPU = torch.device("cpu")
+"""New layers are drawn there, by the generator of all machines, and then go to the network's device."""
+
 AUXILIARY = ("AuxLogits", "aux1", "aux2")
 USUAL = ("fc", "classifier", "head", "heads", "linear", "last_linear", "output")
 HEADLESS = "drawn_classifier"  # Attribute of a network whose weights came without a classifier: the one it has says nothing.
@@ -186,9 +189,9 @@ def set_output_width(module: nn.Module, name: str, classes: int) -> None:
     old = module.get_submodule(name)
     weight = old.weight
     assert isinstance(weight, torch.Tensor)
-    with torch.device(weight.device):
+    with CPU:
         new = _fresh(old, classes, name)
-    _put(module, name, new.to(weight.dtype).train(old.training))
+    _put(module, name, new.to(weight.device, weight.dtype).train(old.training))
     _announce(module, name, classes)
 
 
@@ -215,7 +218,8 @@ def _linear_head(module: nn.Module, name: str, classes: int) -> str:
     assert isinstance(layer, CONVOLUTIONS)
     parent = name.rpartition(".")[0]
     pool = next(made for kind, made in POOLS.items() if isinstance(layer, kind))
-    linear = nn.Linear(layer.in_channels, classes, device=layer.weight.device, dtype=layer.weight.dtype)
+    with CPU:
+        linear = nn.Linear(layer.in_channels, classes).to(layer.weight.device, layer.weight.dtype)
     parts: list[nn.Module] = [pool(1), nn.Flatten(), linear]
     whole = parent in USUAL and isinstance(module.get_submodule(parent), nn.Sequential)
     if not whole:  # What follows the convolution still expects a map, so it gets one of a single position.
@@ -228,9 +232,10 @@ def _linear_head(module: nn.Module, name: str, classes: int) -> str:
 
 def _draw_anew(module: nn.Module, name: str) -> None:
     """Reset a copy, so that a tensor shared with the rest of the network keeps its pre-trained values there."""
-    new = copy.deepcopy(module.get_submodule(name))
+    old = module.get_submodule(name)
+    new = copy.deepcopy(old).cpu()
     new.reset_parameters()  # type: ignore[operator]
-    _put(module, name, new)
+    _put(module, name, new.to(next(old.parameters()).device))
 
 
 def _put(module: nn.Module, name: str, new: nn.Module) -> None:

@@ -7,6 +7,7 @@ position embeddings, according to their location in the original image". Embeddi
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from rekindle.errors import UserError
@@ -42,6 +43,8 @@ def set_input_size_(module: nn.Module, name: str, size: int) -> bool:
             return False
         if size % _patch(module) and not getattr(getattr(module, "patch_embed", None), "dynamic_img_pad", False):
             raise ValueError(f"its patches have {_patch(module)} pixels")
+    except torch.OutOfMemoryError:
+        raise
     except (AssertionError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise UserError(

@@ -19,7 +19,7 @@ class CrossEntropy:
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        weights = self.class_weights.to(logits.device)
+        self.class_weights = weights = self.class_weights.to(logits.device)  # Kept there: a GPU would wait for the copy in each step.
         if labels.is_floating_point():
             weighted = labels * weights
             smooth = weighted.sum(1, keepdim=True) / labels.shape[1]

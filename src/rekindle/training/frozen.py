@@ -19,6 +19,7 @@ from rekindle.data.prefetch import prefetch
 from rekindle.method import noop
 from rekindle.methods.layer_wise.freeze_batchnorm import leave_training
 from rekindle.models.structure import logits
+from rekindle.rng import gpus_in_use
 
 LIMIT = 2**30  # Bytes of activations that a run stores at the most, the same on each machine, since storing may change a last bit.
 CHUNK = 64  # Pictures computed together, always the same ones, so that a resumed run stores the same bits.
@@ -118,7 +119,7 @@ class Stored:
         Returns:
             (B, ...) on the device that they are stored on.
         """
-        values = self._values[rows.to(self._values.device)]
+        values = self._values[rows.to(self._values.device, non_blocking=True)]
         return values.permute(0, 3, 1, 2) if self._turned else values
 
 
@@ -337,7 +338,7 @@ def _untouched(module: nn.Module) -> Iterator[None]:
     """Put modes, buffers and the state of random draws back."""
     modes = {part: part.training for part in module.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+    with torch.random.fork_rng(devices=gpus_in_use()):
         try:
             yield
         finally:
@@ -357,4 +358,4 @@ def _needs_gradient(output: Any) -> bool:
 
 
 def _random_states() -> list[Tensor]:
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, gpus_in_use())]

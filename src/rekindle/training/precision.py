@@ -31,7 +31,7 @@ class Speeds(TypedDict):
 SPEEDS = FileFormat(1, Speeds, "it is measured again")
 
 
-def automatic_precision(module: nn.Module | None = None, image_size: int | None = None) -> Precision:
+def automatic_precision(module: nn.Module | None = None, image_size: int | None = None, device: str = "auto") -> Precision:
     """ "bf16" where the GPU, or the processor by AMX or AVX512-BF16, multiplies bfloat16 in hardware and that pays; else "32".
 
     On a processor grouped convolutions may be slower in bfloat16: of the networks that have some, depthwise MobileNets and EfficientNets
@@ -41,11 +41,12 @@ def automatic_precision(module: nn.Module | None = None, image_size: int | None 
     Args:
         module: The network. Without one, what the machine has decides.
         image_size: Edge of its pictures in pixels; without it nothing is measured, and grouped convolutions mean float32.
+        device: As for `rekindle.fit`; "cpu" is the processor also where there is a GPU.
 
     Returns:
         "bf16" or "32".
     """
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     if not any(getattr(torch.cpu, check, lambda: False)() for check in checks):

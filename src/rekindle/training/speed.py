@@ -96,5 +96,5 @@ def seconds_per_image(
 
 
 def _wait() -> None:
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()

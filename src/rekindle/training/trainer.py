@@ -27,7 +27,7 @@ from rekindle.method import noop
 from rekindle.models.weights import misfits
 from rekindle.records import DECISIVE, current_names, package_versions
 from rekindle.rng import random_state, set_random_state
-from rekindle.training.averaging import averaged, begin_anew
+from rekindle.training.averaging import Average
 from rekindle.training.checkpoints import Unfit, is_finite, newest_finite, save_state, unfit
 from rekindle.training.criterion import CrossEntropy
 from rekindle.training.epoch_mean import EpochMean, first_averaged
@@ -142,7 +142,7 @@ class Training:
         self._module, self._wrapped_optimizer = self.fabric.setup(self.model, self.optimizer)
         self._frozen = FrozenPart(self._module, self.model, self.fabric.device, self.listener.note)
         self._run: Run = self._module
-        self._average = None if self.ema is None else averaged(self.model, self.ema)
+        self._average = None if self.ema is None else Average(self.model, self.ema)
         self._mean = EpochMean() if self.keep == "average" else None
         self._meter, self._skip, self._seconds, self._waited = Meter(), 0, 0.0, 0.0
         self._waits, self._read = self.fabric.device.type == "cpu", 0.0
@@ -278,7 +278,7 @@ class Training:
 
         def make(rows: Tensor) -> tuple[Tensor, Tensor]:
             if known is not None:
-                return known.take(rows), self.train.labels[rows].to(self.fabric.device)
+                return known.take(rows), self.train.labels[rows].to(self.fabric.device, non_blocking=True)
             x, y = self.train.training(rows, self.seed, epoch, self.fabric.device)
             return self._device(x), y
 
@@ -311,7 +311,7 @@ class Training:
         """Let averages begin anew if there were restarts since `restarts` of them."""
         if self.tuner.restarts > restarts:
             if self._average is not None:
-                begin_anew(self._average)
+                self._average.begin_anew()
             if self._mean is not None:
                 self._mean.begin_anew()
 

@@ -589,7 +589,10 @@ class Tuner:
         """What the frozen source makes of the same inputs, where a method asks."""
         if not self._asks_source:
             return None, {}
-        outputs = logits(self.source.model.to(x.device)(x))
+        source = self.source.model
+        if next(source.parameters()).device != x.device:  # To move is to look at every module.
+            source.to(x.device)
+        outputs = logits(source(x))
         return outputs, self._source_hooks.take()
 
     def _find_device(self) -> torch.device:

@@ -40,6 +40,5 @@ class SAM(Method):
         if not self.rho or not gradients:
             return False
         length = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.add_((gradient * (self.rho / (length + SMALLEST))).to(parameter.dtype))
+        torch._foreach_add_([*parameters], [*torch._foreach_mul(gradients, self.rho / (length + SMALLEST))])
         return True

@@ -11,7 +11,6 @@ papers' networks have not, keeps its own rate.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -85,7 +84,7 @@ class AutoRGN(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """The factors in force, and what the running epoch has shown."""
-        return {"factors": self._factors, "sums": self._sums}
+        return {"factors": self._factors, "sums": {name: float(value) for name, value in self._sums.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
@@ -98,15 +97,16 @@ class AutoRGN(Method):
         seen = {name: members for name, members in layers.items() if members}
         tops = [_norm([gradients[id(p)] for p in members]) for members in seen.values()]
         bottoms = [_norm(members) for members in seen.values()]
-        values = (torch.stack(tops) / torch.stack(bottoms)).tolist() if seen else []  # A GPU is waited for once.
-        for name, value in zip(seen, values, strict=True):
-            self._sums[name] += value if math.isfinite(value) else 0.0
+        if seen:  # Tensors are added, since a GPU is not to be waited for in each step.
+            ratios = torch.nan_to_num(torch.stack(tops) / torch.stack(bottoms), nan=0.0, posinf=0.0)
+            self._sums |= {name: self._sums[name] + ratio for name, ratio in zip(seen, ratios, strict=True)}
 
     def _take(self) -> None:
         """Rates by the mean ratios since the last time; where all are 0, or nothing was seen, the old ones stay."""
-        largest = max(self._sums.values(), default=0.0)
+        sums = {name: float(value) for name, value in self._sums.items()}
+        largest = max(sums.values(), default=0.0)
         if largest > 0:
-            self._factors = {name: value / largest for name, value in self._sums.items()}
+            self._factors = {name: value / largest for name, value in sums.items()}
         self._sums = dict.fromkeys(self._layers, 0.0)
 
 

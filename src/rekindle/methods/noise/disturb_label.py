@@ -75,8 +75,8 @@ def disturb(labels: Tensor, samples: np.ndarray, gamma: float, classes: int, *ke
         [2, 1]
     """
     draws = uniform(samples, 2, *key)
-    disturbed = torch.from_numpy(draws[:, 0] < gamma).to(labels.device)
-    drawn = torch.from_numpy(np.floor(draws[:, 1] * classes).astype(np.int64)).to(labels.device, labels.dtype)
+    disturbed = torch.from_numpy(draws[:, 0] < gamma).to(labels.device, non_blocking=True)
+    drawn = torch.from_numpy(np.floor(draws[:, 1] * classes).astype(np.int64)).to(labels.device, labels.dtype, non_blocking=True)
     return torch.where(disturbed, drawn, labels)
 
 

@@ -4,6 +4,7 @@ A layer is drawn by its `reset_parameters`, PyTorch's default initialisation, in
 Parameters that no layer draws (class tokens, position embeddings, scales of ConvNeXt's blocks) keep their values.
 """
 
+import copy
 from collections.abc import Callable, Iterable
 
 import torch
@@ -72,17 +73,29 @@ def own_parameters(layers: Iterable[nn.Module]) -> list[nn.Parameter]:
 
 def fresh(part: nn.Module) -> list[tuple[Tensor, Tensor]]:
     """Each parameter and buffer of a module with the value that its initialisation gives, drawn on the CPU; the module is left as it is."""
-    own: list[Tensor] = [*part.parameters(), *part.buffers()]
-    kept = [tensor.data for tensor in own]
-    for tensor in own:
-        tensor.data = tensor.data.to("cpu", copy=True)
-    initialise = _initialiser(part)
+    drawn: dict[int, Tensor] = {}
+    initialise = _initialiser(_on_cpu(part, drawn))
     assert initialise is not None
     initialise()
-    drawn = [tensor.data for tensor in own]
-    for tensor, storage in zip(own, kept, strict=True):
-        tensor.data = storage
-    return list(zip(own, drawn, strict=True))
+    return [(tensor, drawn[id(tensor)].detach()) for tensor in (*part.parameters(), *part.buffers())]
+
+
+def _on_cpu(part: nn.Module, copies: dict[int, Tensor]) -> nn.Module:
+    """A twin of a module whose tensors are copies on the CPU, each once, by the ids of its own.
+
+    Neither the tensors change, whose hooks a data-parallel wrapper holds, nor is anything copied that hangs on a module by a hook.
+    """
+    twin = copy.copy(part)
+    twin._parameters = {name: p if p is None else copies.setdefault(id(p), _parameter(p)) for name, p in part._parameters.items()}  # type: ignore[misc]
+    twin._buffers = {
+        name: b if b is None else copies.setdefault(id(b), b.detach().to("cpu", copy=True)) for name, b in part._buffers.items()
+    }
+    twin._modules = {name: m if m is None else _on_cpu(m, copies) for name, m in part._modules.items()}
+    return twin
+
+
+def _parameter(like: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(like.detach().to("cpu", copy=True), like.requires_grad)
 
 
 def _initialiser(part: nn.Module) -> Callable[[], None] | None:

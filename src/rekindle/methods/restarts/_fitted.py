@@ -22,17 +22,18 @@ class TrainingAccuracy:
     """Accuracy on the training pictures of the running epoch, over all ranks."""
 
     def __init__(self) -> None:
-        self.hits, self.count = 0, 0
+        self.hits: int | Tensor = 0  # A tensor, since a GPU is not to be waited for in each step.
+        self.count = 0
 
     def add(self, batch: Batch) -> None:
         """Count a micro-batch; of a mixed picture the larger share counts."""
         labels = batch.labels.argmax(1) if batch.labels.is_floating_point() else batch.labels
-        self.hits += int((batch.outputs.detach().argmax(1) == labels).sum())
+        self.hits = self.hits + (batch.outputs.detach().argmax(1) == labels).sum()
         self.count += len(labels)
 
     def take(self) -> float:
         """The accuracy since the last call; 0 where nothing was counted."""
-        sums = torch.tensor([self.hits, self.count], dtype=torch.float64)
+        sums = torch.tensor([int(self.hits), self.count], dtype=torch.float64)
         if dist.is_available() and dist.is_initialized():
             device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
             moved = sums.to(device)

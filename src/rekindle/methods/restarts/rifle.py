@@ -204,7 +204,13 @@ class Rifle(Method):
         if self.when == "schedule":
             return {}
         assert self._features is not None
-        kept = {"hits": self._seen.hits, "count": self._seen.count, "drawn": self._drawn, "reached": self._reached, "short": self._short}
+        kept = {
+            "hits": int(self._seen.hits),
+            "count": self._seen.count,
+            "drawn": self._drawn,
+            "reached": self._reached,
+            "short": self._short,
+        }
         return {**kept, "features": self._features[0], "labels": self._features[1]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
