@@ -309,7 +309,7 @@ class _Job:
         choices = resumed or self._choose(model, splits, look)
         source = Source(model)
         torch.manual_seed(spec.seed)
-        self._head_type = models.own_head_type(model, models.find_classifier(model, spec.head), spec.head_type)
+        self._head_type = models.own_head_type(model, spec.head, spec.head_type)
         head = models.replace_classifier(model, len(self.dataset.classes), head=spec.head, head_type=self._head_type)
         torch.manual_seed(spec.seed * 1009 + self.fabric.global_rank)
         criterion = make_criterion(spec, train.labels, len(self.dataset.classes))

@@ -135,7 +135,7 @@ def replace_classifier(module: nn.Module, classes: int, *, head: str | None = No
     before, last = (names[:-1], names[-1:]) if head else ([], names)
     for name in before:
         _draw_anew(module, name)
-    if own_head_type(module, last, head_type) == "linear" and isinstance(module.get_submodule(last[-1]), CONVOLUTIONS):
+    if _head_type(module, last, head_type) == "linear" and isinstance(module.get_submodule(last[-1]), CONVOLUTIONS):
         new = [_linear_head(module, name, classes) for name in last]
         gone = new[0].rpartition(".")[0] + "."
         return [name for name in before if not name.startswith(gone)] + new
@@ -144,17 +144,21 @@ def replace_classifier(module: nn.Module, classes: int, *, head: str | None = No
     return names
 
 
-def own_head_type(module: nn.Module, names: Sequence[str], head_type: str = "auto") -> str:
-    """ "own" or "linear": what "auto" stands for in a network whose logits come from the layers `names`.
+def own_head_type(module: nn.Module, head: str | None = None, head_type: str = "auto") -> str:
+    """ "own" or "linear": what "auto" stands for in a network.
 
     Args:
-        module: The network.
-        names: Its classifier, as `find_classifier` names it.
+        module: The network, with a classifier or, as some of timm, without.
+        head: Name of its classifier, as for `find_classifier`.
         head_type: "own", "linear", or "auto".
 
     Returns:
         Either of the two words; what was asked for, if it was not "auto".
     """
+    return _head_type(module, [] if is_headless(module) else find_classifier(module, head), head_type)
+
+
+def _head_type(module: nn.Module, names: Sequence[str], head_type: str) -> str:
     if head_type != "auto":
         return head_type
     return "linear" if any(is_rectified(module, name) for name in names) else "own"
