@@ -86,7 +86,10 @@ def main() -> None:
     parser.add_argument("--model", default="torchvision:resnet18", help="(default: %(default)s)")
     parser.add_argument("--image-size", type=int, default=96, help="(default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="(default: %(default)s)")
+    parser.add_argument("--gpu", action="store_true", help="measure nothing where there is none")
     options = parser.parse_args()
+    if options.gpu and machine.DEVICE.type != "cuda":
+        parser.error("this machine has no GPU that torch knows; leave --gpu out to measure its processor.")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     for name in options.part or PARTS:
         found = {**machine.facts(), **PARTS[name](options)}

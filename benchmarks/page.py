@@ -182,7 +182,8 @@ are added.""",
 What such a step cannot do without: LwF, soft targets, attention transfer, feature maps and FSP run the source forward, without gradients and in
 the same format, which is a fifth to a quarter of an L2 step; FSP also multiplies the maps of two layers for each picture, in float32. Penalties
 on weights move numbers between memory and processor: plain L2 five a weight, L2-SP eight, Fisher and the mixture eleven, of four bytes each.
-StochNorm normalises by two statistics and draws one of the two for each channel.""",
+StochNorm normalises by two statistics and draws one of the two for each channel. The table of the machine with AMX is from before FSP compared deep
+layers through their positions.""",
     ),
 }  # fmt: skip
 
