@@ -68,3 +68,13 @@ def _drawing(request: pytest.FixtureRequest) -> Iterator[None]:
         for name in ("write_pictures", "write_samples") if not _draws(request) else ():
             patch.setattr(run_pictures, name, lambda *_: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_checkpoint_after_each_epoch() -> Iterator[None]:
+    """How often a run saves its state hangs on the machine's pace, which no test may; `tests/training/test_saving.py` looks at that."""
+    from rekindle.training import trainer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "SPARSELY", 0)
+        yield

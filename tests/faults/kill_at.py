@@ -50,6 +50,7 @@ def arm(point: str) -> None:
 def fit_until(point: str, options: dict[str, Any]) -> int:
     """Train in this process, which ought to be dead before this returns."""
     arm(point)
+    trainer.SPARSELY = 0  # A checkpoint after each epoch.
     draw_nothing()
     rekindle.fit(**options)
     return 1

@@ -22,7 +22,6 @@ from rekindle.fitting.choices import from_checkpoint
 from rekindle.models.weights import read_weights
 from rekindle.records import WEIGHTS
 from rekindle.spec import RunSpec
-from rekindle.training import trainer
 from rekindle.training.checkpoints import Unfit, load_state, save_state, states
 from rekindle.training.trainer import STATE, Training
 from tests.toys import Notes, picture_folder
@@ -202,7 +201,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, T
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "fit", kept)
-        patch.setattr(trainer, "SPARSELY", 0)  # A checkpoint after each epoch.
         run = rekindle.fit(
             str(root / "data"), model="tiny", image_size=16, method="l2_sp+rifle(periods=2)", epochs=3, batch_size=6, precision="32",
             keep="best", seed=1, record="gradient_norms", out=root / "runs", keep_checkpoints=True,

@@ -24,6 +24,7 @@ def saved(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:
         return save(folder, epoch, step, state)
 
     monkeypatch.setattr(trainer, "save_state", slow)
+    monkeypatch.setattr(trainer, "SPARSELY", 20 if seconds else 0)
     return epochs
 
 
@@ -37,7 +38,6 @@ def test_saving_that_takes_long_is_rare(tmp_path: Path, monkeypatch: pytest.Monk
 def test_saving_that_takes_no_time_is_done_each_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture_folder(tmp_path / "data", {"train": 4, "val": 2, "test": 2})
     epochs = saved(monkeypatch, 0.0)
-    monkeypatch.setattr(trainer, "SPARSELY", 0)
     rekindle.fit(tmp_path / "data", out=tmp_path / "runs", **TINY_RUN | {"epochs": EPOCHS})
     assert epochs == list(range(1, EPOCHS + 1))
 
