@@ -152,10 +152,10 @@ run would spend more time on it than on training.""",
     "frozen": Section(
         "Frozen layers",
         """\
-An epoch, its validation included, of a run with `--freeze STAGE --views 2`, in which what the frozen layers give is stored, over one that
-computes it at each step; medians of epochs after the first two, with the range in brackets. What is left is the rest of the network, the
+An epoch, its validation included, of a run with `--freeze STAGE --views`, in which what the frozen layers give is stored, over one that
+computes it at each step; medians of epochs after those that store, with the range in brackets. What is left is the rest of the network, the
 optimiser and, from epoch to epoch, the checkpoint.""",
-        "{threads}, {size} pixels, {rounds}",
+        "{threads}, {size} pixels, {views} views, {rounds}",
         _fixed("network", "frozen up to", "stored over computed"),
         _frozen,
     ),

@@ -63,8 +63,7 @@ def measure(rounds: int, told: Callable[[str], None]) -> dict[str, Any]:
                 told(f"{name}: {figures[0]:.2f} s, of the processor {figures[1]:.2f} s")
                 found[name] += [figures] if number else []
     rows = [_row(name, figures, found[BASE]) for name, figures in found.items()]
-    share = statistics.median(first[1] / whole[1] for first, whole in zip(found[FIRST], found[WHOLE], strict=True))
-    return {"rounds": rounds, "pictures": 10 * SPLITS["train"], "share": share, "rows": rows}
+    return {"rounds": rounds, "pictures": 10 * SPLITS["train"], "rows": rows}
 
 
 def _row(name: str, figures: list[tuple[float, float]], base: list[tuple[float, float]]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         save_file(models.build("cifar_resnet8", weights="none").module.state_dict(), root / "weights.safetensors")
     weights = str(root / "weights.safetensors")
     return {"data": str(root / "data"), "model": "cifar_resnet8", "weights": weights, "method": "l2_sp+rifle(periods=2)",
-            "epochs": 4, "lr": 0.02, "batch_size": 8, "precision": "32", "seed": 1}  # fmt: skip
+            "epochs": 4, "lr": 0.02, "batch_size": 8, "precision": "32", "seed": 1, "augment": None}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,7 @@ def test_watching_the_test_split_does_not_move_the_best_epoch(options: dict[str,
 def test_the_last_watched_figures_are_those_of_the_result(watched: rekindle.Run) -> None:
     last, result = watched.history[-1]["watched_test"], watched.result["test"]
     assert last["accuracy"] == pytest.approx(result["accuracy"]) and last["loss"] == pytest.approx(result["loss"], rel=1e-5)
-    losses = [line["watched_test"]["loss"] for line in watched.history]
-    assert len(losses) == 4 and len(set(losses)) > 1, "measured after each epoch; what is learnt wholly has a loss of 0"
+    assert len({line["watched_test"]["loss"] for line in watched.history}) == 4
 
 
 def test_travel_at_the_end_is_that_of_the_stored_weights(options: dict[str, Any], watched: rekindle.Run) -> None:
